@@ -1,0 +1,1 @@
+//! Fused modular multiply-accumulate.

@@ -1,0 +1,1 @@
+//! Table scan over blocked codes.

@@ -1,0 +1,1 @@
+//! Lane-wise oblivious top-r.

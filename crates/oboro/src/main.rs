@@ -1,0 +1,2 @@
+//! The `oboro` command.
+fn main() {}
