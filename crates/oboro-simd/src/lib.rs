@@ -10,5 +10,6 @@ pub mod ntt;
 pub mod scan;
 pub mod select;
 pub mod sort;
+pub mod taint;
 
 pub use arch::{ARCH_VARIABLE, Arch};
