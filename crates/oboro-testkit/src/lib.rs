@@ -1,1 +1,0 @@
-//! oboro-testkit

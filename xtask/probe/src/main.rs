@@ -1,0 +1,2 @@
+//! Runs oblivious code on marked secrets.
+fn main() {}
