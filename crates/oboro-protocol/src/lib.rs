@@ -1,1 +1,30 @@
-//! oboro-protocol
+//! Messages between client, searcher and keeper.
+//!
+//! The messages are defined in `proto/oboro/v1/oboro.proto`; the Rust code made from it
+//! is checked in, so that building this crate needs no generator, and a test compares
+//! the two. Cryptographic objects travel as opaque bytes: this crate knows neither how
+//! to encrypt nor how to open a socket. Beside the messages it holds
+//!
+//! - [`limits`]: how large a message, how many candidates, how long a request may be;
+//! - [`Reason`] and [`Failure`]: the stable reason an error carries;
+//! - [`validate`]: the checks every receiver makes before it touches the contents.
+//!
+//! # Security
+//! Message types have a [`Debug`](std::fmt::Debug) that shows their size only, so that a
+//! log line cannot hold a ciphertext by accident.
+
+mod debug;
+mod failure;
+pub mod limits;
+pub mod validate;
+
+pub use failure::{Failure, REASON_METADATA_KEY, Reason, reason_of};
+
+/// Version of the protocol; a peer with another one is refused.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// The generated messages, clients and servers of package `oboro.v1`.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]
+pub mod v1 {
+    include!("generated/oboro.v1.rs");
+}

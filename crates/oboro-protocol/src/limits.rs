@@ -1,0 +1,64 @@
+//! Upper bounds on messages, counts and times.
+//!
+//! The byte limits follow from the largest packing served: 4,096 padded dimensions, 256
+//! centroids, ring degree 4096 with two 50-bit primes. Such a codebook has `K*D/N` = 256
+//! blocks of 51,200 bytes a polynomial, 13.1 MB of masks without and with norms twice
+//! that; its masked products take less. A receiver sets these as the decoding limits of
+//! its transport, so that a larger message is refused before it is read.
+
+use std::time::Duration;
+
+/// Most candidates one query may ask for.
+pub const MAX_CANDIDATES: u32 = 4_096;
+
+/// Most values of one padded vector.
+pub const MAX_DIMENSION: u32 = 4_096;
+
+/// Bytes of an index id.
+pub const INDEX_ID_BYTES: usize = 16;
+
+/// Bytes of a nonce.
+pub const NONCE_BYTES: usize = 32;
+
+/// Bytes of a prepared codebook's handle.
+pub const HANDLE_BYTES: usize = 32;
+
+/// Bytes of a search session's name.
+pub const SESSION_BYTES: usize = 16;
+
+/// Most bytes of one piece of evidence.
+pub const MAX_EVIDENCE_BYTES: usize = 64 << 10;
+
+/// Most bytes of a request that carries a query or a table share.
+pub const MAX_QUERY_MESSAGE_BYTES: usize = 16 << 20;
+
+/// Most bytes of a message that carries masked products or a table share.
+pub const MAX_PRODUCTS_MESSAGE_BYTES: usize = 32 << 20;
+
+/// Most bytes of a message that carries a codebook's masks.
+pub const MAX_MASKS_MESSAGE_BYTES: usize = 64 << 20;
+
+/// Most bytes of a reply with records: 4,096 records of 4,096 `f32` values each, and
+/// their envelopes.
+pub const MAX_REPLY_MESSAGE_BYTES: usize = 72 << 20;
+
+/// Most bytes of a request to a searcher.
+pub const SEARCHER_REQUEST_LIMIT: usize = MAX_PRODUCTS_MESSAGE_BYTES;
+
+/// Most bytes of a request to a keeper.
+pub const KEEPER_REQUEST_LIMIT: usize = MAX_MASKS_MESSAGE_BYTES;
+
+/// How long a client waits for a search unless told otherwise.
+pub const DEFAULT_SEARCH_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a server works on one request at most, whatever the client asks for.
+pub const MAX_REQUEST_TIME: Duration = Duration::from_secs(60);
+
+/// How long a searcher waits for the keeper's share of one table.
+pub const KEEPER_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long a searcher waits for the keeper to prepare a codebook.
+pub const PREPARE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long the searcher keeps a session between its two halves.
+pub const SESSION_LIFETIME: Duration = Duration::from_secs(30);

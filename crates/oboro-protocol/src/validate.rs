@@ -1,0 +1,319 @@
+//! The checks a receiver makes before it touches a message's contents.
+
+use crate::limits::{
+    HANDLE_BYTES, INDEX_ID_BYTES, MAX_CANDIDATES, MAX_DIMENSION, NONCE_BYTES, SESSION_BYTES,
+};
+use crate::v1;
+use crate::{Failure, Reason};
+
+fn exact<const N: usize>(bytes: &[u8], what: &str) -> Result<[u8; N], Failure> {
+    bytes.try_into().map_err(|_| {
+        Failure::new(
+            Reason::BadRequest,
+            format!("the {what} has {} bytes; it must have {N}", bytes.len()),
+        )
+    })
+}
+
+/// The index id in `bytes`.
+///
+/// # Errors
+/// `BAD_REQUEST` for another length than 16.
+pub fn index_id(bytes: &[u8]) -> Result<[u8; INDEX_ID_BYTES], Failure> {
+    exact(bytes, "index id")
+}
+
+/// The nonce in `bytes`.
+///
+/// # Errors
+/// `BAD_REQUEST` for another length than 32.
+pub fn nonce(bytes: &[u8]) -> Result<[u8; NONCE_BYTES], Failure> {
+    exact(bytes, "nonce")
+}
+
+/// The handle of a prepared codebook in `bytes`.
+///
+/// # Errors
+/// `BAD_REQUEST` for another length than 32.
+pub fn handle(bytes: &[u8]) -> Result<[u8; HANDLE_BYTES], Failure> {
+    exact(bytes, "codebook handle")
+}
+
+/// The session in `bytes`.
+///
+/// # Errors
+/// `BAD_REQUEST` for another length than 16.
+pub fn session(bytes: &[u8]) -> Result<[u8; SESSION_BYTES], Failure> {
+    exact(bytes, "session")
+}
+
+/// The number of candidates asked for.
+///
+/// # Errors
+/// `BAD_REQUEST` for zero, `LIMIT` above [`MAX_CANDIDATES`] or the `available` vectors.
+pub fn candidates(asked: u32, available: u64) -> Result<u32, Failure> {
+    if asked == 0 {
+        return Err(Failure::new(
+            Reason::BadRequest,
+            "the query asks for 0 candidates; ask for at least 1",
+        ));
+    }
+    let most = u64::from(MAX_CANDIDATES).min(available);
+    if u64::from(asked) > most {
+        return Err(Failure::new(
+            Reason::Limit,
+            format!("the query asks for {asked} candidates; this index gives at most {most}"),
+        ));
+    }
+    Ok(asked)
+}
+
+/// Checks that a request names the index and epoch served.
+///
+/// # Errors
+/// `BAD_REQUEST` for a malformed id, `WRONG_EPOCH` for another index or epoch.
+pub fn served_index(
+    asked_id: &[u8],
+    asked_epoch: u64,
+    served_id: &[u8; INDEX_ID_BYTES],
+    served_epoch: u64,
+) -> Result<(), Failure> {
+    let asked_id = index_id(asked_id)?;
+    if &asked_id != served_id {
+        return Err(Failure::new(
+            Reason::WrongEpoch,
+            "the query is for another index than the one served here; connect again",
+        ));
+    }
+    if asked_epoch != served_epoch {
+        return Err(Failure::new(
+            Reason::WrongEpoch,
+            format!(
+                "the query is for epoch {asked_epoch} of the index; epoch {served_epoch} is served, connect again"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Checks the bounds of a packing's numbers, before anything is built from them.
+///
+/// # Errors
+/// `BAD_REQUEST` where it is missing or a number is zero or absurdly large, `LIMIT` above
+/// [`MAX_DIMENSION`].
+pub fn packing(packing: Option<&v1::PackingParameters>) -> Result<&v1::PackingParameters, Failure> {
+    let Some(packing) = packing else {
+        return Err(Failure::new(
+            Reason::BadRequest,
+            "the request names no packing",
+        ));
+    };
+    let numbers = [
+        packing.subquantizers,
+        packing.width,
+        packing.centroids,
+        packing.split,
+    ];
+    if packing.parameter_set.len() > 32
+        || numbers.contains(&0)
+        || packing.centroids > 256
+        || packing.split > packing.width
+    {
+        return Err(Failure::new(
+            Reason::BadRequest,
+            "the packing's numbers are outside what this version knows",
+        ));
+    }
+    let dimension = u64::from(packing.subquantizers) * u64::from(packing.width);
+    if dimension > u64::from(MAX_DIMENSION) {
+        return Err(Failure::new(
+            Reason::Limit,
+            format!("the packing has {dimension} dimensions; at most {MAX_DIMENSION} are served"),
+        ));
+    }
+    Ok(packing)
+}
+
+/// Packs quantized scores, two little-endian bytes each.
+#[must_use]
+pub fn pack_scores(scores: impl IntoIterator<Item = u16>) -> Vec<u8> {
+    scores.into_iter().flat_map(u16::to_le_bytes).collect()
+}
+
+/// Unpacks quantized scores.
+///
+/// # Errors
+/// `BAD_REQUEST` for an odd number of bytes.
+pub fn unpack_scores(bytes: &[u8]) -> Result<Vec<u16>, Failure> {
+    let (pairs, []) = bytes.as_chunks::<2>() else {
+        return Err(Failure::new(
+            Reason::BadRequest,
+            format!(
+                "the scores have {} bytes; an even number is due",
+                bytes.len()
+            ),
+        ));
+    };
+    Ok(pairs.iter().map(|pair| u16::from_le_bytes(*pair)).collect())
+}
+
+/// Checks a search reply's shape against what was asked.
+///
+/// # Errors
+/// `BAD_REQUEST` where counts or sizes do not agree with the request.
+pub fn reply(request: &v1::SearchRequest, reply: &v1::SearchReply) -> Result<(), Failure> {
+    let count = request.candidates as usize;
+    let records = if request.with_records { count } else { 0 };
+    let ids = if request.with_ids { count } else { 0 };
+    let scores = if request.with_scores { count } else { 0 };
+    let record_bytes = reply.record_bytes as usize;
+    let fits = records.checked_mul(record_bytes) == Some(reply.records.len())
+        && (records == 0 || record_bytes > 0)
+        && reply.ids.len() == ids
+        && reply.scores.len() == scores * 2;
+    if fits {
+        Ok(())
+    } else {
+        Err(Failure::new(
+            Reason::BadRequest,
+            format!(
+                "the searcher's reply does not hold the {count} candidates that were asked for"
+            ),
+        ))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn fail_lengths() {
+        for length in [0, 15, 17, 31, 33, 1 << 20] {
+            let bytes = vec![0; length];
+            assert_eq!(index_id(&bytes).unwrap_err().reason, Reason::BadRequest);
+            assert_eq!(nonce(&bytes).unwrap_err().reason, Reason::BadRequest);
+            assert_eq!(handle(&bytes).unwrap_err().reason, Reason::BadRequest);
+            assert_eq!(session(&bytes).unwrap_err().reason, Reason::BadRequest);
+        }
+        assert_eq!(index_id(&[7; 16]).unwrap(), [7; 16]);
+        assert_eq!(nonce(&[7; 32]).unwrap(), [7; 32]);
+    }
+
+    #[test]
+    fn fail_candidates() {
+        assert_eq!(candidates(0, 10).unwrap_err().reason, Reason::BadRequest);
+        assert_eq!(candidates(11, 10).unwrap_err().reason, Reason::Limit);
+        assert_eq!(
+            candidates(4_097, 1 << 30).unwrap_err().reason,
+            Reason::Limit
+        );
+        assert_eq!(candidates(10, 10).unwrap(), 10);
+        assert_eq!(candidates(4_096, 1 << 30).unwrap(), 4_096);
+    }
+
+    #[test]
+    fn fail_other_index_or_epoch() {
+        let id = [3; 16];
+        assert!(served_index(&id, 5, &id, 5).is_ok());
+        for (asked, epoch) in [([4; 16], 5), (id, 4), (id, 6)] {
+            let failure = served_index(&asked, epoch, &id, 5).unwrap_err();
+            assert_eq!(failure.reason, Reason::WrongEpoch);
+        }
+    }
+
+    #[test]
+    fn fail_packing() {
+        let good = v1::PackingParameters {
+            parameter_set: "N2048_Q50".into(),
+            subquantizers: 16,
+            width: 8,
+            centroids: 256,
+            split: 1,
+        };
+        assert!(packing(Some(&good)).is_ok());
+        assert!(packing(None).is_err());
+        for change in [
+            |p: &mut v1::PackingParameters| p.subquantizers = 0,
+            |p: &mut v1::PackingParameters| p.width = 0,
+            |p: &mut v1::PackingParameters| p.centroids = 257,
+            |p: &mut v1::PackingParameters| p.split = 9,
+            |p: &mut v1::PackingParameters| p.width = u32::MAX,
+            |p: &mut v1::PackingParameters| p.parameter_set = "x".repeat(33),
+        ] {
+            let mut bad = good.clone();
+            change(&mut bad);
+            assert!(packing(Some(&bad)).is_err());
+        }
+    }
+
+    #[test]
+    fn fail_reply_of_another_shape() {
+        let request = v1::SearchRequest {
+            candidates: 3,
+            with_records: true,
+            with_scores: true,
+            ..Default::default()
+        };
+        let good = v1::SearchReply {
+            records: vec![0; 30].into(),
+            record_bytes: 10,
+            scores: vec![0; 6].into(),
+            ..Default::default()
+        };
+        assert!(reply(&request, &good).is_ok());
+        for bad in [
+            v1::SearchReply {
+                record_bytes: 11,
+                ..good.clone()
+            },
+            v1::SearchReply {
+                record_bytes: 0,
+                records: Default::default(),
+                ..good.clone()
+            },
+            v1::SearchReply {
+                ids: vec![1],
+                ..good.clone()
+            },
+            v1::SearchReply {
+                scores: Default::default(),
+                ..good.clone()
+            },
+        ] {
+            assert!(reply(&request, &bad).is_err());
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_contents() {
+        let request = v1::SearchRequest {
+            query: vec![0xab; 99].into(),
+            ..Default::default()
+        };
+        assert_eq!(format!("{request:?}"), "SearchRequest(101 bytes)");
+    }
+
+    proptest! {
+        #[test]
+        fn scores_round_trip(scores: Vec<u16>) {
+            prop_assert_eq!(unpack_scores(&pack_scores(scores.clone())).unwrap(), scores);
+        }
+
+        #[test]
+        fn fail_scores_of_odd_length(mut bytes: Vec<u8>) {
+            if bytes.len() % 2 == 0 { bytes.push(0); }
+            prop_assert!(unpack_scores(&bytes).is_err());
+        }
+
+        #[test]
+        fn decoding_never_panics(bytes: Vec<u8>) {
+            use prost::Message;
+            let _ = v1::SearchRequest::decode(bytes.as_slice());
+            let _ = v1::PrepareRequest::decode(bytes.as_slice());
+            let _ = v1::SearchReply::decode(bytes.as_slice());
+        }
+    }
+}
