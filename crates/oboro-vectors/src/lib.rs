@@ -1,1 +1,46 @@
-//! oboro-vectors
+//! Reading and writing files of vectors.
+//!
+//! | extension | layout (little-endian) | values |
+//! |---|---|---|
+//! | `.fvecs` | per row: `i32` dimension, then that many `f32` | `f32` |
+//! | `.bvecs` | per row: `i32` dimension, then that many bytes | `u8` |
+//! | `.ivecs` | per row: `i32` dimension, then that many `i32` | ids |
+//! | `.npy` | NumPy 1.0 to 3.0, C order, two-dimensional | `f2 f4 f8 u1` or `i4 i8 u4 u8` ids |
+//! | `.fbin` | `u32` rows, `u32` dimension, then the values | `f32` |
+//! | `.u8bin` | `u32` rows, `u32` dimension, then the values | `u8` |
+//!
+//! Every reader hands out finite `f32` values, row after row. Files that
+//! cannot be right (truncated, ragged, empty, of dimension zero, with values
+//! that are not finite) are refused with one sentence that names the file and
+//! the row, and never repeats a value.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! let path = folder.path().join("base.fvecs");
+//! let base = oboro_vectors::Matrix::new(3, vec![0.0_f32, 1.0, 2.0, 3.0, 4.0, 5.0])?;
+//! oboro_vectors::write_fvecs(&path, &base)?;
+//! let again = oboro_vectors::read_f32(&path)?;
+//! assert_eq!(again.rows(), 2);
+//! assert_eq!(again.row(1), &[3.0, 4.0, 5.0]);
+//! # Ok(())
+//! # }
+//! ```
+
+mod error;
+mod format;
+mod ids;
+mod matrix;
+mod npy;
+mod reader;
+mod write;
+
+pub use error::VectorsError;
+pub use format::Format;
+pub use ids::{read_ids, read_ivecs};
+pub use matrix::Matrix;
+pub use reader::{MAX_DIMENSION, VectorReader, read_f32};
+pub use write::{
+    encode_fvecs, encode_ivecs, encode_npy_f32, encode_npy_i64, write_fvecs, write_ivecs,
+    write_npy_f32, write_npy_i64,
+};
