@@ -13,3 +13,18 @@ pub mod sort;
 pub mod taint;
 
 pub use arch::{ARCH_VARIABLE, Arch};
+
+/// Fragments of the names of all functions that must be data-oblivious.
+///
+/// A check searches the emitted assembly for symbols that contain them and
+/// looks for conditional jumps on secrets. Each is small and never inlined;
+/// its loops run over public lengths only.
+pub const OBLIVIOUS_FUNCTIONS: &[&str] = &[
+    "oblivious_scan8_any",
+    "oblivious_scan4_any",
+    "oblivious_lane_best_4",
+    "oblivious_lane_best_8",
+    "oblivious_lane_best_16",
+    "oblivious_lane_best_32",
+    "oblivious_merge_columns",
+];

@@ -1,1 +1,162 @@
-//! Fixed sorting networks.
+//! Fixed sorting networks over columns of keys.
+//!
+//! A matrix of 64-bit keys, row-major, whose columns are sorted, is folded in
+//! halves: column `c` merges with column `c + columns / 2` by a bitonic merge,
+//! all columns at once over contiguous memory. Which keys are compared depends
+//! on the shape only. Once the columns are as long as the number of keys asked
+//! for, a merge keeps the smaller half and no column grows further.
+
+use crate::Arch;
+
+/// Folds `columns` ascending columns of `rows` keys into one ascending column
+/// and returns its length, `min(keep, rows * columns)`.
+///
+/// * `keys`: `rows * columns` keys, row-major; the result lies in its front,
+/// * `scratch`: as long as `keys`; overwritten,
+/// * `rows`, `columns` and `keep`: powers of two.
+///
+/// The result holds the smallest keys of the matrix. Keys that are not there
+/// are `u64::MAX`.
+///
+/// # Panics
+/// When a number is not a power of two, `rows > keep`, or a length does not
+/// fit.
+pub fn merge_columns(
+    arch: Arch,
+    keys: &mut [u64],
+    scratch: &mut [u64],
+    rows: usize,
+    columns: usize,
+    keep: usize,
+) -> usize {
+    assert!(
+        rows.is_power_of_two() && columns.is_power_of_two() && keep.is_power_of_two(),
+        "rows {rows}, columns {columns} and keep {keep} must be powers of two"
+    );
+    assert!(
+        rows <= keep,
+        "columns of {rows} keys are longer than the {keep} to keep"
+    );
+    assert_eq!(keys.len(), rows * columns, "keys do not fit");
+    assert_eq!(scratch.len(), keys.len(), "scratch does not fit");
+    oblivious_merge_columns(arch, keys, scratch, rows, columns, keep)
+}
+
+/// Smaller keys to `low`, larger to `high`.
+#[inline(always)]
+fn exchange(low: &mut [u64], high: &mut [u64]) {
+    for (low, high) in low.iter_mut().zip(high) {
+        let (a, b) = (*low, *high);
+        *low = a.min(b);
+        *high = a.max(b);
+    }
+}
+
+/// Sorts bitonic columns of `rows` keys.
+#[inline(always)]
+fn sort_bitonic(keys: &mut [u64], rows: usize, columns: usize) {
+    let mut distance = rows / 2;
+    while distance >= 1 {
+        // Rows are contiguous, so a run of `distance` rows is one slice.
+        let span = distance * columns;
+        for pair in keys.chunks_exact_mut(2 * span) {
+            let (low, high) = pair.split_at_mut(span);
+            exchange(low, high);
+        }
+        distance /= 2;
+    }
+}
+
+#[inline(never)]
+fn oblivious_merge_columns(
+    arch: Arch,
+    keys: &mut [u64],
+    scratch: &mut [u64],
+    rows: usize,
+    columns: usize,
+    keep: usize,
+) -> usize {
+    arch.vectorize(|| merge(keys, scratch, rows, columns, keep))
+}
+
+#[inline(always)]
+fn merge(keys: &mut [u64], scratch: &mut [u64], rows: usize, columns: usize, keep: usize) -> usize {
+    let (mut rows, mut columns) = (rows, columns);
+    while columns > 1 {
+        let half = columns / 2;
+        let grow = rows < keep;
+        for i in 0..rows {
+            // Ascending left columns against descending right columns: the
+            // minima are the smaller half of both, and bitonic.
+            let left = &keys[i * columns..][..half];
+            let right = &keys[(rows - 1 - i) * columns + half..][..half];
+            let low = &mut scratch[i * half..][..half];
+            for ((low, left), right) in low.iter_mut().zip(left).zip(right) {
+                *low = *left.min(right);
+            }
+            if grow {
+                let high = &mut scratch[(rows + i) * half..][..half];
+                for ((high, left), right) in high.iter_mut().zip(left).zip(right) {
+                    *high = *left.max(right);
+                }
+            }
+        }
+        columns = half;
+        let used = rows * columns;
+        sort_bitonic(&mut scratch[..used], rows, columns);
+        if grow {
+            sort_bitonic(&mut scratch[used..2 * used], rows, columns);
+            rows *= 2;
+        }
+        keys[..rows * columns].copy_from_slice(&scratch[..rows * columns]);
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smallest_keys_come_out_in_order() {
+        let mut state = 1u64;
+        for (rows, columns, keep) in [
+            (1, 1, 1),
+            (1, 2, 1),
+            (4, 1, 8),
+            (4, 2, 4),
+            (4, 32, 128),
+            (8, 1024, 128),
+            (16, 64, 4096),
+            (8, 16, 1024),
+            (1, 4096, 4096),
+            (128, 4, 128),
+        ] {
+            let mut keys = vec![0u64; rows * columns];
+            for column in 0..columns {
+                let mut values: Vec<u64> = (0..rows)
+                    .map(|_| {
+                        state = state
+                            .wrapping_mul(6_364_136_223_846_793_005)
+                            .wrapping_add(99);
+                        // High bit set now and then: keys are unsigned.
+                        state ^ (state >> 29)
+                    })
+                    .collect();
+                values.sort_unstable();
+                for (row, value) in values.into_iter().enumerate() {
+                    keys[row * columns + column] = value;
+                }
+            }
+            let mut sorted = keys.clone();
+            sorted.sort_unstable();
+            for arch in Arch::available() {
+                let mut work = keys.clone();
+                let mut scratch = vec![0; keys.len()];
+                let found = merge_columns(arch, &mut work, &mut scratch, rows, columns, keep);
+                assert_eq!(found, keep.min(rows * columns));
+                assert_eq!(work[..found], sorted[..found], "{}", arch.name());
+            }
+        }
+    }
+}
