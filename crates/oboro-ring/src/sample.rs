@@ -1,0 +1,154 @@
+//! Random polynomials. The generator is always an argument.
+
+use chacha20::ChaCha20Rng;
+use rand_core::{CryptoRng, SeedableRng};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::poly::{Coefficient, Evaluation, Form, Poly};
+use crate::ring::Ring;
+
+/// Values a sampler makes from one draw of bytes.
+const CHUNK: usize = 256;
+
+/// Half of the coin flips behind one value of [`centered_binomial`]: the
+/// variance is half of this.
+const FLIPS: u32 = 20;
+
+/// A uniformly random element of R_q.
+///
+/// Limb after limb, each residue is the next little-endian 64-bit word of the
+/// generator's stream of bytes, cut to the bits of the prime, that is below
+/// the prime; others are skipped. (More of the stream may be consumed than is
+/// used.)
+pub fn uniform<F: Form>(ring: &Ring, rng: &mut impl CryptoRng) -> Poly<F> {
+    let mut poly = Poly::zero(ring);
+    let mut words = Words::new(rng);
+    for (modulus, limb) in poly.limbs_mut(ring) {
+        let p = modulus.value();
+        let mask = u64::MAX >> p.leading_zeros();
+        let mut filled = 0;
+        while filled < limb.len() {
+            for word in words.next(limb.len() - filled) {
+                let candidate = word & mask;
+                limb[filled] = candidate;
+                // Whether a draw was rejected says nothing about those kept.
+                filled += usize::from(candidate < p);
+            }
+        }
+    }
+    poly
+}
+
+/// The uniformly random element that a seed stands for: [`uniform`] from
+/// ChaCha20 with this key, counter zero and this stream number. Part of the
+/// wire format.
+#[must_use]
+pub fn uniform_from_seed(ring: &Ring, seed: &[u8; 32], stream: u64) -> Poly<Evaluation> {
+    let mut rng = ChaCha20Rng::from_seed(*seed);
+    rng.set_stream(stream);
+    uniform(ring, &mut rng)
+}
+
+/// Coefficients independently uniform in {-1, 0, 1}.
+///
+/// # Security
+/// Constant time. Each value comes from 32 random bits, so its distribution is
+/// within 2^-32 of uniform.
+pub fn ternary(ring: &Ring, rng: &mut impl CryptoRng) -> Poly<Coefficient> {
+    let mut values = Zeroizing::new(vec![0; ring.degree()]);
+    let mut bytes = Zeroizing::new([0; 4 * CHUNK]);
+    for values in values.chunks_mut(CHUNK) {
+        let bytes = &mut bytes[..4 * values.len()];
+        rng.fill_bytes(bytes);
+        ring.arch().vectorize(
+            #[inline(always)]
+            || {
+                for (value, bytes) in values.iter_mut().zip(bytes.chunks_exact(4)) {
+                    *value = (u64::from(word32(bytes)) * 3 >> 32) as i64 - 1;
+                }
+            },
+        );
+    }
+    Poly::from_small(ring, &values)
+}
+
+/// Coefficients independently centred binomial with variance 10 (standard
+/// deviation 3.16, magnitude at most 20): the error distribution.
+///
+/// # Security
+/// Constant time.
+pub fn centered_binomial(ring: &Ring, rng: &mut impl CryptoRng) -> Poly<Coefficient> {
+    let mut values = Zeroizing::new(vec![0; ring.degree()]);
+    fill_centered_binomial(ring.arch(), &mut values, rng);
+    Poly::from_small(ring, &values)
+}
+
+/// `count` values of the distribution of [`centered_binomial`].
+///
+/// # Security
+/// Constant time.
+pub fn centered_binomial_values(count: usize, rng: &mut impl CryptoRng) -> Vec<i64> {
+    let mut values = vec![0; count];
+    fill_centered_binomial(oboro_simd::Arch::detect(), &mut values, rng);
+    values
+}
+
+/// Forty coin flips a value: a 32-bit word and a byte, kept apart so that the
+/// counting is one vector instruction for many values.
+fn fill_centered_binomial(arch: oboro_simd::Arch, values: &mut [i64], rng: &mut impl CryptoRng) {
+    let mut bytes = Zeroizing::new([0; 5 * CHUNK]);
+    for values in values.chunks_mut(CHUNK) {
+        let bytes = &mut bytes[..5 * values.len()];
+        rng.fill_bytes(bytes);
+        let (words, rest) = bytes.split_at(4 * values.len());
+        arch.vectorize(
+            #[inline(always)]
+            || {
+                for ((value, word), &byte) in values.iter_mut().zip(words.chunks_exact(4)).zip(rest)
+                {
+                    let word = word32(word);
+                    let plus = word & ((1 << FLIPS) - 1);
+                    let minus = word >> FLIPS << 8 | u32::from(byte);
+                    *value = i64::from(plus.count_ones() as i32 - minus.count_ones() as i32);
+                }
+            },
+        );
+    }
+}
+
+#[inline(always)]
+fn word32(bytes: &[u8]) -> u32 {
+    u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+}
+
+/// A generator's stream as little-endian words.
+struct Words<'a, R> {
+    rng: &'a mut R,
+    bytes: [u8; 8 * CHUNK],
+}
+
+impl<'a, R: CryptoRng> Words<'a, R> {
+    fn new(rng: &'a mut R) -> Self {
+        Self {
+            rng,
+            bytes: [0; 8 * CHUNK],
+        }
+    }
+
+    /// At least one and at most `most` further words.
+    fn next(&mut self, most: usize) -> impl Iterator<Item = u64> {
+        let bytes = &mut self.bytes[..8 * most.min(CHUNK)];
+        self.rng.fill_bytes(bytes);
+        bytes.chunks_exact(8).map(|bytes| {
+            let mut word = [0; 8];
+            word.copy_from_slice(bytes);
+            u64::from_le_bytes(word)
+        })
+    }
+}
+
+impl<R> Drop for Words<'_, R> {
+    fn drop(&mut self) {
+        self.bytes.zeroize();
+    }
+}
