@@ -1,0 +1,170 @@
+//! The keeper's side: the target coefficients of c1·s + c2·s², dithered.
+
+use std::sync::Arc;
+
+use oboro_ring::{Evaluation, Poly, Ring};
+use oboro_simd::Arch;
+use rand_core::CryptoRng;
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::{CkksError, CodebookMasks, MaskedProducts, Packing, SecretKey, TableScale, TableShare};
+
+/// A codebook's public parts times s², ready for queries.
+///
+/// # Security
+/// Depends on the secret key; zeroized on drop.
+pub struct PreparedCodebook {
+    packing: Packing,
+    scale: TableScale,
+    indexes: Vec<usize>,
+    blocks: Vec<Vec<Poly<Evaluation>>>,
+}
+
+impl Drop for PreparedCodebook {
+    fn drop(&mut self) {
+        for mask in self.blocks.iter_mut().flatten() {
+            mask.zeroize();
+        }
+    }
+}
+
+impl PreparedCodebook {
+    /// The shape of the codebook.
+    #[must_use]
+    pub const fn packing(&self) -> &Packing {
+        &self.packing
+    }
+}
+
+/// Decrypts masked products with the secret key.
+pub struct MaskedDecryptor {
+    key: SecretKey,
+    ring: Arc<Ring>,
+}
+
+impl MaskedDecryptor {
+    /// A decryptor that owns the key.
+    #[must_use]
+    pub fn new(key: SecretKey) -> Self {
+        Self {
+            ring: key.parameter_set().ring(),
+            key,
+        }
+    }
+
+    /// The key's parameter set.
+    #[must_use]
+    pub const fn parameter_set(&self) -> crate::ParameterSet {
+        self.key.parameter_set()
+    }
+
+    /// Multiplies a codebook's public parts with s², once.
+    ///
+    /// # Errors
+    /// When the codebook belongs to another parameter set.
+    pub fn prepare(
+        &self,
+        packing: Packing,
+        scale: TableScale,
+        masks: &CodebookMasks,
+    ) -> Result<PreparedCodebook, CkksError> {
+        if packing.set() != self.key.parameter_set()
+            || scale.set() != packing.set()
+            || *masks.packing() != packing
+        {
+            return Err(CkksError::Mismatch {
+                left: "the codebook",
+                right: "the secret key",
+            });
+        }
+        let blocks = masks
+            .blocks
+            .iter()
+            .map(|parts| {
+                parts
+                    .iter()
+                    .map(|a| a.mul(&self.ring, self.key.s_squared()))
+                    .collect()
+            })
+            .collect();
+        Ok(PreparedCodebook {
+            packing,
+            scale,
+            indexes: packing.target_indexes().collect(),
+            blocks,
+        })
+    }
+
+    /// The keeper's share of a table.
+    ///
+    /// # Errors
+    /// When the products belong to another packing or hold residues outside
+    /// their range.
+    ///
+    /// # Security
+    /// Every coefficient returned carries a fresh dither and lacks its low
+    /// [`TableScale::dropped_bits`] bits; nothing else leaves.
+    pub fn decrypt(
+        &self,
+        codebook: &PreparedCodebook,
+        products: &MaskedProducts,
+        rng: &mut impl CryptoRng,
+    ) -> Result<TableShare, CkksError> {
+        let p = &codebook.packing;
+        if products.packing != *p {
+            return Err(CkksError::Mismatch {
+                left: "the masked product",
+                right: "the codebook",
+            });
+        }
+        let query = products.query_masks()?;
+        let mut values = Vec::with_capacity(p.blocks() * p.targets_per_block());
+        let mut dither = Zeroizing::new(vec![0u8; 16 * p.targets_per_block()]);
+        for (block, masks) in products.blocks().zip(&codebook.blocks) {
+            let c1 = block?.into_evaluation(&self.ring);
+            let mut sum = c1.mul(&self.ring, self.key.s());
+            let pairs: Vec<_> = query.iter().zip(masks).collect();
+            sum.mul_accumulate(&self.ring, &pairs);
+            let sum = Zeroizing::new(sum.into_coefficient(&self.ring));
+            let targets =
+                Zeroizing::new(sum.residues_at(&self.ring, codebook.indexes.iter().copied()));
+            rng.fill_bytes(&mut dither);
+            oblivious_drop_low_bits(
+                Arch::detect(),
+                &targets,
+                &dither,
+                codebook.scale.dropped_bits(),
+                self.ring.modulus(),
+                &mut values,
+            );
+        }
+        Ok(TableShare::new(*p, values))
+    }
+}
+
+/// v = ((x + r) mod q) >> w with r uniform below 2^w, for every target.
+#[inline(never)]
+fn oblivious_drop_low_bits(
+    arch: Arch,
+    targets: &[u128],
+    dither: &[u8],
+    dropped_bits: u32,
+    modulus: u128,
+    out: &mut Vec<u16>,
+) {
+    let mask = (1u128 << dropped_bits) - 1;
+    arch.vectorize(|| {
+        out.extend(
+            targets
+                .iter()
+                .zip(dither.as_chunks::<16>().0)
+                .map(|(&x, r)| {
+                    let sum = x + (u128::from_le_bytes(*r) & mask);
+                    let reduced = sum.wrapping_sub(modulus);
+                    // All ones where the subtraction borrowed, that is sum < q.
+                    let borrowed = ((reduced as i128) >> 127) as u128;
+                    ((reduced.wrapping_add(modulus & borrowed)) >> dropped_bits) as u16
+                }),
+        );
+    });
+}
