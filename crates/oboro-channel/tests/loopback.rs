@@ -1,0 +1,481 @@
+//! Real handshakes on the loopback interface, good and bad.
+#![allow(clippy::unwrap_used)]
+
+use oboro_channel::{
+    AcceptLimits, Authority, ChannelError, ConnectOptions, Connection, Identity, Role, Trust,
+    connect, peer, serve_incoming, tuned_server,
+};
+use oboro_protocol::v1;
+use oboro_protocol::v1::keeper_client::KeeperClient;
+use oboro_protocol::v1::keeper_server::{Keeper, KeeperServer};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tonic::{Request, Response, Status};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Answers a masked table with its own bytes and a handle with the caller's key.
+struct Echo;
+
+#[tonic::async_trait]
+impl Keeper for Echo {
+    async fn describe(
+        &self,
+        _: Request<v1::DescribeRequest>,
+    ) -> Result<Response<v1::KeeperDescription>, Status> {
+        Ok(Response::new(v1::KeeperDescription::default()))
+    }
+
+    async fn prepare(
+        &self,
+        request: Request<v1::PrepareRequest>,
+    ) -> Result<Response<v1::PrepareReply>, Status> {
+        let peer = peer(&request)?;
+        let mut handle = peer.spki_sha256.to_vec();
+        handle.extend_from_slice(peer.role.name().as_bytes());
+        Ok(Response::new(v1::PrepareReply {
+            handle: handle.into(),
+        }))
+    }
+
+    async fn decrypt(
+        &self,
+        request: Request<v1::DecryptRequest>,
+    ) -> Result<Response<v1::DecryptReply>, Status> {
+        Ok(Response::new(v1::DecryptReply {
+            share: request.into_inner().products,
+            decrypt_us: 0,
+        }))
+    }
+
+    async fn status(
+        &self,
+        _: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::KeeperStatus>, Status> {
+        Ok(Response::new(v1::KeeperStatus::default()))
+    }
+}
+
+struct World {
+    authority: Authority,
+    trust: Trust,
+    address: String,
+    server: JoinHandle<()>,
+}
+
+fn issue(authority: &Authority, role: Role) -> Identity {
+    authority.issue(role, SystemTime::now(), DAY).unwrap()
+}
+
+async fn serve(
+    listener: TcpListener,
+    identity: &Identity,
+    trust: &Trust,
+    limits: AcceptLimits,
+) -> JoinHandle<()> {
+    let incoming = serve_incoming(
+        listener,
+        identity,
+        trust,
+        &[Role::Searcher, Role::Owner],
+        limits,
+    )
+    .unwrap();
+    tokio::spawn(async move {
+        tuned_server()
+            .add_service(KeeperServer::new(Echo))
+            .serve_with_incoming(incoming)
+            .await
+            .unwrap();
+    })
+}
+
+impl World {
+    async fn new(limits: AcceptLimits) -> Self {
+        let authority = Authority::generate(SystemTime::now()).unwrap();
+        let trust = authority.trust();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let server = serve(listener, &issue(&authority, Role::Keeper), &trust, limits).await;
+        Self {
+            authority,
+            trust,
+            address,
+            server,
+        }
+    }
+
+    async fn connect(&self, role: Role) -> Result<Connection, ChannelError> {
+        let identity = issue(&self.authority, role);
+        self.connect_as(&identity, &self.trust).await
+    }
+
+    async fn connect_as(
+        &self,
+        identity: &Identity,
+        trust: &Trust,
+    ) -> Result<Connection, ChannelError> {
+        let options = ConnectOptions::default();
+        connect(&self.address, identity, trust, Role::Keeper, options).await
+    }
+
+    /// The connection or its first request must fail.
+    async fn refuses(&self, identity: &Identity) {
+        if let Ok(connection) = self.connect_as(identity, &self.trust).await {
+            status(&connection).await.unwrap_err();
+        }
+    }
+}
+
+async fn status(connection: &Connection) -> Result<(), Status> {
+    KeeperClient::new(connection.channel.clone())
+        .status(v1::StatusRequest {})
+        .await
+        .map(drop)
+}
+
+#[tokio::test]
+async fn both_sides_know_each_other() {
+    let world = World::new(AcceptLimits::default()).await;
+    let identity = issue(&world.authority, Role::Searcher);
+    let connection = world.connect_as(&identity, &world.trust).await.unwrap();
+    assert_eq!(connection.peer().role, Role::Keeper);
+    assert_eq!(connection.connections(), 1);
+    let reply = KeeperClient::new(connection.channel.clone())
+        .prepare(v1::PrepareRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(reply.handle[..32], identity.spki_sha256());
+    assert_eq!(&reply.handle[32..], b"searcher");
+}
+
+#[tokio::test]
+async fn large_messages_from_many_clients() {
+    let world = World::new(AcceptLimits::default()).await;
+    let tasks: Vec<_> = (0..8_u8)
+        .map(|fill| {
+            let address = world.address.clone();
+            let trust = world.trust.clone();
+            let identity = issue(&world.authority, Role::Searcher);
+            tokio::spawn(async move {
+                let options = ConnectOptions::default();
+                let connection = connect(&address, &identity, &trust, Role::Keeper, options)
+                    .await
+                    .unwrap();
+                let mut client = KeeperClient::new(connection.channel.clone());
+                for _ in 0..4 {
+                    let products = bytes::Bytes::from(vec![fill; 1 << 20]);
+                    let reply = client
+                        .decrypt(v1::DecryptRequest {
+                            handle: bytes::Bytes::new(),
+                            products: products.clone(),
+                        })
+                        .await
+                        .unwrap()
+                        .into_inner();
+                    assert!(reply.share == products);
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn reconnects_to_the_same_key_only() {
+    let mut world = World::new(AcceptLimits::default()).await;
+    world.server.abort();
+    let _ = (&mut world.server).await;
+    let identity = issue(&world.authority, Role::Keeper);
+    let again = async |identity: &Identity| {
+        let listener = loop {
+            match TcpListener::bind(&world.address).await {
+                Ok(listener) => break listener,
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        };
+        serve(listener, identity, &world.trust, AcceptLimits::default()).await
+    };
+    let stop = async |server: JoinHandle<()>| {
+        server.abort();
+        let _ = server.await;
+    };
+    // `abort` ends the accept loop only, so a stopped server's connections must be seen
+    // to break: each server below lives in a runtime of its own call.
+    let first = again(&identity).await;
+    let connection = world.connect(Role::Searcher).await.unwrap();
+    status(&connection).await.unwrap();
+    stop(first).await;
+    let mut same = connection.clone();
+    let second = again(&identity).await;
+    // The open connection survives the accept loop; a new channel sees the new one.
+    status(&same).await.unwrap();
+    assert_eq!(same.connections(), 1);
+    drop(second);
+    drop(connection);
+    let waiting = tokio::time::timeout(Duration::from_millis(20), same.reconnected());
+    assert!(waiting.await.is_err());
+}
+
+#[tokio::test]
+async fn fail_another_authority() {
+    let world = World::new(AcceptLimits::default()).await;
+    let other = Authority::generate(SystemTime::now()).unwrap();
+    // The client does not trust the server's authority.
+    let identity = issue(&world.authority, Role::Searcher);
+    let error = world.connect_as(&identity, &other.trust()).await.err();
+    assert!(matches!(error, Some(ChannelError::Unreachable { .. })));
+    // The server does not trust the client's authority.
+    world.refuses(&issue(&other, Role::Searcher)).await;
+    status(&world.connect(Role::Searcher).await.unwrap())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn fail_role_not_allowed() {
+    let world = World::new(AcceptLimits::default()).await;
+    for role in [Role::Client, Role::Keeper] {
+        world.refuses(&issue(&world.authority, role)).await;
+    }
+    for role in [Role::Searcher, Role::Owner] {
+        status(&world.connect(role).await.unwrap()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn fail_server_of_another_role() {
+    let world = World::new(AcceptLimits::default()).await;
+    let identity = issue(&world.authority, Role::Searcher);
+    let options = ConnectOptions::default();
+    let error = connect(
+        &world.address,
+        &identity,
+        &world.trust,
+        Role::Searcher,
+        options,
+    )
+    .await
+    .err()
+    .unwrap();
+    assert!(error.to_string().contains("searcher"), "{error}");
+}
+
+#[tokio::test]
+async fn fail_expired_or_not_yet_valid() {
+    let world = World::new(AcceptLimits::default()).await;
+    let now = SystemTime::now();
+    let hour = Duration::from_secs(3600);
+    for (from, validity) in [(now - 2 * hour, hour), (now + hour, hour)] {
+        let identity = world
+            .authority
+            .issue(Role::Searcher, from, validity)
+            .unwrap();
+        world.refuses(&identity).await;
+        // The same for the server's certificate.
+        let keeper = world.authority.issue(Role::Keeper, from, validity).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let _server = serve(listener, &keeper, &world.trust, AcceptLimits::default()).await;
+        let good = issue(&world.authority, Role::Searcher);
+        let options = ConnectOptions::default();
+        let error = connect(&address, &good, &world.trust, Role::Keeper, options).await;
+        assert!(matches!(error, Err(ChannelError::Unreachable { .. })));
+    }
+}
+
+/// A handshake by plain rustls; reads one byte, so that a late alert is seen.
+async fn raw(world: &World, config: rustls::ClientConfig) -> std::io::Result<usize> {
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let name = ServerName::try_from("keeper.oboro.internal").unwrap();
+    let tcp = TcpStream::connect(&world.address).await?;
+    let mut stream = connector.connect(name, tcp).await?;
+    let mut byte = [0];
+    stream.read_exact(&mut byte).await
+}
+
+fn roots(world: &World) -> rustls::RootCertStore {
+    let mut roots = rustls::RootCertStore::empty();
+    let pem = world.trust.to_pem();
+    roots
+        .add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap())
+        .unwrap();
+    roots
+}
+
+fn builder(
+    version: &'static rustls::SupportedProtocolVersion,
+) -> rustls::ConfigBuilder<rustls::ClientConfig, rustls::WantsVerifier> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[version])
+        .unwrap()
+}
+
+#[tokio::test]
+async fn fail_without_client_certificate() {
+    let world = World::new(AcceptLimits::default()).await;
+    let config = builder(&rustls::version::TLS13)
+        .with_root_certificates(roots(&world))
+        .with_no_client_auth();
+    let error = raw(&world, config).await.unwrap_err();
+    assert!(error.to_string().contains("CertificateRequired"), "{error}");
+}
+
+#[tokio::test]
+async fn fail_tls_1_2() {
+    let world = World::new(AcceptLimits::default()).await;
+    let pem = issue(&world.authority, Role::Searcher).to_pem();
+    let certified = |version| {
+        let chain = vec![CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()];
+        let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).unwrap();
+        builder(version)
+            .with_root_certificates(roots(&world))
+            .with_client_auth_cert(chain, key)
+            .unwrap()
+    };
+    let error = raw(&world, certified(&rustls::version::TLS12))
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("ProtocolVersion"), "{error}");
+    // The same client passes with TLS 1.3: the version was the reason.
+    raw(&world, certified(&rustls::version::TLS13))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn post_quantum_key_exchange_is_negotiated() {
+    let world = World::new(AcceptLimits::default()).await;
+    let pem = issue(&world.authority, Role::Searcher).to_pem();
+    let chain = vec![CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).unwrap();
+    let config = builder(&rustls::version::TLS13)
+        .with_root_certificates(roots(&world))
+        .with_client_auth_cert(chain, key)
+        .unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let name = ServerName::try_from("keeper.oboro.internal").unwrap();
+    let tcp = TcpStream::connect(&world.address).await.unwrap();
+    let stream = connector.connect(name, tcp).await.unwrap();
+    let group = stream.get_ref().1.negotiated_key_exchange_group().unwrap();
+    assert_eq!(group.name(), rustls::NamedGroup::X25519MLKEM768);
+}
+
+#[tokio::test]
+async fn fail_slow_and_hostile_peers_delay_nobody() {
+    let limits = AcceptLimits {
+        handshakes: 16,
+        handshake_timeout: Duration::from_secs(2),
+        ..AcceptLimits::default()
+    };
+    let world = World::new(limits).await;
+    let mut silent = Vec::new();
+    for _ in 0..8 {
+        silent.push(TcpStream::connect(&world.address).await.unwrap());
+    }
+    for _ in 0..4 {
+        let mut garbage = TcpStream::connect(&world.address).await.unwrap();
+        garbage.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        silent.push(garbage);
+    }
+    // They still hang when a good peer is served.
+    status(&world.connect(Role::Searcher).await.unwrap())
+        .await
+        .unwrap();
+    // And the server closes them when their time is over.
+    for mut stream in silent {
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest).await;
+    }
+}
+
+#[tokio::test]
+async fn fail_too_many_connections() {
+    let limits = AcceptLimits {
+        connections: 2,
+        ..AcceptLimits::default()
+    };
+    let world = World::new(limits).await;
+    let first = world.connect(Role::Searcher).await.unwrap();
+    let second = world.connect(Role::Searcher).await.unwrap();
+    status(&first).await.unwrap();
+    status(&second).await.unwrap();
+    world
+        .refuses(&issue(&world.authority, Role::Searcher))
+        .await;
+    status(&first).await.unwrap();
+}
+
+#[tokio::test]
+async fn fail_nobody_there_and_bad_address() {
+    let authority = Authority::generate(SystemTime::now()).unwrap();
+    let identity = issue(&authority, Role::Searcher);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let options = ConnectOptions::default();
+    let trust = authority.trust();
+    let error = connect(&address, &identity, &trust, Role::Keeper, options)
+        .await
+        .err()
+        .unwrap();
+    assert!(matches!(error, ChannelError::Unreachable { .. }));
+    for bad in ["", "localhost", ":443", "localhost:http", "localhost:70000"] {
+        let error = connect(bad, &identity, &trust, Role::Keeper, options).await;
+        assert!(matches!(error, Err(ChannelError::Address(_))), "{bad}");
+    }
+}
+
+#[test]
+fn files_round_trip() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let authority = Authority::generate(SystemTime::now()).unwrap();
+    authority.create_file(&path("authority.pem")).unwrap();
+    let again = Authority::read_file(&path("authority.pem")).unwrap();
+    again.trust().create_file(&path("trust.pem")).unwrap();
+    let trust = Trust::read_file(&path("trust.pem")).unwrap();
+    assert_eq!(trust.to_pem(), authority.trust().to_pem());
+    let identity = issue(&again, Role::Client);
+    identity.create_file(&path("client.pem")).unwrap();
+    let read = Identity::read_file(&path("client.pem")).unwrap();
+    assert_eq!(read.role(), Role::Client);
+    assert_eq!(read.spki_sha256(), identity.spki_sha256());
+    assert_eq!(*read.to_pem(), *identity.to_pem());
+}
+
+#[test]
+fn fail_foreign_or_damaged_pem() {
+    let authority = Authority::generate(SystemTime::now()).unwrap();
+    let first = issue(&authority, Role::Client).to_pem();
+    let second = issue(&authority, Role::Client).to_pem();
+    let key_start = first.find("-----BEGIN PRIVATE").unwrap();
+    let other_start = second.find("-----BEGIN PRIVATE").unwrap();
+    let mixed = format!("{}{}", &first[..key_start], &second[other_start..]);
+    assert!(matches!(
+        Identity::from_pem(&mixed),
+        Err(ChannelError::KeyMismatch)
+    ));
+    for text in ["", "hello", &first[..key_start], &first[key_start..]] {
+        assert!(matches!(
+            Identity::from_pem(text),
+            Err(ChannelError::Malformed(_))
+        ));
+        assert!(Authority::from_pem(text).is_err());
+    }
+    assert!(Trust::from_pem("").is_err());
+    // An authority's certificate names no role.
+    assert!(matches!(
+        Identity::from_pem(&authority.to_pem()),
+        Err(ChannelError::NoRole)
+    ));
+}
