@@ -3,12 +3,14 @@
 //! `cargo xtask tiers` holds the dependency rule between crates;
 //! `cargo xtask oblivious` holds the constant-time rule in the machine code.
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod oblivious;
 mod tiers;
 
 use std::fmt;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask <tiers>";
+const USAGE: &str = "usage: cargo xtask tiers | oblivious [taint|trace] [CASE]";
 
 /// Why a check failed, in words for whoever reads the log.
 #[derive(Debug)]
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match arguments.first().map(String::as_str) {
         Some("tiers") => tiers::run(),
+        Some("oblivious") => oblivious(&arguments[1..]),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
@@ -42,4 +45,25 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn oblivious(arguments: &[String]) -> Result<(), Failure> {
+    let mut words = arguments.iter().map(String::as_str).peekable();
+    let part = match words.peek() {
+        Some(&"taint") => oblivious::Part::Taint,
+        Some(&"trace") => oblivious::Part::Trace,
+        _ => oblivious::Part::All,
+    };
+    if part != oblivious::Part::All {
+        words.next();
+    }
+    oblivious::run(part, words.next())
+}
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+fn oblivious(_: &[String]) -> Result<(), Failure> {
+    Err(Failure::new(
+        "the oblivious checks run on x86-64 Linux only",
+    ))
 }

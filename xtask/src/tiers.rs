@@ -29,7 +29,7 @@ const TIERS: &[(&str, u8)] = &[
     ("oboro-keeper", 4),
     ("oboro-owner", 4),
     ("oboro", 5),
-    ("oblivious-probe", 5),
+    ("xtask-probe", 5),
     ("xtask", 5),
 ];
 

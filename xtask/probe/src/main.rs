@@ -1,2 +1,61 @@
-//! Runs oblivious code on marked secrets.
-fn main() {}
+//! Runs the oblivious code of Oboro on marked secrets.
+//!
+//! `cargo xtask oblivious` starts it: `taint CASE` under valgrind with every
+//! secret marked, `trace CASE SECRET` under the instruction tracer with one
+//! of several secrets. The cases named `planted-*` leak on purpose, so that
+//! the checks are seen to fail.
+
+mod planted;
+mod run;
+
+use std::process::ExitCode;
+
+use oboro_simd::Arch;
+
+use run::Run;
+
+/// A case runs its region through [`Run::region`] exactly once.
+type Case = fn(&Run);
+
+const CASES: &[(&str, Case)] = &[
+    ("planted-lookup", planted::lookup),
+    ("planted-branch", planted::branch),
+    ("planted-division", planted::division),
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (name, run) = match words[..] {
+        ["cases"] => {
+            for (name, _) in CASES {
+                println!("{name}");
+            }
+            return ExitCode::SUCCESS;
+        }
+        ["archs"] => {
+            for arch in Arch::available() {
+                println!("{}", arch.name());
+            }
+            return ExitCode::SUCCESS;
+        }
+        ["taint", name] => (name, Run::taint()),
+        ["trace", name, secret] => match secret.parse() {
+            Ok(secret) => (name, Run::trace(secret)),
+            Err(_) => return usage(),
+        },
+        _ => return usage(),
+    };
+    match CASES.iter().find(|(case, _)| *case == name) {
+        Some((_, case)) => {
+            case(&run);
+            ExitCode::SUCCESS
+        }
+        None => usage(),
+    }
+}
+
+fn usage() -> ExitCode {
+    eprintln!("usage: xtask-probe cases | archs | taint CASE | trace CASE SECRET");
+    ExitCode::from(2)
+}

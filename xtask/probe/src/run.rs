@@ -1,0 +1,108 @@
+//! Secrets, and the region in which they are used.
+
+use std::convert::Infallible;
+use std::hint::black_box;
+use std::io::Write;
+
+use chacha20::ChaCha20Rng;
+use oboro_simd::taint;
+use rand_core::{Rng, SeedableRng, TryCryptoRng, TryRng};
+
+/// How this process is being checked.
+pub(crate) struct Run {
+    /// Which secret, when traced; `None` under valgrind.
+    secret: Option<u64>,
+}
+
+impl Run {
+    /// Under valgrind: one secret, marked.
+    pub(crate) fn taint() -> Self {
+        Self { secret: None }
+    }
+
+    /// Under the tracer: 0 is all zeros, 1 all ones, others are random.
+    pub(crate) fn trace(secret: u64) -> Self {
+        Self {
+            secret: Some(secret),
+        }
+    }
+
+    /// Runs the region under test and lets its result be seen.
+    pub(crate) fn region<R>(&self, work: impl FnOnce() -> R) -> R {
+        if self.secret.is_none() {
+            return black_box(work());
+        }
+        // The tracer attaches between these two lines.
+        println!("ready");
+        let _ = std::io::stdout().flush();
+        let _ = std::io::stdin().read_line(&mut String::with_capacity(16));
+        black_box(taint::traced(work))
+    }
+
+    /// A secret of `count` values, each made from 64 secret bits.
+    pub(crate) fn secret<T: Copy>(&self, count: usize, make: impl Fn(u64) -> T) -> Vec<T> {
+        let mut rng = ChaCha20Rng::seed_from_u64(self.secret.unwrap_or(7));
+        let values: Vec<T> = (0..count)
+            .map(|_| {
+                make(match self.secret {
+                    Some(0) => 0,
+                    Some(1) => u64::MAX,
+                    _ => rng.next_u64(),
+                })
+            })
+            .collect();
+        self.mark(&values);
+        values
+    }
+
+    /// Marks values made otherwise as secret.
+    pub(crate) fn mark<T: Copy>(&self, values: &[T]) {
+        if self.secret.is_none() {
+            taint::secret(values);
+        }
+    }
+
+    /// A generator whose every output is secret.
+    pub(crate) fn rng(&self) -> SecretRng {
+        SecretRng {
+            inner: ChaCha20Rng::seed_from_u64(self.secret.unwrap_or(7)),
+            marked: self.secret.is_none(),
+        }
+    }
+}
+
+/// A seeded generator whose output counts as secret.
+pub(crate) struct SecretRng {
+    inner: ChaCha20Rng,
+    marked: bool,
+}
+
+impl TryRng for SecretRng {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        let value = [self.inner.next_u32()];
+        if self.marked {
+            taint::secret(&value);
+        }
+        Ok(value[0])
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        let value = [self.inner.next_u64()];
+        if self.marked {
+            taint::secret(&value);
+        }
+        Ok(value[0])
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        self.inner.fill_bytes(bytes);
+        if self.marked {
+            taint::secret(bytes);
+        }
+        Ok(())
+    }
+}
+
+impl TryCryptoRng for SecretRng {}

@@ -1,0 +1,225 @@
+//! The constant-time rule, checked on optimized machine code.
+//!
+//! Three checks, since each sees what another cannot:
+//!
+//! - *taint*: valgrind's memcheck follows every bit computed from a secret and
+//!   reports each branch and address that depends on one. It covers all data
+//!   at once, but knows no AVX-512.
+//! - *trace*: the same region runs on several secrets one instruction at a
+//!   time; instruction and address traces must be identical. It runs on the
+//!   processor itself, AVX-512 included.
+//! - *code*: the marked functions (`oblivious_*`) hold no division, root,
+//!   gather or indirect jump, and no conditional jump that the traces have
+//!   not covered.
+//!
+//! Each check is also run on leaks planted in the probe, and must find them.
+
+mod disassembly;
+mod memcheck;
+mod trace;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use self::disassembly::Program;
+use crate::Failure;
+
+/// Secrets that each region is traced with: all zero, all one, and random.
+const SECRETS: [&str; 4] = ["0", "1", "2", "3"];
+
+/// Leaks planted in the probe, with the checks that must find each.
+const PLANTED_MARK: &str = "planted";
+
+/// What the command line asks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Taint,
+    Trace,
+    All,
+}
+
+/// Builds the probe and runs the checks.
+pub(crate) fn run(part: Part, only: Option<&str>) -> Result<(), Failure> {
+    let program = build()?;
+    let cases: Vec<String> = list(&program, "cases")?
+        .into_iter()
+        .filter(|case| only.is_none_or(|o| case.contains(o)))
+        .collect();
+    if cases.is_empty() {
+        return Err(Failure::new("no case of the probe has that name"));
+    }
+    let archs = list(&program, "archs")?;
+    let mut problems = Vec::new();
+    if part != Part::Trace {
+        for arch in archs.iter().filter(|arch| *arch != "avx512") {
+            for case in &cases {
+                problems.extend(taint(&program, case, arch)?);
+            }
+        }
+    }
+    if part != Part::Taint {
+        let code = Program::read(&program)?;
+        let mut executed = BTreeSet::new();
+        for arch in &archs {
+            for case in &cases {
+                problems.extend(trace_case(&program, &code, case, arch, &mut executed)?);
+            }
+        }
+        if only.is_none() {
+            problems.extend(check_code(&code, &executed));
+        }
+    }
+    if problems.is_empty() {
+        println!(
+            "oblivious: {} cases on {}: all as expected",
+            cases.len(),
+            archs.join(", ")
+        );
+        return Ok(());
+    }
+    Err(Failure::new(problems.join("\n       ")))
+}
+
+/// Builds the probe as everything ships, with symbol names that keep the
+/// enclosing function of a closure and with line numbers for the reports.
+fn build() -> Result<PathBuf, Failure> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("."));
+    let directory = root.join("target").join("oblivious");
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let status = Command::new(cargo)
+        .current_dir(root)
+        .args(["build", "--quiet", "--release", "--package", "xtask-probe"])
+        .args([
+            "--config",
+            "build.rustflags=[\"-Csymbol-mangling-version=v0\"]",
+        ])
+        .args(["--config", "profile.release.debug=\"line-tables-only\""])
+        .arg("--target-dir")
+        .arg(&directory)
+        .status()
+        .map_err(|e| Failure::new(format!("cannot start cargo: {e}")))?;
+    if !status.success() {
+        return Err(Failure::new("the probe does not build"));
+    }
+    Ok(directory.join("release").join("xtask-probe"))
+}
+
+fn list(program: &Path, what: &str) -> Result<Vec<String>, Failure> {
+    let output = Command::new(program)
+        .arg(what)
+        .output()
+        .map_err(|e| Failure::new(format!("cannot start the probe: {e}")))?;
+    Ok(String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .map(str::to_owned)
+        .collect())
+}
+
+fn taint(program: &Path, case: &str, arch: &str) -> Result<Vec<String>, Failure> {
+    let reports = memcheck::run(program, case, arch)?;
+    let planted = case.starts_with(PLANTED_MARK);
+    // A division is neither a branch nor an address: memcheck cannot see it.
+    let invisible = case == "planted-division";
+    println!(
+        "taint {arch:<8} {case:<24} {} reports{}",
+        reports.len(),
+        note(planted)
+    );
+    Ok(if planted && !invisible && reports.is_empty() {
+        vec![format!(
+            "taint {arch} {case}: the planted leak was not found"
+        )]
+    } else if planted {
+        Vec::new()
+    } else {
+        reports
+            .iter()
+            .take(8)
+            .map(|r| format!("taint {arch} {case}: {r}"))
+            .collect()
+    })
+}
+
+fn trace_case(
+    program: &Path,
+    code: &Program,
+    case: &str,
+    arch: &str,
+    executed: &mut BTreeSet<u64>,
+) -> Result<Vec<String>, Failure> {
+    let planted = case.starts_with(PLANTED_MARK);
+    let reference = trace::record(program, &["trace", case, SECRETS[0]], arch)?;
+    let mut found: Vec<String> = reference
+        .forbidden()
+        .iter()
+        .map(|f| format!("trace {arch} {case}: {f}"))
+        .collect();
+    for secret in &SECRETS[1..] {
+        let other = trace::record(program, &["trace", case, secret], arch)?;
+        if let Some((at, what)) = reference.divergence(&other) {
+            found.push(format!(
+                "trace {arch} {case}: secret {secret} against {}: {what}, at {}",
+                SECRETS[0],
+                code.locate(at)
+            ));
+        }
+    }
+    println!(
+        "trace {arch:<8} {case:<24} {} instructions, {} accesses, vectors of {} bytes, {} secrets, {} differences{}",
+        reference.instructions(),
+        reference.memory_accesses(),
+        reference.vector_width(),
+        SECRETS.len(),
+        found.len(),
+        note(planted)
+    );
+    if planted {
+        return Ok(if found.is_empty() {
+            vec![format!(
+                "trace {arch} {case}: the planted leak was not found"
+            )]
+        } else {
+            Vec::new()
+        });
+    }
+    if found.is_empty() {
+        executed.extend(reference.executed());
+    }
+    Ok(found)
+}
+
+fn check_code(code: &Program, executed: &BTreeSet<u64>) -> Vec<String> {
+    let is_planted = |name: &str| name.contains("oblivious_planted");
+    let planted = code.check(executed, is_planted);
+    let marked = code.check(executed, |name| !is_planted(name));
+    println!(
+        "code: {} marked functions, {} conditional jumps, {} violations; {} violations in the planted function (must be found)",
+        marked.functions,
+        marked.conditional_jumps,
+        marked.violations.len(),
+        planted.violations.len()
+    );
+    let mut problems: Vec<String> = marked
+        .violations
+        .iter()
+        .map(|v| format!("code: {v}"))
+        .collect();
+    if planted.violations.is_empty() {
+        problems.push("code: the division in the planted function was not found".to_owned());
+    }
+    if marked.functions == 0 {
+        problems.push("code: the executable holds no marked function".to_owned());
+    }
+    problems
+}
+
+fn note(planted: bool) -> &'static str {
+    if planted {
+        " (planted, must be found)"
+    } else {
+        ""
+    }
+}
