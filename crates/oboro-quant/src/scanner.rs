@@ -1,0 +1,357 @@
+//! Scan and selection, group by group.
+
+use crate::{BlockedCodes, QuantError, QuantizedTable, SelectionPlan};
+use oboro_simd::Arch;
+use oboro_simd::scan::{self, BLOCK, ROW};
+use oboro_simd::select::{self, LANES, NO_SCORE, ROW_BATCH};
+use oboro_simd::sort::merge_columns;
+use rayon::prelude::*;
+use std::sync::Mutex;
+use zeroize::Zeroize;
+
+/// One vector that a scan found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Candidate {
+    /// Sum of table entries; smaller is nearer.
+    pub score: u16,
+    /// Position in the codes.
+    pub position: u32,
+}
+
+/// Blocks scanned before their scores are selected from: scores stay in the
+/// first-level cache, and codes in the second for the next table.
+const TILE_BLOCKS: usize = 64;
+
+/// Keys of a merge: groups are gathered until this many are there.
+const GATHERED_KEYS: usize = 8192;
+
+/// Tables that share one pass over the codes.
+const TABLES_PER_PASS: usize = 32;
+
+/// Scans codes with tables and selects the best; keeps its buffers.
+///
+/// # Security
+/// For given sizes, instructions and addresses are the same whatever codes and
+/// tables hold. The result is written in the clear.
+pub struct Scanner {
+    arch: Arch,
+    idle: Mutex<Vec<Buffers>>,
+}
+
+/// What one thread needs; kept between searches.
+#[derive(Default)]
+struct Buffers {
+    scores: Vec<u16>,
+    best: Vec<u32>,
+    keys: Vec<u64>,
+    scratch: Vec<u64>,
+    /// `tables * keep` keys: the best so far of every table.
+    found: Vec<u64>,
+}
+
+impl Drop for Buffers {
+    fn drop(&mut self) {
+        self.scores.zeroize();
+        self.best.zeroize();
+        self.keys.zeroize();
+        self.scratch.zeroize();
+        self.found.zeroize();
+    }
+}
+
+impl Default for Scanner {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Scanner {
+    /// A scanner for this processor.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_arch(Arch::detect())
+    }
+
+    /// A scanner that uses the given instruction set.
+    #[must_use]
+    pub const fn with_arch(arch: Arch) -> Self {
+        Self {
+            arch,
+            idle: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// For every table the plan's number of candidates, by ascending score and
+    /// then position.
+    ///
+    /// All tables share a pass over the codes. `threads` parts of the codes
+    /// are worked on at a time, on the caller's thread when 1 and in the
+    /// current rayon pool otherwise; 0 means as many as that pool has. The
+    /// result does not depend on it.
+    ///
+    /// # Errors
+    /// When codes, tables and plan do not belong together.
+    pub fn search(
+        &self,
+        codes: &BlockedCodes,
+        tables: &[QuantizedTable],
+        plan: &SelectionPlan,
+        threads: usize,
+    ) -> Result<Vec<Vec<Candidate>>, QuantError> {
+        check(codes, tables, plan)?;
+        let threads = match threads {
+            0 => rayon::current_num_threads(),
+            threads => threads,
+        };
+        let parts = threads.clamp(1, plan.groups());
+        let mut results = Vec::with_capacity(tables.len());
+        for tables in tables.chunks(TABLES_PER_PASS) {
+            let part = |part: usize| {
+                let mut buffers = self.take();
+                let groups = part * plan.groups() / parts..(part + 1) * plan.groups() / parts;
+                self.scan_groups(codes, tables, plan, groups, &mut buffers);
+                buffers
+            };
+            let mut done: Vec<Buffers> = if parts == 1 {
+                vec![part(0)]
+            } else {
+                (0..parts).into_par_iter().map(part).collect()
+            };
+            let (first, others) = done.split_first_mut().expect("there is a part");
+            let keep = plan.keep();
+            for other in others {
+                for (found, more) in first
+                    .found
+                    .chunks_exact_mut(keep)
+                    .zip(other.found.chunks_exact(keep))
+                {
+                    fold(self.arch, found, more, &mut first.keys, &mut first.scratch);
+                }
+            }
+            for found in first.found.chunks_exact(keep) {
+                let candidates = found[..plan.candidates()].iter();
+                results.push(
+                    candidates
+                        .map(|&key| Candidate {
+                            score: (key >> 32) as u16,
+                            position: key as u32,
+                        })
+                        .collect(),
+                );
+            }
+            self.idle
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .append(&mut done);
+        }
+        Ok(results)
+    }
+
+    fn take(&self) -> Buffers {
+        let mut idle = self
+            .idle
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        idle.pop().unwrap_or_default()
+    }
+
+    /// Leaves the best `keep` keys of every table in `buffers.found`.
+    fn scan_groups(
+        &self,
+        codes: &BlockedCodes,
+        tables: &[QuantizedTable],
+        plan: &SelectionPlan,
+        groups: std::ops::Range<usize>,
+        buffers: &mut Buffers,
+    ) {
+        let (keep, depth) = (plan.keep(), plan.depth());
+        let Buffers {
+            scores,
+            best,
+            keys,
+            scratch,
+            found,
+        } = buffers;
+        found.clear();
+        found.resize(tables.len() * keep, u64::MAX);
+        best.resize(tables.len() * depth * LANES, 0);
+        // As many groups as fill a merge, but no more than there are.
+        let gathered = (GATHERED_KEYS / (depth * LANES))
+            .max(1)
+            .min(groups.len().next_power_of_two());
+        let columns = gathered * LANES;
+        let matrix = depth * columns;
+        keys.resize((tables.len() * matrix).max(2 * keep), 0);
+        scratch.resize(matrix.max(2 * keep), 0);
+
+        let mut next = groups.start;
+        while next < groups.end {
+            let batch = next..(next + gathered).min(groups.end);
+            next = batch.end;
+            keys[..tables.len() * matrix].fill(u64::MAX);
+            for (slot, group) in batch.enumerate() {
+                best[..tables.len() * depth * LANES].fill(u32::MAX);
+                self.scan_group(codes, tables, plan, group, scores, best);
+                let base = group * plan.group_blocks() * BLOCK;
+                for (best, keys) in best
+                    .chunks_exact(depth * LANES)
+                    .zip(keys.chunks_exact_mut(matrix))
+                {
+                    oblivious_widen_keys(self.arch, best, base as u32, keys, columns, slot);
+                }
+            }
+            for (table, found) in found.chunks_exact_mut(keep).enumerate() {
+                let matrix = &mut keys[table * matrix..][..matrix];
+                let scratch_part = &mut scratch[..matrix.len()];
+                let rows = merge_columns(self.arch, matrix, scratch_part, depth, columns, keep);
+                fold_into(self.arch, found, &matrix[..rows], scratch);
+            }
+        }
+    }
+
+    /// Scans one group tile by tile, with all tables, into the lanes' best.
+    fn scan_group(
+        &self,
+        codes: &BlockedCodes,
+        tables: &[QuantizedTable],
+        plan: &SelectionPlan,
+        group: usize,
+        scores: &mut Vec<u16>,
+        best: &mut [u32],
+    ) {
+        const BATCH_BLOCKS: usize = ROW_BATCH * ROW / BLOCK;
+        let first = group * plan.group_blocks();
+        let end = (first + plan.group_blocks()).min(codes.blocks());
+        scores.resize(TILE_BLOCKS * BLOCK, 0);
+        let mut block = first;
+        while block < end {
+            let blocks = TILE_BLOCKS.min(end - block);
+            let tile = codes.block_range(block, blocks);
+            let padded = blocks.next_multiple_of(BATCH_BLOCKS);
+            for (table, best) in tables
+                .iter()
+                .zip(best.chunks_exact_mut(plan.depth() * LANES))
+            {
+                let (used, missing) = scores[..padded * BLOCK].split_at_mut(blocks * BLOCK);
+                let entries = table.entries();
+                if codes.bits() == 8 {
+                    scan::scan8(self.arch, tile, codes.subquantizers(), entries, used);
+                } else {
+                    let pairs = codes.subquantizers().div_ceil(2);
+                    scan::scan4(self.arch, tile, pairs, entries, used);
+                }
+                missing.fill(NO_SCORE);
+                hide_padding(used, codes.len() - block * BLOCK);
+                let scores = &scores[..padded * BLOCK];
+                select::lane_best(
+                    self.arch,
+                    plan.depth(),
+                    best,
+                    scores,
+                    (block - first) * BLOCK / ROW,
+                );
+            }
+            block += blocks;
+        }
+    }
+}
+
+fn check(
+    codes: &BlockedCodes,
+    tables: &[QuantizedTable],
+    plan: &SelectionPlan,
+) -> Result<(), QuantError> {
+    if codes.len() != plan.vectors() {
+        return Err(QuantError::Mismatch {
+            what: "the number of vectors that the plan is for",
+            actual: plan.vectors(),
+            expected: codes.len(),
+        });
+    }
+    for table in tables {
+        if table.subquantizers() != codes.subquantizers() {
+            return Err(QuantError::Mismatch {
+                what: "the number of sub-quantizers of a table",
+                actual: table.subquantizers(),
+                expected: codes.subquantizers(),
+            });
+        }
+        if table.bits() != codes.bits() {
+            return Err(QuantError::Mismatch {
+                what: "the number of bits of a table's codes",
+                actual: table.bits(),
+                expected: codes.bits(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Marks positions from `vectors` on, which only the last block has.
+fn hide_padding(scores: &mut [u16], vectors: usize) {
+    if vectors >= scores.len() {
+        return;
+    }
+    let first = vectors / BLOCK * BLOCK;
+    for row in first / ROW..scores.len() / ROW {
+        for lane in 0..ROW {
+            if scan::position(row, lane) >= vectors {
+                scores[row * ROW + lane] = NO_SCORE;
+            }
+        }
+    }
+}
+
+/// Merges a sorted list of at most `found.len()` keys into `found`.
+fn fold_into(arch: Arch, found: &mut [u64], more: &[u64], scratch: &mut [u64]) {
+    // `found` and `more` are merged by a copy into two columns.
+    let keep = found.len();
+    let mut pair = vec![u64::MAX; 2 * keep];
+    interleave(&mut pair, found, more);
+    merge_columns(arch, &mut pair, &mut scratch[..2 * keep], keep, 2, keep);
+    found.copy_from_slice(&pair[..keep]);
+    pair.zeroize();
+}
+
+/// As [`fold_into`], with buffers of the caller.
+fn fold(arch: Arch, found: &mut [u64], more: &[u64], pair: &mut [u64], scratch: &mut [u64]) {
+    let keep = found.len();
+    let pair = &mut pair[..2 * keep];
+    interleave(pair, found, more);
+    merge_columns(arch, pair, &mut scratch[..2 * keep], keep, 2, keep);
+    found.copy_from_slice(&pair[..keep]);
+}
+
+fn interleave(pair: &mut [u64], left: &[u64], right: &[u64]) {
+    for (i, pair) in pair.chunks_exact_mut(2).enumerate() {
+        pair[0] = left[i];
+        pair[1] = right.get(i).copied().unwrap_or(u64::MAX);
+    }
+}
+
+/// Lanes' keys of 16 + 16 bits to keys of score and position, into the 32
+/// columns of `slot`.
+#[inline(never)]
+fn oblivious_widen_keys(
+    arch: Arch,
+    best: &[u32],
+    base: u32,
+    keys: &mut [u64],
+    columns: usize,
+    slot: usize,
+) {
+    arch.vectorize(|| {
+        for (best, keys) in best.chunks_exact(LANES).zip(keys.chunks_exact_mut(columns)) {
+            for (lane, (key, &entry)) in keys[slot * LANES..][..LANES]
+                .iter_mut()
+                .zip(best)
+                .enumerate()
+            {
+                // `scan::position` written for a secret row: shifts only.
+                let row = entry & 0xffff;
+                let position = (row >> 1) * BLOCK as u32 + 2 * lane as u32 + (row & 1);
+                *key = u64::from(entry >> 16) << 32 | u64::from(base.wrapping_add(position));
+            }
+        }
+    });
+}
