@@ -1,0 +1,87 @@
+//! Platforms and attested roles, with their numbers on the wire.
+
+use std::fmt;
+
+/// What protects a role from the host it runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Platform {
+    /// AMD SEV-SNP.
+    SevSnp,
+    /// Intel TDX.
+    Tdx,
+    /// AWS Nitro Enclaves.
+    Nitro,
+    /// A process of its own; for trials, protects nothing.
+    Simulated,
+}
+
+impl Platform {
+    /// All platforms.
+    pub const ALL: [Self; 4] = [Self::SevSnp, Self::Tdx, Self::Nitro, Self::Simulated];
+
+    /// The name in policies and outputs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SevSnp => "sev-snp",
+            Self::Tdx => "tdx",
+            Self::Nitro => "nitro",
+            Self::Simulated => "simulated",
+        }
+    }
+
+    /// The platform of a name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|platform| platform.name() == name)
+    }
+
+    pub(crate) const fn number(self) -> u8 {
+        match self {
+            Self::SevSnp => 1,
+            Self::Tdx => 2,
+            Self::Nitro => 3,
+            Self::Simulated => 0xff,
+        }
+    }
+
+    pub(crate) fn from_number(number: u8) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|platform| platform.number() == number)
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// A role that runs in an enclave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AttestedRole {
+    /// Holds codes and encrypted codebook.
+    Searcher,
+    /// Holds the decryption key.
+    Keeper,
+}
+
+impl AttestedRole {
+    pub(crate) const fn number(self) -> u8 {
+        match self {
+            Self::Searcher => 1,
+            Self::Keeper => 2,
+        }
+    }
+
+    pub(crate) const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Searcher),
+            2 => Some(Self::Keeper),
+            _ => None,
+        }
+    }
+}
