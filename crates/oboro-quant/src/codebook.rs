@@ -6,6 +6,7 @@ use crate::{Metric, QuantError, Subspaces};
 use oboro_simd::Arch;
 use oboro_simd::assign::{Transposed, assign};
 use rayon::prelude::*;
+use zeroize::Zeroize;
 
 /// Rows that a thread encodes at a time.
 const ROWS: usize = 1024;
@@ -14,12 +15,22 @@ const ROWS: usize = 1024;
 const MAGIC: [u8; 8] = *b"OBCBOOK\x01";
 
 /// A product quantizer: K centroids in each of M sub-spaces.
+///
+/// # Security
+/// The codebook in the clear turns codes back into approximate vectors. Only
+/// the owner holds it; it is wiped when dropped.
 #[derive(Clone, PartialEq)]
 pub struct Codebook {
     subspaces: Subspaces,
     centroids: usize,
     /// `[m][k][width]`, zeros where a sub-space is shorter than the width.
     values: Vec<f32>,
+}
+
+impl Drop for Codebook {
+    fn drop(&mut self) {
+        self.values.zeroize();
+    }
 }
 
 impl Codebook {
@@ -325,4 +336,232 @@ const HEADER: usize = MAGIC.len() + 3 * 4;
 
 fn square(values: &[f32]) -> f64 {
     values.iter().map(|&v| f64::from(v) * f64::from(v)).sum()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::TrainOptions;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    /// Clustered rows: a few centres and small deviations.
+    fn vectors(rows: usize, dimension: usize) -> Vec<f32> {
+        let mut state = 5u64;
+        let mut unit = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 40) as f32 / (1 << 24) as f32
+        };
+        let centres: Vec<f32> = (0..32 * dimension).map(|_| unit() * 10.0).collect();
+        (0..rows)
+            .flat_map(|_| {
+                let centre = (unit() * 32.0) as usize;
+                (0..dimension)
+                    .map(|j| centres[centre * dimension + j] + unit())
+                    .collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    fn options(subquantizers: usize, centroids: usize, threads: usize) -> TrainOptions {
+        TrainOptions {
+            threads,
+            ..TrainOptions::new(subquantizers, centroids, [3; 32])
+        }
+    }
+
+    #[test]
+    fn training_does_not_depend_on_threads() {
+        for (dimension, subquantizers, centroids) in [(16, 4, 64), (13, 3, 16), (5, 5, 200)] {
+            let data = vectors(3000, dimension);
+            let train = |threads| {
+                Codebook::train(
+                    &data,
+                    dimension,
+                    &options(subquantizers, centroids, threads),
+                )
+                .unwrap()
+                .to_bytes()
+            };
+            let one = train(1);
+            assert!(one == train(2) && one == train(3));
+        }
+    }
+
+    #[test]
+    fn more_centroids_lower_the_distortion() {
+        let data = vectors(2000, 12);
+        let mut last = f64::INFINITY;
+        for centroids in [1, 4, 16, 64, 256] {
+            let codebook = Codebook::train(&data, 12, &options(4, centroids, 1)).unwrap();
+            let distortion = codebook.distortion(&data).unwrap();
+            assert!(distortion < last, "{centroids}: {distortion} {last}");
+            last = distortion;
+        }
+    }
+
+    #[test]
+    fn codes_name_the_nearest_centroids() {
+        for (dimension, subquantizers, centroids) in [(16, 4, 64), (97, 16, 50), (25, 25, 16)] {
+            let data = vectors(1100, dimension);
+            let codebook =
+                Codebook::train(&data, dimension, &options(subquantizers, centroids, 1)).unwrap();
+            let codes = codebook.encode(&data).unwrap();
+            let width = codebook.subspaces().width();
+            for (vector, row) in data
+                .chunks_exact(dimension)
+                .zip(codes.chunks_exact(subquantizers))
+                .step_by(37)
+            {
+                let padded = codebook.subspaces().pad(vector);
+                for (m, &code) in row.iter().enumerate() {
+                    let x = &padded[m * width..][..width];
+                    let distance = |k: usize| {
+                        let c = &codebook.values()[(m * centroids + k) * width..][..width];
+                        Metric::L2.distance(x, c)
+                    };
+                    let nearest = (0..centroids).map(distance).fold(f32::INFINITY, f32::min);
+                    assert!(distance(usize::from(code)) <= nearest + 1e-3);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn similarities_of_codes_are_inner_products_with_what_they_decode_to() {
+        let data = vectors(500, 10);
+        let codebook = Codebook::train(&data, 10, &options(3, 32, 1)).unwrap();
+        let codes = codebook.encode(&data[..200]).unwrap();
+        let decoded = codebook.decode(&codes).unwrap();
+        for metric in Metric::ALL {
+            let mut query = data[4000..4010].to_vec();
+            metric.prepare_query(&mut query);
+            let table = codebook.similarities(&query, metric).unwrap();
+            for (row, vector) in codes.chunks_exact(3).zip(decoded.chunks_exact(10)) {
+                let sum: f32 = row
+                    .iter()
+                    .enumerate()
+                    .map(|(m, &k)| table[m * 32 + usize::from(k)])
+                    .sum();
+                let offset = if metric.has_offsets() {
+                    square(vector) as f32 / 2.0
+                } else {
+                    0.0
+                };
+                assert!((sum - (dot(&query, vector) - offset)).abs() < 1e-2);
+            }
+        }
+        assert!(
+            decoded
+                .chunks_exact(10)
+                .all(|v| square(v).sqrt() <= codebook.norm() + 1e-6)
+        );
+        assert!(
+            decoded
+                .chunks_exact(10)
+                .all(|v| square(v) / 2.0 <= codebook.offset_bound(Metric::L2) + 1e-6)
+        );
+        assert!(codebook.offsets(Metric::Cosine).is_none());
+    }
+
+    #[test]
+    fn bytes_round_trip() {
+        let data = vectors(300, 7);
+        let codebook = Codebook::train(&data, 7, &options(2, 20, 1)).unwrap();
+        let bytes = codebook.to_bytes();
+        assert!(Codebook::from_bytes(&bytes).unwrap() == codebook);
+    }
+
+    #[test]
+    fn fail_damaged_bytes() {
+        let data = vectors(300, 7);
+        let bytes = Codebook::train(&data, 7, &options(2, 20, 1))
+            .unwrap()
+            .to_bytes();
+        for end in 0..bytes.len() {
+            assert!(Codebook::from_bytes(&bytes[..end]).is_err());
+        }
+        let mut longer = bytes.clone();
+        longer.push(0);
+        assert!(Codebook::from_bytes(&longer).is_err());
+        // Everything of the header counts.
+        for byte in 0..HEADER {
+            for bit in 0..8 {
+                let mut flipped = bytes.clone();
+                flipped[byte] ^= 1 << bit;
+                assert!(
+                    Codebook::from_bytes(&flipped).is_err(),
+                    "byte {byte} bit {bit}"
+                );
+            }
+        }
+        let mut huge = bytes[..HEADER].to_vec();
+        huge[8..].fill(0xff);
+        assert!(Codebook::from_bytes(&huge).is_err());
+        let mut nan = bytes.clone();
+        nan[HEADER..HEADER + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+        assert!(Codebook::from_bytes(&nan).is_err());
+        // Sub-space 1 has three values and one of padding.
+        let mut padding = bytes;
+        padding[HEADER + 4 * (20 * 4 + 3)] = 1;
+        assert!(Codebook::from_bytes(&padding).is_err());
+    }
+
+    #[test]
+    fn fail_training_input() {
+        let train = |data: &[f32], dimension, m, k| {
+            Codebook::train(data, dimension, &options(m, k, 1))
+                .err()
+                .map(|e| e.to_string())
+        };
+        let text = |e: Option<String>| e.unwrap();
+        assert!(
+            text(train(&[0.0; 40], 4, 2, 16)).contains("10 training vectors are fewer than the 16")
+        );
+        assert!(text(train(&[0.0; 40], 4, 5, 2)).contains("dimension 4 into 5"));
+        assert!(text(train(&[0.0; 40], 4, 2, 257)).contains("257 centroids"));
+        assert!(text(train(&[0.0; 41], 4, 2, 2)).contains("41 values"));
+        let mut data = vec![0.0; 40];
+        data[17] = f32::INFINITY;
+        assert!(text(train(&data, 4, 2, 2)).contains("vector 4"));
+    }
+
+    #[test]
+    fn fail_encoding_input() {
+        let data = vectors(2500, 7);
+        let codebook = Codebook::train(&data, 7, &options(2, 20, 1)).unwrap();
+        assert!(codebook.encode(&data[..8]).is_err());
+        let mut bad = data.clone();
+        bad[7 * 1500 + 3] = f32::NAN;
+        bad[7 * 2200] = f32::NAN;
+        assert_eq!(
+            codebook.encode(&bad),
+            Err(QuantError::NotFinite { row: 1500 })
+        );
+        assert!(codebook.decode(&[0; 3]).is_err());
+        assert!(codebook.decode(&[0, 20]).is_err());
+        assert!(codebook.similarities(&[0.0; 6], Metric::L2).is_err());
+    }
+
+    #[test]
+    fn progress_reaches_its_end_and_cancelling_stops() {
+        let data = vectors(600, 8);
+        let last = Arc::new(AtomicU64::new(0));
+        let heard = Arc::clone(&last);
+        let mut options = options(2, 16, 1);
+        options.progress = Some(Arc::new(move |done, total| {
+            assert!(done <= total);
+            heard.store(done * 1000 / total, Ordering::Relaxed);
+        }));
+        Codebook::train(&data, 8, &options).unwrap();
+        assert_eq!(last.load(Ordering::Relaxed), 1000);
+        options.cancel.store(true, Ordering::Relaxed);
+        assert_eq!(
+            Codebook::train(&data, 8, &options).err(),
+            Some(QuantError::Cancelled)
+        );
+    }
 }

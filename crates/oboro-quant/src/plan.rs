@@ -4,10 +4,12 @@
 //! index was built, the `R` truly best ones are a random subset of positions.
 //! A lane that keeps `r` entries loses a true one only if more than `r` of the
 //! `R` fall into it. For a lane of `s` among `n` positions, each of the
-//! `C(R, r + 1)` subsets falls into it with probability at most
-//! `(s / n)^(r + 1)`, so over all `n / s` lanes
+//! `C(R, r + 1)` subsets falls into it with probability
+//! `s (s - 1) .. (s - r) / (n (n - 1) .. (n - r))`, so over all `n / s` lanes
 //!
-//! `P[any loss] <= lanes * C(R, r + 1) * (s / n)^(r + 1)`.
+//! `P[any loss] <= lanes * C(R, r + 1) * s (s - 1) .. (s - r) / (n .. (n - r))`,
+//!
+//! which is at most `lanes * C(R, r + 1) * (s / n)^(r + 1)`.
 
 use crate::QuantError;
 use crate::codes::MAX_VECTORS;
@@ -100,25 +102,31 @@ impl SelectionPlan {
         if rows <= self.depth || self.candidates <= self.depth {
             return 0.0;
         }
-        let subset = self.depth + 1;
-        let share = (rows as f64 / self.vectors as f64).min(1.0);
-        let mut log = (self.lanes() as f64).ln() + subset as f64 * share.ln();
-        for i in 0..subset {
+        let mut log = (self.lanes() as f64).ln();
+        for i in 0..=self.depth {
+            // One more of the best drawn, and it too falls into the lane.
             log += ((self.candidates - i) as f64 / (i + 1) as f64).ln();
+            let (inside, all) = (rows.saturating_sub(i), self.vectors.saturating_sub(i));
+            log += (inside as f64 / all as f64).min(1.0).ln();
         }
         log.exp().min(1.0)
     }
 
-    /// Entries kept over all lanes that stand for a vector, at least.
+    /// Vectors that lanes keep in all, when each keeps as many as it can.
     fn kept(&self) -> usize {
-        let blocks = self.vectors.div_ceil(BLOCK);
-        // A last block holds `full` vectors; count what its lanes hold at least.
-        let whole = self.vectors / BLOCK / self.group_blocks;
-        let rest = self.vectors - whole * self.group_blocks * BLOCK;
-        debug_assert!(whole * self.group_blocks <= blocks);
-        whole * LANES * self.rows().min(self.depth)
-            + LANES * (rest / LANES).min(self.depth).saturating_sub(1)
-            + if rest <= BLOCK { rest } else { 0 }
+        let group = self.group_blocks * BLOCK;
+        let whole = self.vectors / group * LANES * self.rows().min(self.depth);
+        let rest = self.vectors % group;
+        let rows = rest / BLOCK * 2;
+        // Of the last block, lane `l` has the positions `2 l` and `2 l + 1`.
+        let last = rest % BLOCK;
+        let partial: usize = (0..LANES)
+            .map(|lane| {
+                let extra = usize::from(2 * lane < last) + usize::from(2 * lane + 1 < last);
+                (rows + extra).min(self.depth)
+            })
+            .sum();
+        whole + partial
     }
 
     /// Cost in units of one comparison of 16 lanes; only ratios matter.
@@ -185,5 +193,98 @@ impl SelectionPlan {
     pub(crate) const fn keep(&self) -> usize {
         let keep = self.candidates.next_power_of_two();
         if keep < self.depth { self.depth } else { keep }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_plan_stays_below_the_accepted_probability() {
+        for vectors in [
+            1,
+            2,
+            31,
+            64,
+            65,
+            255,
+            256,
+            1000,
+            4097,
+            100_000,
+            1_000_000,
+            100_000_000,
+        ] {
+            for candidates in [1, 10, 40, 100, 400, 1000, 4096] {
+                let plan = SelectionPlan::new(vectors, candidates).unwrap();
+                assert!(plan.displacement_probability() < 1e-9);
+                assert_eq!(plan.candidates(), candidates.min(vectors));
+                assert!(plan.kept() >= plan.candidates(), "{plan:?}");
+                assert!(plan.groups() * plan.group_blocks() * BLOCK >= vectors);
+                assert!(plan.rows() <= 1 << 16);
+            }
+        }
+    }
+
+    /// The bound against a simulation of it: random places of the true
+    /// candidates, and how often a lane receives more than it keeps.
+    #[test]
+    fn the_bound_holds_and_is_not_far_off() {
+        let plan = SelectionPlan::with(4096, 256, 4, 4);
+        let bound = plan.displacement_probability();
+        let mut state = 9u64;
+        let trials = 20_000;
+        let mut lost = 0;
+        for _ in 0..trials {
+            let mut taken = [false; 4096];
+            let mut lanes = [0u8; 512];
+            let mut placed = 0;
+            while placed < 256 {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                let position = (state >> 52) as usize;
+                if !taken[position] {
+                    taken[position] = true;
+                    placed += 1;
+                    lanes[position / 8] += 1;
+                }
+            }
+            lost += usize::from(lanes.iter().any(|&count| count > 4));
+        }
+        let measured = lost as f64 / f64::from(trials);
+        assert!(measured <= bound, "{measured} {bound}");
+        assert!(measured >= bound / 2.0, "{measured} {bound}");
+    }
+
+    #[test]
+    fn the_bound_of_known_numbers() {
+        // 32 lanes * C(100, 5) * (32 / 1024)^5 or so: 50, which is capped.
+        assert_eq!(
+            SelectionPlan::with(1024, 100, 16, 4).displacement_probability(),
+            1.0
+        );
+        // 1,024 lanes of 1,024 of 1,048,576: nearly 1024 * C(10, 9) / 1024^9.
+        let plan = SelectionPlan::with(1 << 20, 10, 512, 8);
+        let expected = 10.0 * 1024f64.powi(-8);
+        assert!((plan.displacement_probability() / expected - 1.0).abs() < 0.05);
+        // No lane can lose what it has room for.
+        assert_eq!(
+            SelectionPlan::with(1 << 20, 8, 512, 8).displacement_probability(),
+            0.0
+        );
+        assert_eq!(
+            SelectionPlan::with(1 << 20, 4096, 4, 8).displacement_probability(),
+            0.0
+        );
+    }
+
+    #[test]
+    fn fail_numbers_out_of_range() {
+        assert!(SelectionPlan::new(0, 1).is_err());
+        assert!(SelectionPlan::new(1, 0).is_err());
+        assert!(SelectionPlan::new(1, MAX_CANDIDATES + 1).is_err());
     }
 }

@@ -45,6 +45,7 @@ struct Buffers {
     best: Vec<u32>,
     keys: Vec<u64>,
     scratch: Vec<u64>,
+    pair: Vec<u64>,
     /// `tables * keep` keys: the best so far of every table.
     found: Vec<u64>,
 }
@@ -55,6 +56,7 @@ impl Drop for Buffers {
         self.best.zeroize();
         self.keys.zeroize();
         self.scratch.zeroize();
+        self.pair.zeroize();
         self.found.zeroize();
     }
 }
@@ -125,7 +127,7 @@ impl Scanner {
                     .chunks_exact_mut(keep)
                     .zip(other.found.chunks_exact(keep))
                 {
-                    fold(self.arch, found, more, &mut first.keys, &mut first.scratch);
+                    fold(self.arch, found, more, &mut first.pair, &mut first.scratch);
                 }
             }
             for found in first.found.chunks_exact(keep) {
@@ -170,6 +172,7 @@ impl Scanner {
             best,
             keys,
             scratch,
+            pair,
             found,
         } = buffers;
         found.clear();
@@ -181,8 +184,9 @@ impl Scanner {
             .min(groups.len().next_power_of_two());
         let columns = gathered * LANES;
         let matrix = depth * columns;
-        keys.resize((tables.len() * matrix).max(2 * keep), 0);
+        keys.resize(tables.len() * matrix, 0);
         scratch.resize(matrix.max(2 * keep), 0);
+        pair.resize(2 * keep, 0);
 
         let mut next = groups.start;
         while next < groups.end {
@@ -204,7 +208,7 @@ impl Scanner {
                 let matrix = &mut keys[table * matrix..][..matrix];
                 let scratch_part = &mut scratch[..matrix.len()];
                 let rows = merge_columns(self.arch, matrix, scratch_part, depth, columns, keep);
-                fold_into(self.arch, found, &matrix[..rows], scratch);
+                fold(self.arch, found, &matrix[..rows], pair, scratch);
             }
         }
     }
@@ -302,18 +306,8 @@ fn hide_padding(scores: &mut [u16], vectors: usize) {
     }
 }
 
-/// Merges a sorted list of at most `found.len()` keys into `found`.
-fn fold_into(arch: Arch, found: &mut [u64], more: &[u64], scratch: &mut [u64]) {
-    // `found` and `more` are merged by a copy into two columns.
-    let keep = found.len();
-    let mut pair = vec![u64::MAX; 2 * keep];
-    interleave(&mut pair, found, more);
-    merge_columns(arch, &mut pair, &mut scratch[..2 * keep], keep, 2, keep);
-    found.copy_from_slice(&pair[..keep]);
-    pair.zeroize();
-}
-
-/// As [`fold_into`], with buffers of the caller.
+/// Merges a sorted list of at most `found.len()` keys into `found`; `pair` and
+/// `scratch` have room for twice as many.
 fn fold(arch: Arch, found: &mut [u64], more: &[u64], pair: &mut [u64], scratch: &mut [u64]) {
     let keep = found.len();
     let pair = &mut pair[..2 * keep];
@@ -354,4 +348,151 @@ fn oblivious_widen_keys(
             }
         }
     });
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    struct Words(u64);
+
+    impl Words {
+        fn next(&mut self) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0 >> 11
+        }
+    }
+
+    fn codes(len: usize, subquantizers: usize, bits: usize, words: &mut Words) -> Vec<u8> {
+        let mask = if bits == 4 { 15 } else { 255 };
+        (0..len * subquantizers)
+            .map(|_| (words.next() & mask) as u8)
+            .collect()
+    }
+
+    fn table(subquantizers: usize, centroids: usize, words: &mut Words) -> QuantizedTable {
+        let values: Vec<f32> = (0..subquantizers * centroids)
+            .map(|_| (words.next() % 1000) as f32)
+            .collect();
+        QuantizedTable::from_similarities(&values, subquantizers, centroids).unwrap()
+    }
+
+    /// What a full sort by score and position finds.
+    fn sorted(rows: &[u8], table: &QuantizedTable, candidates: usize) -> Vec<Candidate> {
+        let mut all: Vec<Candidate> = rows
+            .chunks_exact(table.subquantizers())
+            .enumerate()
+            .map(|(position, row)| Candidate {
+                score: table.score(row),
+                position: position as u32,
+            })
+            .collect();
+        all.sort_unstable();
+        all.truncate(candidates);
+        all
+    }
+
+    #[test]
+    fn finds_what_a_full_sort_finds() {
+        let mut words = Words(77);
+        for (len, candidates) in [
+            (1, 1),
+            (1, 100),
+            (63, 10),
+            (64, 64),
+            (65, 100),
+            (130, 1),
+            (1000, 100),
+            (4097, 4096),
+            (20_000, 7),
+            (70_001, 100),
+            (70_001, 1500),
+            (300_000, 40),
+        ] {
+            for (subquantizers, centroids) in [(1, 256), (3, 200), (8, 256), (5, 16), (4, 9)] {
+                let bits = crate::code_bits(centroids);
+                let mut rows = codes(len, subquantizers, bits, &mut words);
+                rows.iter_mut()
+                    .for_each(|code| *code %= centroids.min(255) as u8);
+                let blocked = BlockedCodes::from_rows(&rows, subquantizers, bits).unwrap();
+                let plan = SelectionPlan::new(len, candidates).unwrap();
+                let tables: Vec<_> = (0..3)
+                    .map(|_| table(subquantizers, centroids, &mut words))
+                    .collect();
+                let expected: Vec<_> = tables
+                    .iter()
+                    .map(|t| sorted(&rows, t, candidates))
+                    .collect();
+                for arch in Arch::available() {
+                    // The slow reference need not see every size.
+                    if arch.name() == "portable" && len > 5000 {
+                        continue;
+                    }
+                    let scanner = Scanner::with_arch(arch);
+                    for threads in [1, 2, 5] {
+                        let found = scanner.search(&blocked, &tables, &plan, threads).unwrap();
+                        assert_eq!(
+                            found,
+                            expected,
+                            "{} {len} {candidates} {subquantizers} {threads}",
+                            arch.name()
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    /// A lane that more of the best fall into than it keeps loses the worst of
+    /// them, and nothing else changes.
+    #[test]
+    fn an_overfull_lane_loses_its_worst() {
+        let len = 4096;
+        let plan = SelectionPlan::with(len, 16, 64, 4);
+        let mut rows = vec![200u8; len];
+        // Eight close vectors in lane 0 of group 0: positions 0, 1, 64, 65, ...
+        for row in 0..8 {
+            rows[scan::position(row, 0)] = row as u8;
+        }
+        let values: Vec<f32> = (0..256).map(|k| -(k as f32)).collect();
+        let table = QuantizedTable::from_similarities(&values, 1, 256).unwrap();
+        let codes = BlockedCodes::from_rows(&rows, 1, 8).unwrap();
+        let found = Scanner::new()
+            .search(&codes, &[table], &plan, 1)
+            .unwrap()
+            .remove(0);
+        let close: Vec<u32> = found[..4].iter().map(|c| c.position).collect();
+        assert_eq!(close, [0, 1, 64, 65]);
+        assert!(found[4..].iter().all(|c| c.score == 200));
+        assert_eq!(found.len(), 16);
+        assert!(plan.displacement_probability() > 1e-9);
+    }
+
+    #[test]
+    fn fail_parts_that_do_not_belong_together() {
+        let codes = BlockedCodes::from_rows(&[0; 200], 2, 8).unwrap();
+        let mut words = Words(3);
+        let scanner = Scanner::new();
+        let plan = SelectionPlan::new(100, 10).unwrap();
+        assert!(
+            scanner
+                .search(&codes, &[table(3, 256, &mut words)], &plan, 1)
+                .is_err()
+        );
+        assert!(
+            scanner
+                .search(&codes, &[table(2, 16, &mut words)], &plan, 1)
+                .is_err()
+        );
+        let other = SelectionPlan::new(99, 10).unwrap();
+        assert!(
+            scanner
+                .search(&codes, &[table(2, 256, &mut words)], &other, 1)
+                .is_err()
+        );
+        assert_eq!(scanner.search(&codes, &[], &plan, 1), Ok(vec![]));
+    }
 }
