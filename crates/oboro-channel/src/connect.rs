@@ -1,6 +1,7 @@
 //! The client's side: one gRPC channel to one role.
 
 use crate::accept::{FRAME, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, WINDOW};
+use crate::explain::root_cause;
 use crate::tls::{PeerInfo, client_config};
 use crate::{ChannelError, Identity, Role, Trust};
 use hyper_util::rt::TokioIo;
@@ -171,7 +172,7 @@ impl Dialer {
         };
         let (stream, address) = match tokio::time::timeout(self.timeout, handshake).await {
             Ok(Ok(connected)) => connected,
-            Ok(Err(error)) => return Err(self.unreachable(error.to_string())),
+            Ok(Err(error)) => return Err(self.unreachable(root_cause(&error))),
             Err(_) => {
                 let reason = format!("no answer within {:?}", self.timeout);
                 return Err(self.unreachable(reason));
@@ -201,13 +202,4 @@ impl Dialer {
             Err(ChannelError::PeerKeyChanged(self.expected))
         }
     }
-}
-
-/// The innermost error's sentence: the transport's own says only "transport error".
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }
