@@ -34,6 +34,10 @@ pub struct KeeperDescription {
     /// Attestation evidence over the channel key, the CKKS key and the nonce.
     #[prost(bytes = "bytes", tag = "3")]
     pub evidence: ::prost::bytes::Bytes,
+    /// 32 fresh bytes for the searcher's own evidence in Prepare; empty where this
+    /// keeper asks for none.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub challenge: ::prost::bytes::Bytes,
 }
 /// One encrypted query.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -243,6 +247,9 @@ pub struct PrepareRequest {
     /// The public masks of the encrypted codebook.
     #[prost(bytes = "bytes", tag = "5")]
     pub masks: ::prost::bytes::Bytes,
+    /// The searcher's attestation evidence over its channel key and the challenge.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub evidence: ::prost::bytes::Bytes,
 }
 /// Names the prepared codebook.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
