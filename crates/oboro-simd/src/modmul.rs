@@ -7,6 +7,10 @@
 
 use crate::Arch;
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod portable;
 
 /// Most products that one call accumulates before its single reduction.
@@ -283,8 +287,19 @@ pub fn negate(arch: Arch, modulus: &Modulus, out: &mut [u64]) {
 /// When a length differs from that of `out`, or with more than [`MAX_PAIRS`].
 pub fn inner_product(arch: Arch, modulus: &Modulus, out: &mut [u64], pairs: &[Pair<'_>]) {
     check_pairs(out.len(), pairs);
-    let _ = arch;
-    portable::inner_product(modulus, out, pairs);
+    match arch {
+        #[cfg(target_arch = "x86_64")]
+        Arch::Avx512(_) if out.len().is_multiple_of(8) => {
+            // SAFETY: an `Avx512` value proves the features of the kernel.
+            unsafe { avx512::inner_product(modulus, out, pairs) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Arch::Avx512(_) | Arch::Avx2(_) if out.len().is_multiple_of(4) => {
+            // SAFETY: either value proves the features of the kernel.
+            unsafe { avx2::inner_product(modulus, out, pairs) }
+        }
+        _ => portable::inner_product(modulus, out, pairs),
+    }
 }
 
 /// The first two parts of a sum of ciphertext products.
@@ -314,8 +329,19 @@ pub fn tensor(
         query.len(),
         block.len()
     );
-    let _ = arch;
-    portable::tensor(modulus, out0, out1, query, block);
+    match arch {
+        #[cfg(target_arch = "x86_64")]
+        Arch::Avx512(_) if out0.len().is_multiple_of(8) => {
+            // SAFETY: an `Avx512` value proves the features of the kernel.
+            unsafe { avx512::tensor(modulus, out0, out1, query, block) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Arch::Avx512(_) | Arch::Avx2(_) if out0.len().is_multiple_of(4) => {
+            // SAFETY: either value proves the features of the kernel.
+            unsafe { avx2::tensor(modulus, out0, out1, query, block) }
+        }
+        _ => portable::tensor(modulus, out0, out1, query, block),
+    }
 }
 
 fn check_pairs(length: usize, pairs: &[Pair<'_>]) {
@@ -329,3 +355,6 @@ fn check_pairs(length: usize, pairs: &[Pair<'_>]) {
         assert_eq!(b.len(), length, "polynomials of different lengths");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,10 @@ use aligned_vec::{AVec, CACHELINE_ALIGN};
 use crate::Arch;
 use crate::modmul::Modulus;
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod portable;
 
 /// Largest supported degree.
@@ -22,6 +26,14 @@ pub struct NttTable {
     modulus: Modulus,
     forward: Roots,
     inverse: Roots,
+    #[cfg(target_arch = "x86_64")]
+    forward52: avx512::Roots52,
+    #[cfg(target_arch = "x86_64")]
+    inverse52: avx512::Roots52,
+    #[cfg(target_arch = "x86_64")]
+    forward_float: avx2::RootsFloat,
+    #[cfg(target_arch = "x86_64")]
+    inverse_float: avx2::RootsFloat,
     /// 1/n, and 1/n times the root of the last inverse stage.
     scale: [Root; 2],
 }
@@ -82,13 +94,21 @@ impl NttTable {
             }
             table
         };
-        let inverse = powers(modulus.inverse(psi));
+        let (forward, inverse) = (powers(psi), powers(modulus.inverse(psi)));
         let scale = modulus.inverse(degree as u64);
         Self {
             degree,
             modulus,
             scale: [scale, modulus.mul(scale, inverse[1])].map(|w| modulus.multiplier(w)),
-            forward: Roots::new(&modulus, &powers(psi)),
+            #[cfg(target_arch = "x86_64")]
+            forward52: avx512::Roots52::new(&modulus, &forward),
+            #[cfg(target_arch = "x86_64")]
+            inverse52: avx512::Roots52::new(&modulus, &inverse),
+            #[cfg(target_arch = "x86_64")]
+            forward_float: avx2::RootsFloat::new(&modulus, &forward),
+            #[cfg(target_arch = "x86_64")]
+            inverse_float: avx2::RootsFloat::new(&modulus, &inverse),
+            forward: Roots::new(&modulus, &forward),
             inverse: Roots::new(&modulus, &inverse),
         }
     }
@@ -111,8 +131,19 @@ impl NttTable {
     /// When `values` has not exactly as many entries as the degree.
     pub fn forward(&self, arch: Arch, values: &mut [u64]) {
         assert_eq!(values.len(), self.degree, "length differs from the degree");
-        let _ = arch;
-        portable::forward(self, values);
+        match arch {
+            #[cfg(target_arch = "x86_64")]
+            Arch::Avx512(_) if self.degree >= avx512::MIN_DEGREE => {
+                // SAFETY: an `Avx512` value proves the features of the kernel.
+                unsafe { avx512::forward(self, values) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            Arch::Avx512(_) | Arch::Avx2(_) if self.degree >= avx2::MIN_DEGREE => {
+                // SAFETY: either value proves the features of the kernel.
+                unsafe { avx2::forward(self, values) }
+            }
+            _ => portable::forward(self, values),
+        }
     }
 
     /// Values to coefficients, in place; undoes [`Self::forward`].
@@ -121,7 +152,21 @@ impl NttTable {
     /// When `values` has not exactly as many entries as the degree.
     pub fn inverse(&self, arch: Arch, values: &mut [u64]) {
         assert_eq!(values.len(), self.degree, "length differs from the degree");
-        let _ = arch;
-        portable::inverse(self, values);
+        match arch {
+            #[cfg(target_arch = "x86_64")]
+            Arch::Avx512(_) if self.degree >= avx512::MIN_DEGREE => {
+                // SAFETY: an `Avx512` value proves the features of the kernel.
+                unsafe { avx512::inverse(self, values) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            Arch::Avx512(_) | Arch::Avx2(_) if self.degree >= avx2::MIN_DEGREE => {
+                // SAFETY: either value proves the features of the kernel.
+                unsafe { avx2::inverse(self, values) }
+            }
+            _ => portable::inverse(self, values),
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;
