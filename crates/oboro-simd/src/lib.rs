@@ -20,8 +20,12 @@ pub use arch::{ARCH_VARIABLE, Arch};
 /// looks for conditional jumps on secrets. Each is small and never inlined;
 /// its loops run over public lengths only.
 pub const OBLIVIOUS_FUNCTIONS: &[&str] = &[
-    "oblivious_scan8_any",
-    "oblivious_scan4_any",
+    "oblivious_scan8_avx512",
+    "oblivious_scan8_avx2",
+    "oblivious_scan8_portable",
+    "oblivious_scan4_avx512",
+    "oblivious_scan4_avx2",
+    "oblivious_scan4_portable",
     "oblivious_lane_best_4",
     "oblivious_lane_best_8",
     "oblivious_lane_best_16",

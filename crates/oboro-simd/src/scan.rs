@@ -10,6 +10,11 @@
 
 use crate::Arch;
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
 /// Vectors in a block of codes.
 pub const BLOCK: usize = 64;
 
@@ -44,8 +49,21 @@ pub fn scan8(arch: Arch, codes: &[u8], subquantizers: usize, tables: &[u8], scor
         scores.len() * stride,
         "codes do not fit"
     );
+    assert!(stride > 0, "no sub-quantizers");
     assert_eq!(scores.len() % BLOCK, 0, "scores must cover whole blocks");
-    oblivious_scan8_any(arch, codes, subquantizers, tables, scores);
+    match arch {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: an `Avx512` value proves the features of the kernel.
+        Arch::Avx512(_) => unsafe {
+            avx512::oblivious_scan8_avx512(codes, subquantizers, tables, scores);
+        },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: an `Avx2` value proves the features of the kernel.
+        Arch::Avx2(_) => unsafe {
+            avx2::oblivious_scan8_avx2(codes, subquantizers, tables, scores);
+        },
+        _ => oblivious_scan8_portable(codes, subquantizers, tables, scores),
+    }
 }
 
 /// Sums 4-bit codes, two to a byte.
@@ -65,8 +83,19 @@ pub fn scan4(arch: Arch, codes: &[u8], pairs: usize, tables: &[u8], scores: &mut
         scores.len() * stride,
         "codes do not fit"
     );
+    assert!(stride > 0, "no sub-quantizers");
     assert_eq!(scores.len() % BLOCK, 0, "scores must cover whole blocks");
-    oblivious_scan4_any(arch, codes, pairs, tables, scores);
+    match arch {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: an `Avx512` value proves the features of the kernel.
+        Arch::Avx512(_) => unsafe {
+            avx512::oblivious_scan4_avx512(codes, pairs, tables, scores);
+        },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: an `Avx2` value proves the features of the kernel.
+        Arch::Avx2(_) => unsafe { avx2::oblivious_scan4_avx2(codes, pairs, tables, scores) },
+        _ => oblivious_scan4_portable(codes, pairs, tables, scores),
+    }
 }
 
 /// One look-up of 64 codes: every entry is compared with every code, so the
@@ -96,23 +125,7 @@ fn store(sum: &[u16; BLOCK], scores: &mut [u16]) {
 }
 
 #[inline(never)]
-fn oblivious_scan8_any(
-    arch: Arch,
-    codes: &[u8],
-    subquantizers: usize,
-    tables: &[u8],
-    scores: &mut [u16],
-) {
-    arch.vectorize(|| scan8_by_comparison(codes, subquantizers, tables, scores));
-}
-
-#[inline(never)]
-fn oblivious_scan4_any(arch: Arch, codes: &[u8], pairs: usize, tables: &[u8], scores: &mut [u16]) {
-    arch.vectorize(|| scan4_by_comparison(codes, pairs, tables, scores));
-}
-
-#[inline(always)]
-fn scan8_by_comparison(codes: &[u8], subquantizers: usize, tables: &[u8], scores: &mut [u16]) {
+fn oblivious_scan8_portable(codes: &[u8], subquantizers: usize, tables: &[u8], scores: &mut [u16]) {
     let blocks = codes.chunks_exact(subquantizers * BLOCK);
     for (block, scores) in blocks.zip(scores.chunks_exact_mut(BLOCK)) {
         let mut sum = [0u16; BLOCK];
@@ -124,8 +137,8 @@ fn scan8_by_comparison(codes: &[u8], subquantizers: usize, tables: &[u8], scores
     }
 }
 
-#[inline(always)]
-fn scan4_by_comparison(codes: &[u8], pairs: usize, tables: &[u8], scores: &mut [u16]) {
+#[inline(never)]
+fn oblivious_scan4_portable(codes: &[u8], pairs: usize, tables: &[u8], scores: &mut [u16]) {
     let blocks = codes.chunks_exact(pairs * BLOCK);
     for (block, scores) in blocks.zip(scores.chunks_exact_mut(BLOCK)) {
         let mut sum = [0u16; BLOCK];
