@@ -1,1 +1,50 @@
-//! oboro-index
+//! Indexes on disk, and the keys that seal them.
+//!
+//! An index is a folder of immutable files and one `MANIFEST` that lists them:
+//!
+//! | file | content | sealed under |
+//! |---|---|---|
+//! | `MANIFEST` | every other file with size and BLAKE3 hash | MAC under the storage key |
+//! | `descriptor-E.oboro` | [`Descriptor`] of epoch E | storage key; MAC under the descriptor key |
+//! | `codebook-E.oboro` | the CKKS-encrypted codebook | storage key |
+//! | `segment-ID.codes` | codes in blocks of 64 vectors | storage key |
+//! | `segment-ID.ids` | ids in the same order | storage key |
+//! | `segment-ID.records` | originals, each sealed on its own | record key |
+//!
+//! The searcher holds the storage key and so can open all but the originals;
+//! CKKS ciphertexts never lie on disk unsealed. The owner writes with
+//! [`IndexWriter`], the searcher reads with [`Index`], clients check a
+//! [`Descriptor`] and open [`record`]s.
+//!
+//! All integers are little-endian. Every file begins with a magic number and a
+//! format version and is bound to its index, kind and place.
+
+mod cursor;
+mod derive;
+pub mod descriptor;
+mod encoding;
+mod error;
+mod index;
+pub mod keys;
+mod layout;
+mod manifest;
+pub mod record;
+pub mod rotation;
+mod sealed;
+mod segment_writer;
+mod shuffle;
+mod trailer;
+mod verify;
+mod writer;
+
+pub use descriptor::Descriptor;
+pub use encoding::{EncodingChoice, EncodingSurvey, RecordEncoding};
+pub use error::IndexError;
+pub use index::{Index, Segment, Summary};
+pub use keys::{ClientKey, DescriptorKey, OwnerKey, RecordKey, RotationSeed, StorageKey};
+pub use record::{Record, RecordOpener, RecordSealer};
+pub use rotation::{Rotation, RotationMatrix};
+pub use segment_writer::SegmentWriter;
+pub use shuffle::permutation;
+pub use verify::{FileStatus, Report, verify};
+pub use writer::IndexWriter;

@@ -1,0 +1,219 @@
+//! What a client must know of an index, authenticated by its owner.
+
+use crate::cursor::Cursor;
+use crate::keys::DescriptorKey;
+use crate::rotation::Rotation;
+use crate::{IndexError, RecordEncoding, derive, record, trailer};
+use oboro_ckks::{Packing, PublicKey, TableScale};
+use oboro_quant::{Metric, Subspaces};
+use zeroize::Zeroizing;
+
+const MAGIC: &[u8; 8] = b"OBORODSC";
+const NAME: &str = "the index descriptor";
+
+/// Larger dimensions are refused.
+const MAX_DIMENSION: u32 = 1 << 16;
+
+/// The format that this crate writes and reads.
+pub const FORMAT_VERSION: u16 = 1;
+
+/// The shape of an index, and the key to encrypt for.
+///
+/// Clients get it from the searcher, which they do not trust: its MAC, under a
+/// key that only owner and clients have, says that the owner made it.
+#[derive(Clone)]
+pub struct Descriptor {
+    /// Names the index; random.
+    pub index_id: [u8; 16],
+    /// Counts the owner's rotations of codebook and keys, from 1.
+    pub epoch: u64,
+    /// Values of a vector.
+    pub dimension: u32,
+    /// How nearness is measured.
+    pub metric: Metric,
+    /// The secret rotation in use.
+    pub rotation: Rotation,
+    /// Number of vectors.
+    pub vectors: u64,
+    /// The most candidates a search may ask for.
+    pub candidates_max: u32,
+    /// How originals are stored.
+    pub record_encoding: RecordEncoding,
+    /// Sub-quantizers, width, centroids, and how they lie in the ring.
+    pub packing: Packing,
+    /// The fixed-point scales.
+    pub scale: TableScale,
+    /// [`oboro_ckks::CodebookMasks::digest`] of the encrypted codebook.
+    pub codebook_digest: [u8; 32],
+    /// The keeper's public key.
+    pub public_key: PublicKey,
+}
+
+impl Descriptor {
+    /// The format that [`to_bytes`](Self::to_bytes) writes.
+    #[must_use]
+    pub const fn format_version(&self) -> u16 {
+        FORMAT_VERSION
+    }
+
+    /// Number of sub-quantizers, M.
+    #[must_use]
+    pub const fn subquantizers(&self) -> usize {
+        self.packing.subquantizers()
+    }
+
+    /// Number of centroids, K.
+    #[must_use]
+    pub const fn centroids(&self) -> usize {
+        self.packing.centroids()
+    }
+
+    /// The cut of a vector into sub-vectors.
+    ///
+    /// # Errors
+    /// If the dimension is below the number of sub-quantizers.
+    pub const fn subspaces(&self) -> Result<Subspaces, oboro_quant::QuantError> {
+        Subspaces::new(self.dimension as usize, self.packing.subquantizers())
+    }
+
+    /// Names the keeper's public key.
+    #[must_use]
+    pub fn public_key_fingerprint(&self) -> [u8; 32] {
+        self.public_key.fingerprint()
+    }
+
+    /// Bytes of one record on the wire.
+    #[must_use]
+    pub const fn record_bytes(&self) -> usize {
+        record::wire_len(self.record_encoding, self.dimension as usize)
+    }
+
+    /// Magic, version, the fields, MAC under `key`, checksum.
+    #[must_use]
+    pub fn to_bytes(&self, key: &DescriptorKey) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        out.extend_from_slice(&self.index_id);
+        out.extend_from_slice(&self.epoch.to_le_bytes());
+        out.extend_from_slice(&self.dimension.to_le_bytes());
+        out.push(metric_code(self.metric));
+        out.push(self.rotation.code());
+        out.extend_from_slice(&self.vectors.to_le_bytes());
+        out.extend_from_slice(&self.candidates_max.to_le_bytes());
+        out.extend_from_slice(&self.record_encoding.to_bytes());
+        out.extend_from_slice(&self.packing.to_bytes());
+        out.extend_from_slice(&self.scale.to_bytes());
+        out.extend_from_slice(&self.codebook_digest);
+        out.extend_from_slice(&self.public_key.to_bytes());
+        trailer::append(&mut out, &mac_key(key));
+        out
+    }
+
+    /// Reads what [`to_bytes`](Self::to_bytes) wrote under the same key.
+    ///
+    /// # Errors
+    /// If the bytes are damaged, of another version, or made under another
+    /// owner's key.
+    pub fn from_bytes(key: &DescriptorKey, bytes: &[u8]) -> Result<Self, IndexError> {
+        Self::check_version(bytes)?;
+        let body = trailer::authenticated(NAME, bytes, &mac_key(key), "client key")?;
+        Self::parse(body)
+    }
+
+    /// Reads a descriptor whose origin something else vouches for: the
+    /// searcher has no descriptor key, but its copy is sealed by the owner.
+    ///
+    /// # Errors
+    /// If the bytes are damaged or of another version.
+    ///
+    /// # Security
+    /// Whoever can choose the bytes chooses the key that queries are encrypted
+    /// under: clients use [`from_bytes`](Self::from_bytes).
+    pub fn from_trusted_bytes(bytes: &[u8]) -> Result<Self, IndexError> {
+        Self::check_version(bytes)?;
+        Self::parse(trailer::checked(NAME, bytes)?)
+    }
+
+    /// A later version may end in another way, so its number comes first.
+    fn check_version(bytes: &[u8]) -> Result<(), IndexError> {
+        Cursor::new(NAME, bytes).magic(MAGIC, FORMAT_VERSION)
+    }
+
+    fn parse(body: &[u8]) -> Result<Self, IndexError> {
+        let mut cursor = Cursor::new(NAME, body);
+        cursor.magic(MAGIC, FORMAT_VERSION)?;
+        let index_id = cursor.array()?;
+        let epoch = cursor.u64()?;
+        let dimension = cursor.u32()?;
+        let metric = metric_from_code(cursor.u8()?)
+            .ok_or_else(|| IndexError::damaged(NAME, "its metric is unknown"))?;
+        let rotation = Rotation::from_code(cursor.u8()?)
+            .ok_or_else(|| IndexError::damaged(NAME, "its rotation is unknown"))?;
+        let vectors = cursor.u64()?;
+        let candidates_max = cursor.u32()?;
+        let record_encoding =
+            RecordEncoding::from_bytes(cursor.take(RecordEncoding::ENCODED_LEN)?)?;
+        let packing = Packing::from_bytes(cursor.take(Packing::ENCODED_LEN)?)?;
+        let scale = TableScale::from_bytes(&packing, cursor.take(TableScale::ENCODED_LEN)?)?;
+        let codebook_digest = cursor.array()?;
+        let public_key = PublicKey::from_bytes(cursor.take(cursor.remaining())?)?;
+        let descriptor = Self {
+            index_id,
+            epoch,
+            dimension,
+            metric,
+            rotation,
+            vectors,
+            candidates_max,
+            record_encoding,
+            packing,
+            scale,
+            codebook_digest,
+            public_key,
+        };
+        descriptor.check()?;
+        Ok(descriptor)
+    }
+
+    /// Whether the fields agree with each other.
+    pub(crate) fn check(&self) -> Result<(), IndexError> {
+        if self.dimension > MAX_DIMENSION {
+            return Err(IndexError::damaged(NAME, "its dimension is too large"));
+        }
+        let subspaces = self.subspaces()?;
+        if subspaces.width() != self.packing.width() {
+            return Err(IndexError::Mismatch {
+                what: "the width of the packing",
+                found: self.packing.width() as u64,
+                expected: subspaces.width() as u64,
+            });
+        }
+        if self.public_key.parameter_set() != self.packing.set() {
+            return Err(IndexError::damaged(
+                NAME,
+                "its public key is of another parameter set",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn mac_key(key: &DescriptorKey) -> Zeroizing<[u8; 32]> {
+    derive::key(key.secret(), "descriptor-mac", b"")
+}
+
+const fn metric_code(metric: Metric) -> u8 {
+    match metric {
+        Metric::L2 => 0,
+        Metric::InnerProduct => 1,
+        Metric::Cosine => 2,
+        Metric::Lorentz => 3,
+    }
+}
+
+fn metric_from_code(code: u8) -> Option<Metric> {
+    Metric::ALL
+        .into_iter()
+        .find(|&metric| metric_code(metric) == code)
+}

@@ -1,0 +1,132 @@
+use std::path::{Path, PathBuf};
+
+/// What can go wrong with keys, records and indexes. Each message is one
+/// sentence that says what to do; none repeats a vector, an id or key bytes.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IndexError {
+    /// The operating system refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// The output is there already.
+    #[error("{path} exists already; choose another path or allow replacing it with --force")]
+    Exists {
+        /// The output.
+        path: PathBuf,
+    },
+    /// Something that is no index would have been replaced.
+    #[error("{path} exists and is no index, so it is not replaced; choose another path")]
+    NotReplaced {
+        /// The output.
+        path: PathBuf,
+    },
+    /// No manifest where an index should be.
+    #[error("{path} is no index: it has no MANIFEST; give the folder that a build made")]
+    NotAnIndex {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Bytes that are not what was written.
+    #[error("{file} is damaged ({what}); restore it from a copy or build again")]
+    Damaged {
+        /// The file or message.
+        file: String,
+        /// What does not fit.
+        what: &'static str,
+    },
+    /// A newer or unknown format.
+    #[error(
+        "{file} has format version {found}; this program reads version {supported}, so use a program that matches"
+    )]
+    Version {
+        /// The file or message.
+        file: String,
+        /// Its version.
+        found: u16,
+        /// The version that can be read.
+        supported: u16,
+    },
+    /// Sealed or authenticated under another key.
+    #[error("{file} was made under another {key}; use the {key} of this index's owner")]
+    ForeignKey {
+        /// The file or message.
+        file: String,
+        /// The kind of key.
+        key: &'static str,
+    },
+    /// A key file that cannot be used.
+    #[error("{path}: {reason}")]
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// A secret that others can read.
+    #[error("{path} has mode {mode:04o} and others can read it; run chmod 600 {path}")]
+    KeyMode {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Text that is no key.
+    #[error("{0}")]
+    KeyText(String),
+    /// Two sizes that must agree do not.
+    #[error("{what} is {found} but must be {expected}")]
+    Mismatch {
+        /// What was counted.
+        what: &'static str,
+        /// The count.
+        found: u64,
+        /// What it must be.
+        expected: u64,
+    },
+    /// The same id for two vectors.
+    #[error(
+        "two vectors have the same id (positions {first} and {second} of the segment); give every vector an id of its own"
+    )]
+    DuplicateId {
+        /// A position in the segment.
+        first: usize,
+        /// Another position in the segment.
+        second: usize,
+    },
+    /// A record that its key does not open.
+    #[error(
+        "record {position} of a segment does not open under this client key; the index is damaged or belongs to another owner"
+    )]
+    Record {
+        /// The position within its segment.
+        position: u32,
+    },
+    /// A value or combination that makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// From the encryption layer.
+    #[error(transparent)]
+    Ckks(#[from] oboro_ckks::CkksError),
+    /// From the quantizer.
+    #[error(transparent)]
+    Quant(#[from] oboro_quant::QuantError),
+}
+
+impl IndexError {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, source }
+    }
+
+    pub(crate) fn damaged(file: impl Into<String>, what: &'static str) -> Self {
+        Self::Damaged {
+            file: file.into(),
+            what,
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Names of the files of an index, and how they come to lie under them.
+
+use crate::IndexError;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The file that makes a folder an index.
+pub(crate) const MANIFEST: &str = "MANIFEST";
+
+/// What a file of an index holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum FileKind {
+    Descriptor,
+    Codebook,
+    Codes,
+    Ids,
+    Records,
+}
+
+impl FileKind {
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::Descriptor => 1,
+            Self::Codebook => 2,
+            Self::Codes => 3,
+            Self::Ids => 4,
+            Self::Records => 5,
+        }
+    }
+
+    /// The name within the index; `id` is the segment's or, for files of an
+    /// epoch, one drawn when the file was written.
+    pub(crate) fn file_name(self, epoch: u64, id: &[u8; 16]) -> String {
+        match self {
+            Self::Descriptor => format!("descriptor-{epoch}.oboro"),
+            Self::Codebook => format!("codebook-{epoch}.oboro"),
+            Self::Codes => format!("segment-{}.codes", hex(id)),
+            Self::Ids => format!("segment-{}.ids", hex(id)),
+            Self::Records => format!("segment-{}.records", hex(id)),
+        }
+    }
+}
+
+pub(crate) fn hex(id: &[u8; 16]) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The folder that holds `path`.
+pub(crate) fn parent(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// Makes names and renames within `folder` durable.
+pub(crate) fn sync_folder(folder: &Path) -> Result<(), IndexError> {
+    File::open(folder)
+        .and_then(|f| f.sync_all())
+        .map_err(IndexError::io(folder))
+}
+
+/// Renames `from` to `to`, which must not exist.
+pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            // File systems without the flag say so; then check and rename.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {}
+            other => return other.map_err(Into::into),
+        }
+    }
+    if to.exists() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    std::fs::rename(from, to)
+}
+
+/// Swaps the folders `new` and `old`, in one step where the file system can.
+/// Afterwards the former content of `old` lies under the returned name.
+pub(crate) fn exchange(new: &Path, old: &Path) -> io::Result<PathBuf> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        match renameat_with(CWD, new, CWD, old, RenameFlags::EXCHANGE) {
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {}
+            Err(other) => return Err(other.into()),
+            Ok(()) => return Ok(new.to_owned()),
+        }
+    }
+    let mut aside = new.as_os_str().to_owned();
+    aside.push(".replaced");
+    let aside = PathBuf::from(aside);
+    std::fs::rename(old, &aside)?;
+    if let Err(error) = std::fs::rename(new, old) {
+        // Better the old index than none.
+        let _ = std::fs::rename(&aside, old);
+        return Err(error);
+    }
+    Ok(aside)
+}
+
+/// Takes an exclusive lock on an open folder, or says that another has it.
+pub(crate) fn try_lock(folder: &File) -> bool {
+    rustix::fs::flock(folder, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok()
+}

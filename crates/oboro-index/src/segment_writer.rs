@@ -1,0 +1,254 @@
+//! Writing one segment's originals, in any order.
+
+use crate::record::RecordSealer;
+use crate::{IndexError, RecordEncoding, layout};
+use rayon::prelude::*;
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+const MAGIC: &[u8; 8] = b"OBORORCD";
+pub(crate) const VERSION: u16 = 1;
+/// Bytes before the first record.
+pub(crate) const HEADER: usize = 64;
+/// Records sealed into one buffer.
+const BATCH: usize = 1024;
+
+/// The first bytes of a file of records; everything in it is known from
+/// elsewhere, so a reader compares it whole.
+pub(crate) fn header(
+    index_id: &[u8; 16],
+    segment_id: &[u8; 16],
+    encoding: RecordEncoding,
+    dimension: usize,
+    vectors: u32,
+) -> [u8; HEADER] {
+    let mut out = [0; HEADER];
+    out[..8].copy_from_slice(MAGIC);
+    out[8..10].copy_from_slice(&VERSION.to_le_bytes());
+    out[10..19].copy_from_slice(&encoding.to_bytes());
+    out[20..24].copy_from_slice(&(dimension as u32).to_le_bytes());
+    out[24..28].copy_from_slice(&vectors.to_le_bytes());
+    out[32..48].copy_from_slice(index_id);
+    out[48..].copy_from_slice(segment_id);
+    out
+}
+
+/// Bytes of a file of records.
+pub(crate) fn file_len(encoding: RecordEncoding, dimension: usize, vectors: u32) -> u64 {
+    HEADER as u64 + u64::from(vectors) * crate::record::stored_len(encoding, dimension) as u64
+}
+
+/// Takes the originals and ids of one segment, in whatever order they come.
+///
+/// Vectors are stored in random order ([`crate::permutation`]); the owner reads
+/// its source front to back and says for each vector at which position it
+/// belongs, so that no more than a chunk of originals is ever in memory.
+pub struct SegmentWriter {
+    sealer: RecordSealer,
+    path: PathBuf,
+    file: File,
+    ids: Vec<u64>,
+    placed: Vec<bool>,
+    missing: usize,
+}
+
+impl SegmentWriter {
+    pub(crate) fn create(
+        folder: &Path,
+        sealer: RecordSealer,
+        vectors: usize,
+    ) -> Result<Self, IndexError> {
+        let count = u32::try_from(vectors).map_err(|_| IndexError::Mismatch {
+            what: "the number of vectors of a segment",
+            found: vectors as u64,
+            expected: u64::from(u32::MAX),
+        })?;
+        let path = folder.join(layout::FileKind::Records.file_name(0, sealer.segment_id()));
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(IndexError::io(&path))?;
+        let length = file_len(sealer.encoding(), sealer.dimension(), count);
+        reserve(&file, length).map_err(IndexError::io(&path))?;
+        let header = header(
+            sealer.index_id(),
+            sealer.segment_id(),
+            sealer.encoding(),
+            sealer.dimension(),
+            count,
+        );
+        file.write_all_at(&header, 0)
+            .map_err(IndexError::io(&path))?;
+        Ok(Self {
+            sealer,
+            path,
+            file,
+            ids: vec![0; vectors],
+            placed: vec![false; vectors],
+            missing: vectors,
+        })
+    }
+
+    /// The random id of the segment.
+    #[must_use]
+    pub const fn segment_id(&self) -> &[u8; 16] {
+        self.sealer.segment_id()
+    }
+
+    /// Seals `vectors` (row after row) and puts row i, with id `ids[i]`, at
+    /// `positions[i]`. Runs on rayon's current pool.
+    ///
+    /// # Errors
+    /// If the lengths disagree, a position does not exist or is taken, or the
+    /// file cannot be written.
+    pub fn put(
+        &mut self,
+        positions: &[u32],
+        ids: &[u64],
+        vectors: &[f32],
+    ) -> Result<(), IndexError> {
+        let dimension = self.sealer.dimension();
+        let mismatch = |what, found: usize, expected: usize| IndexError::Mismatch {
+            what,
+            found: found as u64,
+            expected: expected as u64,
+        };
+        if ids.len() != positions.len() {
+            return Err(mismatch("the number of ids", ids.len(), positions.len()));
+        }
+        if vectors.len() != positions.len() * dimension {
+            return Err(mismatch(
+                "the number of values",
+                vectors.len(),
+                positions.len() * dimension,
+            ));
+        }
+        for (&position, &id) in positions.iter().zip(ids) {
+            match self.placed.get_mut(position as usize) {
+                Some(placed) if !*placed => *placed = true,
+                Some(_) => {
+                    return Err(IndexError::Invalid(format!(
+                        "position {position} of a segment was given twice; use a permutation"
+                    )));
+                }
+                None => {
+                    return Err(mismatch(
+                        "a position plus one",
+                        position as usize + 1,
+                        self.ids.len(),
+                    ));
+                }
+            }
+            self.ids[position as usize] = id;
+        }
+        self.missing -= positions.len();
+        let record_len = self.sealer.record_len();
+        positions
+            .par_chunks(BATCH)
+            .zip(ids.par_chunks(BATCH))
+            .zip(vectors.par_chunks(BATCH * dimension))
+            .try_for_each_init(Vec::new, |buffer, ((positions, ids), vectors)| {
+                buffer.resize(positions.len() * record_len, 0);
+                for (((&position, &id), vector), out) in positions
+                    .iter()
+                    .zip(ids)
+                    .zip(vectors.chunks_exact(dimension))
+                    .zip(buffer.chunks_exact_mut(record_len))
+                {
+                    self.sealer.seal_into(position, id, vector, out);
+                }
+                self.write(positions, buffer, record_len)
+            })
+            .map_err(IndexError::io(&self.path))
+    }
+
+    /// Writes runs of neighbouring positions with one call each.
+    fn write(&self, positions: &[u32], sealed: &[u8], record_len: usize) -> std::io::Result<()> {
+        let mut start = 0;
+        for run in positions.chunk_by(|a, b| a.checked_add(1) == Some(*b)) {
+            let bytes = &sealed[start * record_len..(start + run.len()) * record_len];
+            let offset = HEADER as u64 + u64::from(run[0]) * record_len as u64;
+            self.file.write_all_at(bytes, offset)?;
+            start += run.len();
+        }
+        Ok(())
+    }
+
+    /// Checks that all is there, makes the file durable, and hands out
+    /// (segment id, ids, hash and length of the file).
+    pub(crate) fn finish(mut self) -> Result<Finished, IndexError> {
+        if self.missing != 0 {
+            return Err(IndexError::Mismatch {
+                what: "the number of vectors put into a segment",
+                found: (self.ids.len() - self.missing) as u64,
+                expected: self.ids.len() as u64,
+            });
+        }
+        refuse_duplicates(&self.ids)?;
+        self.file.sync_all().map_err(IndexError::io(&self.path))?;
+        let (hash, bytes) = hash(&mut self.file).map_err(IndexError::io(&self.path))?;
+        Ok(Finished {
+            segment_id: *self.sealer.segment_id(),
+            ids: self.ids,
+            encoding: self.sealer.encoding(),
+            dimension: self.sealer.dimension(),
+            hash,
+            bytes,
+        })
+    }
+}
+
+/// A segment whose originals are complete.
+pub(crate) struct Finished {
+    pub(crate) segment_id: [u8; 16],
+    pub(crate) ids: Vec<u64>,
+    pub(crate) encoding: RecordEncoding,
+    pub(crate) dimension: usize,
+    pub(crate) hash: [u8; 32],
+    pub(crate) bytes: u64,
+}
+
+/// Asks for all the space at once, so that a full disk is found before the
+/// work and not after it.
+fn reserve(file: &File, length: u64) -> std::io::Result<()> {
+    #[cfg(target_os = "linux")]
+    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, length) {
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
+        other => return other.map_err(Into::into),
+    }
+    file.set_len(length)
+}
+
+/// BLAKE3 of a file from its beginning, and its length.
+pub(crate) fn hash(file: &mut File) -> std::io::Result<([u8; 32], u64)> {
+    std::io::Seek::rewind(file)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; 1 << 18];
+    let mut total = 0;
+    loop {
+        let count = file.read(&mut buffer)?;
+        if count == 0 {
+            return Ok((*hasher.finalize().as_bytes(), total));
+        }
+        hasher.update(&buffer[..count]);
+        total += count as u64;
+    }
+}
+
+fn refuse_duplicates(ids: &[u64]) -> Result<(), IndexError> {
+    let mut sorted: Vec<u64> = ids.to_vec();
+    sorted.par_sort_unstable();
+    let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) else {
+        return Ok(());
+    };
+    let mut at = ids.iter().enumerate().filter(|(_, id)| **id == pair[0]);
+    let mut next = || at.next().map_or(0, |(position, _)| position);
+    Err(IndexError::DuplicateId {
+        first: next(),
+        second: next(),
+    })
+}
