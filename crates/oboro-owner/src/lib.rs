@@ -1,1 +1,32 @@
-//! oboro-owner
+//! The owner of the vectors: makes an index that servers can search without
+//! ever seeing a vector, a centroid or a query.
+//!
+//! [`Owner::build`] reads the vectors twice and keeps none of them: memory is
+//! bounded by the codes and a chunk. The steps are: look at every vector and
+//! take a sample; train a product quantizer; encode, seal the originals under
+//! the owner's key, in secret random order; search trial queries through the
+//! encrypted path; encrypt the codebook under the keeper's public key; write
+//! everything and make it visible at once.
+//!
+//! # Security
+//! The only crate besides the client's that holds vectors in the clear. What
+//! leaves it are codes (sealed for the searcher), the encrypted codebook and
+//! sealed originals. The order of the vectors, the keys and all encryption
+//! randomness come from the generator given to [`Owner::build`]; the seed in
+//! [`BuildOptions`] only decides about sample and training.
+
+mod build;
+mod error;
+mod nearest;
+mod options;
+mod report;
+mod source;
+mod survey;
+mod trial;
+
+pub use build::Owner;
+pub use error::OwnerError;
+pub use options::{BuildOptions, ProgressFn, Stage, default_subquantizers};
+pub use report::{BuildReport, EncryptionReport, StageSeconds, displacement};
+pub use source::{Rows, VectorSource};
+pub use trial::TrialReport;

@@ -1,0 +1,153 @@
+//! Trial queries: the finished codes searched through the encrypted path.
+//!
+//! The build does not know the keeper's secret key, so it makes a key of its
+//! own of the same parameter set, encrypts the codebook under it, and plays
+//! client, searcher and keeper. Packing, scale, noise and codes are the same
+//! as in the index; only the key differs.
+
+use oboro_ckks::{
+    EncryptedCodebook, MaskedDecryptor, Packing, QueryEncryptor, SecretKey, TableEvaluator,
+    TableScale,
+};
+use oboro_quant::{BlockedCodes, Codebook, Metric, QuantizedTable, Scanner, SelectionPlan};
+use rand_core::CryptoRng;
+
+use crate::{BuildOptions, OwnerError, Stage};
+
+/// A decoded entry may be off by this many standard deviations: over a million
+/// entries, ten are passed with probability below 10^-17.
+const DEVIATIONS: f64 = 10.0;
+
+/// What the trial queries showed. They are vectors of the index; a query does
+/// not count itself among its neighbours.
+#[derive(Clone, Debug)]
+pub struct TrialReport {
+    /// How many there were.
+    pub queries: usize,
+    /// Candidates that recall after re-ranking is measured at.
+    pub candidates: usize,
+    /// Largest error of a decrypted table entry against plain arithmetic.
+    pub table_error: f64,
+    /// The error that must not be passed.
+    pub table_error_bound: f64,
+    /// 10-recall@10 after exact re-ranking of the candidates.
+    pub recall_10_at_10: f64,
+    /// 10-recall@10 without re-ranking.
+    pub recall_10_at_10_unranked: f64,
+}
+
+/// The parts of an index that a trial searches.
+pub(crate) struct Subject<'a> {
+    pub(crate) codebook: &'a Codebook,
+    pub(crate) metric: Metric,
+    pub(crate) packing: Packing,
+    pub(crate) scale: TableScale,
+    pub(crate) codes: &'a BlockedCodes,
+}
+
+/// A query as it is after rotation, its own position, and the positions of
+/// its true neighbours, nearest first.
+pub(crate) struct TrialQuery {
+    pub(crate) prepared: Vec<f32>,
+    pub(crate) itself: u32,
+    pub(crate) nearest: Vec<u32>,
+}
+
+/// Neighbours that recall counts.
+pub(crate) const NEIGHBOURS: usize = 10;
+
+pub(crate) fn run(
+    subject: &Subject<'_>,
+    queries: &[TrialQuery],
+    candidates: usize,
+    options: &BuildOptions,
+    rng: &mut impl CryptoRng,
+) -> Result<TrialReport, OwnerError> {
+    let Subject {
+        codebook,
+        metric,
+        packing,
+        scale,
+        codes,
+    } = subject;
+    let secret = SecretKey::generate(packing.set(), rng);
+    let public = secret.public_key(rng);
+    let encrypted = EncryptedCodebook::encrypt(
+        *packing,
+        scale,
+        &public,
+        codebook.values(),
+        codebook.offsets(*metric).as_deref(),
+        rng,
+    )?;
+    let encryptor = QueryEncryptor::new(*packing, *scale, public.clone())?;
+    let evaluator = TableEvaluator::new(*packing, *scale, public, encrypted)?;
+    let decryptor = MaskedDecryptor::new(secret);
+    let prepared = decryptor.prepare(*packing, *scale, &evaluator.masks())?;
+
+    // The query itself is found, too, and does not count.
+    let plan = SelectionPlan::new(codes.len(), candidates + 1)?;
+    let scanner = Scanner::new();
+    let mut report = TrialReport {
+        queries: queries.len(),
+        candidates,
+        table_error: 0.0,
+        table_error_bound: DEVIATIONS * scale.table_error(),
+        recall_10_at_10: 0.0,
+        recall_10_at_10_unranked: 0.0,
+    };
+    let (mut ranked, mut unranked, mut due) = (0, 0, 0);
+    for (done, query) in queries.iter().enumerate() {
+        options.check_cancelled()?;
+        options.report(Stage::Trial, done as u64, queries.len() as u64);
+        let padded = codebook.subspaces().pad(&query.prepared);
+        let ciphertext = encryptor.encrypt(&padded, rng)?;
+        let zero = evaluator.zero(rng);
+        let (share, products) = evaluator.evaluate(&ciphertext, zero)?;
+        let answer = decryptor.decrypt(&prepared, &products, rng)?;
+        let table = evaluator.unmask(&share, &answer)?;
+        let plain = codebook.similarities(&query.prepared, *metric)?;
+        let error = table
+            .iter()
+            .zip(&plain)
+            .map(|(&got, &expected)| f64::from((got - expected).abs()))
+            .fold(0.0, f64::max);
+        report.table_error = report.table_error.max(error);
+        // Single precision itself is off by some last places of the largest
+        // entry.
+        let largest = plain
+            .iter()
+            .fold(0.0_f32, |most, entry| most.max(entry.abs()));
+        let allowed = report.table_error_bound + f64::from(largest) * 1e-5;
+        if error.is_nan() || error > allowed {
+            return Err(OwnerError::TrialFailed {
+                error,
+                bound: allowed,
+            });
+        }
+        let quantized = QuantizedTable::from_similarities(
+            &table,
+            packing.subquantizers(),
+            packing.centroids(),
+        )?;
+        let found = scanner.search(codes, std::slice::from_ref(&quantized), &plan, 0)?;
+        let positions: Vec<u32> = found[0]
+            .iter()
+            .map(|candidate| candidate.position)
+            .filter(|&position| position != query.itself)
+            .take(candidates)
+            .collect();
+        // Exact re-ranking brings every true neighbour among the candidates
+        // to its place, so it is enough to count those.
+        let hits = |among: &[u32]| query.nearest.iter().filter(|p| among.contains(p)).count();
+        ranked += hits(&positions);
+        unranked += hits(&positions[..positions.len().min(NEIGHBOURS)]);
+        due += query.nearest.len();
+    }
+    options.report(Stage::Trial, queries.len() as u64, queries.len() as u64);
+    if due > 0 {
+        report.recall_10_at_10 = ranked as f64 / due as f64;
+        report.recall_10_at_10_unranked = unranked as f64 / due as f64;
+    }
+    Ok(report)
+}

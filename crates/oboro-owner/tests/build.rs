@@ -1,0 +1,347 @@
+//! Builds small indexes and looks at what lies on disk.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use chacha20::ChaCha20Rng;
+use oboro_ckks::{ParameterSet, PublicKey, SecretKey};
+use oboro_index::{Index, OwnerKey, RecordEncoding, RecordOpener, Rotation, verify};
+use oboro_owner::{BuildOptions, BuildReport, Owner, OwnerError, Rows, Stage};
+use oboro_quant::Metric;
+use rand_core::{Rng, SeedableRng};
+
+fn rng(seed: u8) -> ChaCha20Rng {
+    ChaCha20Rng::from_seed([seed; 32])
+}
+
+fn keys(set: ParameterSet) -> (OwnerKey, PublicKey) {
+    let mut rng = rng(1);
+    let owner = OwnerKey::generate(&mut rng);
+    let secret = SecretKey::generate(set, &mut rng);
+    (owner, secret.public_key(&mut rng))
+}
+
+/// Clustered vectors: `count` around 40 centres.
+fn vectors(count: usize, dimension: usize) -> Vec<f32> {
+    let mut rng = rng(2);
+    let mut uniform = move || (rng.next_u32() >> 8) as f32 / (1 << 24) as f32 - 0.5;
+    let centres: Vec<f32> = (0..40 * dimension).map(|_| 8.0 * uniform()).collect();
+    (0..count)
+        .flat_map(|row| (0..dimension).map(move |at| (row % 40, at)))
+        .map(|(centre, at)| centres[centre * dimension + at] + uniform())
+        .collect()
+}
+
+fn options(metric: Metric) -> BuildOptions {
+    BuildOptions {
+        metric,
+        centroids: 16,
+        iterations: 5,
+        trials: 16,
+        ..BuildOptions::default()
+    }
+}
+
+fn build(
+    values: &[f32],
+    dimension: usize,
+    out: &Path,
+    options: &BuildOptions,
+) -> Result<BuildReport, OwnerError> {
+    let (owner, keeper) = keys(ParameterSet::N2048Q50);
+    let mut source = Rows::new(values, dimension).unwrap();
+    Owner::new(owner, keeper).build(&mut source, None, out, options, &mut rng(3))
+}
+
+fn fails(values: &[f32], dimension: usize, options: &BuildOptions) -> OwnerError {
+    let folder = tempfile::tempdir().unwrap();
+    let error = build(values, dimension, &folder.path().join("index"), options).unwrap_err();
+    let left = folder.path().read_dir().unwrap().count();
+    assert_eq!(left, 0, "a failed build leaves nothing: {error}");
+    let text = error.to_string();
+    assert!(!text.contains('\n') && !text.ends_with('.'), "{text}");
+    error
+}
+
+#[test]
+fn every_metric_and_odd_dimension() {
+    for (metric, dimension) in [
+        (Metric::L2, 24),
+        (Metric::InnerProduct, 97),
+        (Metric::Cosine, 50),
+        (Metric::L2, 1),
+    ] {
+        let values = vectors(700, dimension);
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("index");
+        let report = build(&values, dimension, &out, &options(metric)).unwrap();
+        assert_eq!((report.vectors, report.dimension), (700, dimension));
+        assert_eq!(report.encryption.security_bits, 139);
+        assert!(
+            report.trial.table_error <= report.trial.table_error_bound,
+            "{report:?}"
+        );
+        assert!(report.encryption.margin_bits > 0.0);
+        if dimension > 1 {
+            assert!(
+                report.trial.recall_10_at_10 > 0.9,
+                "{metric:?} {dimension} {:?}",
+                report.trial
+            );
+        }
+
+        let owner = keys(ParameterSet::N2048Q50).0;
+        let sound = verify(&out, &owner.storage_key(), Some(&owner.client_key())).unwrap();
+        assert!(sound.is_sound(), "{sound:?}");
+        assert_eq!(sound.records_opened, 700);
+        let listed: u64 = report.files.iter().map(|(_, bytes)| bytes).sum();
+        let there: u64 = out
+            .read_dir()
+            .unwrap()
+            .map(|entry| entry.unwrap().metadata().unwrap().len())
+            .sum();
+        assert_eq!(listed, there);
+
+        // Every id once, each with its own vector.
+        let index = Index::open(&out, &owner.storage_key()).unwrap();
+        let descriptor = index.descriptor();
+        assert_eq!(descriptor.record_encoding, RecordEncoding::F16);
+        let client = owner.client_key();
+        let opener = RecordOpener::new(
+            client.record_key(),
+            descriptor.index_id,
+            descriptor.record_encoding,
+            dimension,
+        );
+        let segment = &index.segments()[0];
+        let mut seen = vec![false; 700];
+        for position in 0..700 {
+            let mut bytes = Vec::new();
+            segment.append_record(position, &mut bytes).unwrap();
+            let record = opener.open(&bytes).unwrap();
+            let id = record.id as usize;
+            assert_eq!(segment.ids()[position as usize], record.id);
+            assert!(!std::mem::replace(&mut seen[id], true));
+            for (a, b) in record
+                .vector
+                .iter()
+                .zip(&values[id * dimension..][..dimension])
+            {
+                assert!((a - b).abs() <= b.abs() / 1024.0 + 1e-6);
+            }
+        }
+        // Stored in another order than given.
+        assert!(
+            segment
+                .ids()
+                .iter()
+                .zip(0..)
+                .filter(|(id, row)| **id == *row)
+                .count()
+                < 30
+        );
+    }
+}
+
+#[test]
+fn rotations_and_parameter_sets() {
+    let values = vectors(500, 32);
+    for (rotation, set) in [
+        (Rotation::None, ParameterSet::N2048Q50),
+        (Rotation::Full, ParameterSet::N4096Q100),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut options = options(Metric::L2);
+        options.rotation = rotation;
+        let (owner, keeper) = keys(set);
+        let mut source = Rows::new(&values, 32).unwrap();
+        let report = Owner::new(owner, keeper)
+            .build(
+                &mut source,
+                None,
+                &folder.path().join("i"),
+                &options,
+                &mut rng(3),
+            )
+            .unwrap();
+        assert_eq!(report.rotation, rotation.name());
+        assert_eq!(report.encryption.parameter_set, set.name());
+        assert!(report.trial.recall_10_at_10 > 0.9, "{:?}", report.trial);
+    }
+}
+
+#[test]
+fn the_same_codebook_on_any_number_of_threads() {
+    let values = vectors(600, 16);
+    let recall = |threads| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut options = options(Metric::L2);
+        options.threads = Some(threads);
+        let out = folder.path().join("index");
+        let report = build(&values, 16, &out, &options).unwrap();
+        let owner = keys(ParameterSet::N2048Q50).0;
+        let index = Index::open(&out, &owner.storage_key()).unwrap();
+        let codes = index.segments()[0].codes().as_bytes().to_vec();
+        (
+            report.trial.recall_10_at_10_unranked,
+            report.index_id,
+            codes,
+        )
+    };
+    assert_eq!(recall(1), recall(2));
+}
+
+#[test]
+fn whole_numbers_are_stored_as_bytes() {
+    let values: Vec<f32> = vectors(300, 8)
+        .iter()
+        .map(|v| (v * 10.0 + 100.0).round())
+        .collect();
+    let folder = tempfile::tempdir().unwrap();
+    let report = build(&values, 8, &folder.path().join("i"), &options(Metric::L2)).unwrap();
+    assert_eq!(report.originals, "u8");
+}
+
+#[test]
+fn progress_comes_in_order() {
+    let stages = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let mut options = options(Metric::L2);
+    let seen = Arc::clone(&stages);
+    options.progress = Some(Arc::new(move |stage, done, total| {
+        assert!(done <= total);
+        let mut seen = seen.lock().unwrap();
+        if seen.last() != Some(&stage) {
+            seen.push(stage);
+        }
+    }));
+    let folder = tempfile::tempdir().unwrap();
+    build(&vectors(300, 8), 8, &folder.path().join("i"), &options).unwrap();
+    assert_eq!(
+        *stages.lock().unwrap(),
+        [
+            Stage::Read,
+            Stage::Train,
+            Stage::Encode,
+            Stage::Trial,
+            Stage::Write
+        ]
+    );
+}
+
+#[test]
+fn fail_shapes() {
+    let values = vectors(100, 8);
+    let mut many = options(Metric::L2);
+    many.centroids = 256;
+    assert!(matches!(
+        fails(&values, 8, &many),
+        OwnerError::TooFewVectors {
+            vectors: 100,
+            centroids: 256
+        }
+    ));
+    let mut wide = options(Metric::L2);
+    wide.subquantizers = Some(9);
+    assert!(matches!(
+        fails(&values, 8, &wide),
+        OwnerError::TooManySubquantizers {
+            subquantizers: 9,
+            dimension: 8
+        }
+    ));
+    let mut none = options(Metric::L2);
+    none.subquantizers = Some(0);
+    fails(&values, 8, &none);
+    let mut zero = values.clone();
+    zero[16..24].fill(0.0);
+    assert!(matches!(
+        fails(&zero, 8, &options(Metric::Cosine)),
+        OwnerError::NoDirection { row: 2 }
+    ));
+}
+
+#[test]
+fn fail_ids() {
+    let values = vectors(100, 8);
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("index");
+    let build = |ids: &[u64]| {
+        let (owner, keeper) = keys(ParameterSet::N2048Q50);
+        let mut source = Rows::new(&values, 8).unwrap();
+        Owner::new(owner, keeper).build(
+            &mut source,
+            Some(ids),
+            &out,
+            &options(Metric::L2),
+            &mut rng(3),
+        )
+    };
+    let mut ids: Vec<u64> = (1_000..1_100).collect();
+    ids[70] = ids[30];
+    assert!(matches!(
+        build(&ids),
+        Err(OwnerError::DuplicateId {
+            first: 30,
+            second: 70
+        })
+    ));
+    assert!(matches!(
+        build(&ids[..99]),
+        Err(OwnerError::IdCount {
+            ids: 99,
+            vectors: 100
+        })
+    ));
+    assert!(!out.exists());
+    ids[70] = 1_070;
+    build(&ids).unwrap();
+    let owner = keys(ParameterSet::N2048Q50).0;
+    let index = Index::open(&out, &owner.storage_key()).unwrap();
+    let mut stored = index.segments()[0].ids().to_vec();
+    stored.sort_unstable();
+    assert_eq!(stored, ids);
+}
+
+#[test]
+fn fail_existing_output_unless_forced() {
+    let values = vectors(100, 8);
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("index");
+    let mut options = options(Metric::L2);
+    let first = build(&values, 8, &out, &options).unwrap();
+    let again = build(&values, 8, &out, &options).unwrap_err();
+    assert!(again.to_string().contains("--force"), "{again}");
+    options.force = true;
+    let second = build(&values[..400], 8, &out, &options).unwrap();
+    assert_eq!((first.vectors, second.vectors), (100, 50));
+    let owner = keys(ParameterSet::N2048Q50).0;
+    let index = Index::open(&out, &owner.storage_key()).unwrap();
+    assert_eq!(index.descriptor().vectors, 50);
+    assert_eq!(folder.path().read_dir().unwrap().count(), 1);
+}
+
+#[test]
+fn fail_cancelled_at_every_stage() {
+    for stop in [
+        Stage::Read,
+        Stage::Train,
+        Stage::Encode,
+        Stage::Trial,
+        Stage::Write,
+    ] {
+        let cancel = Arc::new(AtomicBool::new(false));
+        let mut options = options(Metric::L2);
+        options.cancel = Arc::clone(&cancel);
+        options.progress = Some(Arc::new(move |stage, _, _| {
+            if stage == stop {
+                cancel.store(true, Ordering::Relaxed);
+            }
+        }));
+        assert!(
+            matches!(fails(&vectors(300, 8), 8, &options), OwnerError::Cancelled),
+            "{stop:?}"
+        );
+    }
+}
