@@ -119,22 +119,28 @@ impl MaskedDecryptor {
         }
         let query = products.query_masks()?;
         let mut values = Vec::with_capacity(p.blocks() * p.targets_per_block());
-        let mut dither = Zeroizing::new(vec![0u8; 16 * p.targets_per_block()]);
+        let mut dither = Zeroizing::new(vec![0u8; 8 * p.targets_per_block()]);
+        let shift = p.set().share_shift();
+        let modulus = (self.ring.modulus() >> shift) as u64;
         for (block, masks) in products.blocks().zip(&codebook.blocks) {
             let c1 = block?.into_evaluation(&self.ring);
             let mut sum = c1.mul(&self.ring, self.key.s());
             let pairs: Vec<_> = query.iter().zip(masks).collect();
             sum.mul_accumulate(&self.ring, &pairs);
             let sum = Zeroizing::new(sum.into_coefficient(&self.ring));
-            let targets =
-                Zeroizing::new(sum.residues_at(&self.ring, codebook.indexes.iter().copied()));
+            let targets: Zeroizing<Vec<u64>> = Zeroizing::new(
+                sum.residues_at(&self.ring, codebook.indexes.iter().copied())
+                    .into_iter()
+                    .map(|x| (x >> shift) as u64)
+                    .collect(),
+            );
             rng.fill_bytes(&mut dither);
             oblivious_drop_low_bits(
                 Arch::detect(),
                 &targets,
                 &dither,
-                codebook.scale.dropped_bits(),
-                self.ring.modulus(),
+                codebook.scale.dropped_bits() - shift,
+                modulus,
                 &mut values,
             );
         }
@@ -146,25 +152,20 @@ impl MaskedDecryptor {
 #[inline(never)]
 fn oblivious_drop_low_bits(
     arch: Arch,
-    targets: &[u128],
+    targets: &[u64],
     dither: &[u8],
     dropped_bits: u32,
-    modulus: u128,
+    modulus: u64,
     out: &mut Vec<u16>,
 ) {
-    let mask = (1u128 << dropped_bits) - 1;
+    let mask = (1u64 << dropped_bits) - 1;
+    let start = out.len();
+    out.resize(start + targets.len(), 0);
+    let out = &mut out[start..];
     arch.vectorize(|| {
-        out.extend(
-            targets
-                .iter()
-                .zip(dither.as_chunks::<16>().0)
-                .map(|(&x, r)| {
-                    let sum = x + (u128::from_le_bytes(*r) & mask);
-                    let reduced = sum.wrapping_sub(modulus);
-                    // All ones where the subtraction borrowed, that is sum < q.
-                    let borrowed = ((reduced as i128) >> 127) as u128;
-                    ((reduced.wrapping_add(modulus & borrowed)) >> dropped_bits) as u16
-                }),
-        );
+        for ((out, &x), r) in out.iter_mut().zip(targets).zip(dither.as_chunks::<8>().0) {
+            let sum = x + (u64::from_le_bytes(*r) & mask);
+            *out = (sum.min(sum.wrapping_sub(modulus)) >> dropped_bits) as u16;
+        }
     });
 }

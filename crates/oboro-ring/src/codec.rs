@@ -143,6 +143,9 @@ impl Poly<Coefficient> {
                 expected,
             });
         }
+        if let ([p], 1..8) = (ring.primes(), bytes_per_coefficient) {
+            return Self::from_truncated_limb(ring, *p, bytes, drop_bits, bytes_per_coefficient);
+        }
         let q = ring.modulus();
         let largest = (q - 1) >> drop_bits;
         let half = (1u128 << drop_bits) >> 1;
@@ -161,6 +164,40 @@ impl Poly<Coefficient> {
             poly.set_composed(ring, index, value);
         }
         Ok(poly)
+    }
+
+    /// [`Self::from_truncated`] in 64-bit vector code, for one prime.
+    fn from_truncated_limb(
+        ring: &Ring,
+        p: u64,
+        bytes: &[u8],
+        drop_bits: u32,
+        bytes_per_coefficient: usize,
+    ) -> Result<Self, RingError> {
+        let half = (1u64 << drop_bits) >> 1;
+        let mut residues = AVec::with_capacity(CACHELINE_ALIGN, ring.degree());
+        residues.resize(ring.degree(), 0);
+        read_words(bytes, bytes_per_coefficient, &mut residues);
+        let largest = (p - 1) >> drop_bits;
+        let in_range = ring.arch().vectorize(
+            #[inline(always)]
+            || {
+                let mut overflow = 0;
+                for x in residues.iter_mut() {
+                    overflow |= largest.wrapping_sub(*x);
+                    let value = (*x << drop_bits).wrapping_add(half);
+                    *x = value.min(value.wrapping_sub(p));
+                }
+                overflow >> 63 == 0
+            },
+        );
+        if in_range {
+            Ok(Self::from_residues(ring.degree(), residues))
+        } else {
+            read_words(bytes, bytes_per_coefficient, &mut residues);
+            let index = residues.iter().position(|&x| x > largest).unwrap_or(0);
+            Err(RingError::Residue { limb: 0, index })
+        }
     }
 
     fn set_composed(&mut self, ring: &Ring, index: usize, value: u128) {
@@ -191,6 +228,26 @@ fn write_words(out: &mut [u8], bytes: usize, words: impl Iterator<Item = u64>) {
                 out[..8].copy_from_slice(&word.to_le_bytes());
             }
         }
+    }
+}
+
+/// Reads words of `bytes` bytes, 1 to 7.
+fn read_words(input: &[u8], bytes: usize, out: &mut [u64]) {
+    fn fixed<const B: usize>(input: &[u8], out: &mut [u64]) {
+        for (out, input) in out.iter_mut().zip(input.as_chunks::<B>().0) {
+            let mut word = [0; 8];
+            word[..B].copy_from_slice(input);
+            *out = u64::from_le_bytes(word);
+        }
+    }
+    match bytes {
+        1 => fixed::<1>(input, out),
+        2 => fixed::<2>(input, out),
+        3 => fixed::<3>(input, out),
+        4 => fixed::<4>(input, out),
+        5 => fixed::<5>(input, out),
+        6 => fixed::<6>(input, out),
+        _ => fixed::<7>(input, out),
     }
 }
 

@@ -64,7 +64,7 @@ pub fn ternary(ring: &Ring, rng: &mut impl CryptoRng) -> Poly<Coefficient> {
             #[inline(always)]
             || {
                 for (value, bytes) in values.iter_mut().zip(bytes.chunks_exact(4)) {
-                    *value = (u64::from(word32(bytes)) * 3 >> 32) as i64 - 1;
+                    *value = ((u64::from(word32(bytes)) * 3) >> 32) as i64 - 1;
                 }
             },
         );
