@@ -5,6 +5,7 @@
 
 pub mod arch;
 pub mod assign;
+pub mod chacha;
 pub mod modmul;
 pub mod ntt;
 pub mod scan;
@@ -26,9 +27,17 @@ pub const OBLIVIOUS_FUNCTIONS: &[&str] = &[
     "oblivious_scan4_avx512",
     "oblivious_scan4_avx2",
     "oblivious_scan4_portable",
-    "oblivious_lane_best_4",
-    "oblivious_lane_best_8",
-    "oblivious_lane_best_16",
-    "oblivious_lane_best_32",
+    "oblivious_lane_best_4_avx512",
+    "oblivious_lane_best_4_avx2",
+    "oblivious_lane_best_4_portable",
+    "oblivious_lane_best_8_avx512",
+    "oblivious_lane_best_8_avx2",
+    "oblivious_lane_best_8_portable",
+    "oblivious_lane_best_16_avx512",
+    "oblivious_lane_best_16_avx2",
+    "oblivious_lane_best_16_portable",
+    "oblivious_lane_best_32_avx512",
+    "oblivious_lane_best_32_avx2",
+    "oblivious_lane_best_32_portable",
     "oblivious_merge_columns",
 ];

@@ -10,6 +10,13 @@
 
 use crate::Arch;
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod network;
+
 /// Lanes of a group; also the scores in a row.
 pub const LANES: usize = 32;
 
@@ -33,6 +40,10 @@ pub const NO_SCORE: u16 = u16::MAX;
 /// When a length does not fit, `depth` is not one of [`DEPTHS`], or a row
 /// number would pass 65,535.
 pub fn lane_best(arch: Arch, depth: usize, best: &mut [u32], scores: &[u16], first_row: usize) {
+    assert!(
+        DEPTHS.contains(&depth),
+        "depth {depth} is not one of {DEPTHS:?}"
+    );
     assert_eq!(best.len(), depth * LANES, "best does not fit");
     assert_eq!(
         scores.len() % (ROW_BATCH * LANES),
@@ -44,12 +55,33 @@ pub fn lane_best(arch: Arch, depth: usize, best: &mut [u32], scores: &[u16], fir
         "row numbers pass 16 bits"
     );
     let first_row = first_row as u32;
-    match depth {
-        4 => oblivious_lane_best_4(arch, best, scores, first_row),
-        8 => oblivious_lane_best_8(arch, best, scores, first_row),
-        16 => oblivious_lane_best_16(arch, best, scores, first_row),
-        32 => oblivious_lane_best_32(arch, best, scores, first_row),
-        _ => panic!("depth {depth} is not offered; choose one of {DEPTHS:?}"),
+    match arch {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: an `Avx512` value proves the features of the kernels.
+        Arch::Avx512(_) => unsafe {
+            match depth {
+                4 => avx512::oblivious_lane_best_4_avx512(best, scores, first_row),
+                8 => avx512::oblivious_lane_best_8_avx512(best, scores, first_row),
+                16 => avx512::oblivious_lane_best_16_avx512(best, scores, first_row),
+                _ => avx512::oblivious_lane_best_32_avx512(best, scores, first_row),
+            }
+        },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: an `Avx2` value proves the features of the kernels.
+        Arch::Avx2(_) => unsafe {
+            match depth {
+                4 => avx2::oblivious_lane_best_4_avx2(best, scores, first_row),
+                8 => avx2::oblivious_lane_best_8_avx2(best, scores, first_row),
+                16 => avx2::oblivious_lane_best_16_avx2(best, scores, first_row),
+                _ => avx2::oblivious_lane_best_32_avx2(best, scores, first_row),
+            }
+        },
+        _ => match depth {
+            4 => oblivious_lane_best_4_portable(best, scores, first_row),
+            8 => oblivious_lane_best_8_portable(best, scores, first_row),
+            16 => oblivious_lane_best_16_portable(best, scores, first_row),
+            _ => oblivious_lane_best_32_portable(best, scores, first_row),
+        },
     }
 }
 
@@ -147,23 +179,23 @@ fn lane_best_by<const DEPTH: usize, const BATCH: usize>(
 }
 
 #[inline(never)]
-fn oblivious_lane_best_4(arch: Arch, best: &mut [u32], scores: &[u16], first_row: u32) {
-    arch.vectorize(|| lane_best_by::<4, 4>(best, scores, first_row));
+fn oblivious_lane_best_4_portable(best: &mut [u32], scores: &[u16], first_row: u32) {
+    lane_best_by::<4, 4>(best, scores, first_row);
 }
 
 #[inline(never)]
-fn oblivious_lane_best_8(arch: Arch, best: &mut [u32], scores: &[u16], first_row: u32) {
-    arch.vectorize(|| lane_best_by::<8, 8>(best, scores, first_row));
+fn oblivious_lane_best_8_portable(best: &mut [u32], scores: &[u16], first_row: u32) {
+    lane_best_by::<8, 8>(best, scores, first_row);
 }
 
 #[inline(never)]
-fn oblivious_lane_best_16(arch: Arch, best: &mut [u32], scores: &[u16], first_row: u32) {
-    arch.vectorize(|| lane_best_by::<16, 8>(best, scores, first_row));
+fn oblivious_lane_best_16_portable(best: &mut [u32], scores: &[u16], first_row: u32) {
+    lane_best_by::<16, 8>(best, scores, first_row);
 }
 
 #[inline(never)]
-fn oblivious_lane_best_32(arch: Arch, best: &mut [u32], scores: &[u16], first_row: u32) {
-    arch.vectorize(|| lane_best_by::<32, 8>(best, scores, first_row));
+fn oblivious_lane_best_32_portable(best: &mut [u32], scores: &[u16], first_row: u32) {
+    lane_best_by::<32, 8>(best, scores, first_row);
 }
 
 #[cfg(test)]
