@@ -1,0 +1,37 @@
+//! Why a keeper does not start or stops.
+
+use std::net::SocketAddr;
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeeperError {
+    /// Secret and public key are of different parameter sets.
+    #[error("the secret key is for {secret} and the public key for {public}; use one key pair")]
+    KeyMismatch {
+        /// Set of the secret key.
+        secret: &'static str,
+        /// Set of the public key.
+        public: &'static str,
+    },
+    /// The identity names another role.
+    #[error("the identity is a {0}'s; a keeper needs one issued for the keeper role")]
+    Role(&'static str),
+    /// The metrics address can be reached from elsewhere.
+    #[error("the metrics address {0} is not loopback; use 127.0.0.1 or [::1]")]
+    MetricsAddress(SocketAddr),
+    /// The metrics address cannot be bound.
+    #[error("cannot listen for metrics on {address}: {source}")]
+    MetricsListen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The channel could not be set up.
+    #[error(transparent)]
+    Channel(#[from] oboro_channel::ChannelError),
+    /// The transport failed.
+    #[error("the keeper's server failed: {0}")]
+    Transport(#[from] tonic::transport::Error),
+}

@@ -1,0 +1,273 @@
+//! Counters and stage histograms, and their Prometheus text. Counts only, no content.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// Upper bounds of the histogram buckets in microseconds; a last, unbounded one follows.
+const BUCKETS_US: [u64; 13] = [
+    10, 20, 50, 100, 150, 200, 350, 500, 1_000, 2_000, 10_000, 100_000, 1_000_000,
+];
+
+/// Searcher keys counted one by one; further ones share one count.
+const MAX_PEERS: usize = 1_024;
+
+/// The stages of a table decryption, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Checking and decoding the request.
+    Receive,
+    /// The decryption itself.
+    Decrypt,
+    /// From the whole request received to the reply ready.
+    Total,
+}
+
+impl Stage {
+    /// All stages in order.
+    pub const ALL: [Self; 3] = [Self::Receive, Self::Decrypt, Self::Total];
+
+    /// The label in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Receive => "receive",
+            Self::Decrypt => "decrypt",
+            Self::Total => "total",
+        }
+    }
+}
+
+#[derive(Default)]
+struct Histogram {
+    buckets: [AtomicU64; BUCKETS_US.len() + 1],
+    sum_us: AtomicU64,
+}
+
+/// One stage's durations at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StageSnapshot {
+    /// How many durations were recorded.
+    pub count: u64,
+    /// Their sum in microseconds.
+    pub sum_us: u64,
+}
+
+impl StageSnapshot {
+    /// Mean in microseconds; 0 before the first record.
+    #[must_use]
+    pub fn mean_us(self) -> f64 {
+        match self.count {
+            0 => 0.0,
+            count => self.sum_us as f64 / count as f64,
+        }
+    }
+}
+
+/// One searcher's requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerCount {
+    /// SHA-256 of the searcher's public key; all zeros for the keys not counted one by one.
+    pub spki_sha256: [u8; 32],
+    /// Tables decrypted for it.
+    pub tables: u64,
+    /// Requests refused.
+    pub refused: u64,
+}
+
+/// All figures at a moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricsSnapshot {
+    /// Tables decrypted.
+    pub tables: u64,
+    /// Requests refused, any reason.
+    pub refused: u64,
+    /// Requests refused by the rate limit.
+    pub rate_limited: u64,
+    /// Codebooks registered.
+    pub prepared: u64,
+    /// Bytes of masked products received.
+    pub bytes_received: u64,
+    /// Bytes of shares sent.
+    pub bytes_sent: u64,
+    /// Durations by stage, in the order of [`Stage::ALL`].
+    pub stages: [StageSnapshot; 3],
+    /// Requests by searcher key, in no particular order.
+    pub peers: Vec<PeerCount>,
+}
+
+#[derive(Default)]
+pub(crate) struct Metrics {
+    stages: [Histogram; Stage::ALL.len()],
+    pub(crate) tables: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) rate_limited: AtomicU64,
+    pub(crate) prepared: AtomicU64,
+    pub(crate) bytes_received: AtomicU64,
+    pub(crate) bytes_sent: AtomicU64,
+    /// Tables and refusals by searcher key.
+    peers: Mutex<HashMap<[u8; 32], (u64, u64)>>,
+}
+
+impl Metrics {
+    pub(crate) fn record(&self, stage: Stage, elapsed: Duration) {
+        let us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+        let histogram = &self.stages[stage as usize];
+        let bucket = BUCKETS_US.partition_point(|&bound| bound < us);
+        histogram.buckets[bucket].fetch_add(1, Relaxed);
+        histogram.sum_us.fetch_add(us, Relaxed);
+    }
+
+    pub(crate) fn table(&self, peer: &[u8; 32], received: usize, sent: usize) {
+        self.tables.fetch_add(1, Relaxed);
+        self.bytes_received.fetch_add(received as u64, Relaxed);
+        self.bytes_sent.fetch_add(sent as u64, Relaxed);
+        self.count(peer, |count| count.0 += 1);
+    }
+
+    pub(crate) fn refuse(&self, peer: &[u8; 32]) {
+        self.refused.fetch_add(1, Relaxed);
+        self.count(peer, |count| count.1 += 1);
+    }
+
+    fn count(&self, peer: &[u8; 32], add: impl FnOnce(&mut (u64, u64))) {
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = peers.len() < MAX_PEERS || peers.contains_key(peer);
+        let key = if known { *peer } else { [0; 32] };
+        add(peers.entry(key).or_default());
+    }
+
+    pub(crate) fn snapshot(&self) -> MetricsSnapshot {
+        let stages = self.stages.each_ref().map(|histogram| StageSnapshot {
+            count: histogram.buckets.iter().map(|b| b.load(Relaxed)).sum(),
+            sum_us: histogram.sum_us.load(Relaxed),
+        });
+        let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let peers = peers
+            .iter()
+            .map(|(key, &(tables, refused))| PeerCount {
+                spki_sha256: *key,
+                tables,
+                refused,
+            })
+            .collect();
+        MetricsSnapshot {
+            tables: self.tables.load(Relaxed),
+            refused: self.refused.load(Relaxed),
+            rate_limited: self.rate_limited.load(Relaxed),
+            prepared: self.prepared.load(Relaxed),
+            bytes_received: self.bytes_received.load(Relaxed),
+            bytes_sent: self.bytes_sent.load(Relaxed),
+            stages,
+            peers,
+        }
+    }
+
+    /// The Prometheus exposition text, format 0.0.4.
+    pub(crate) fn render(&self) -> String {
+        let mut out = String::with_capacity(4_096);
+        let name = "oboro_keeper_stage_seconds";
+        let _ = writeln!(
+            out,
+            "# HELP {name} Time per stage of a table decryption.\n# TYPE {name} histogram"
+        );
+        for stage in Stage::ALL {
+            let histogram = &self.stages[stage as usize];
+            let label = stage.name();
+            let mut running = 0;
+            for (bound, bucket) in BUCKETS_US.iter().zip(&histogram.buckets) {
+                running += bucket.load(Relaxed);
+                let le = *bound as f64 / 1e6;
+                let _ = writeln!(
+                    out,
+                    "{name}_bucket{{stage=\"{label}\",le=\"{le}\"}} {running}"
+                );
+            }
+            running += histogram.buckets[BUCKETS_US.len()].load(Relaxed);
+            let sum = histogram.sum_us.load(Relaxed) as f64 / 1e6;
+            let _ = writeln!(
+                out,
+                "{name}_bucket{{stage=\"{label}\",le=\"+Inf\"}} {running}\n\
+                 {name}_sum{{stage=\"{label}\"}} {sum}\n\
+                 {name}_count{{stage=\"{label}\"}} {running}"
+            );
+        }
+        let counters = [
+            ("tables_total", "Tables decrypted.", &self.tables),
+            ("refused_total", "Requests refused.", &self.refused),
+            (
+                "rate_limited_total",
+                "Requests refused by the rate limit.",
+                &self.rate_limited,
+            ),
+            ("prepared_total", "Codebooks registered.", &self.prepared),
+            (
+                "received_bytes_total",
+                "Masked products received.",
+                &self.bytes_received,
+            ),
+            ("sent_bytes_total", "Table shares sent.", &self.bytes_sent),
+        ];
+        for (counter, help, value) in counters {
+            let _ = writeln!(
+                out,
+                "# HELP oboro_keeper_{counter} {help}\n# TYPE oboro_keeper_{counter} counter\n\
+                 oboro_keeper_{counter} {}",
+                value.load(Relaxed)
+            );
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_are_cumulative_and_every_name_appears_once() {
+        let metrics = Metrics::default();
+        for us in [5, 10, 11, 120, 5_000_000] {
+            metrics.record(Stage::Decrypt, Duration::from_micros(us));
+        }
+        metrics.table(&[1; 32], 100, 10);
+        metrics.refuse(&[2; 32]);
+        let text = metrics.render();
+        for (le, count) in [
+            ("0.00001", 2),
+            ("0.00002", 3),
+            ("0.00015", 4),
+            ("1", 4),
+            ("+Inf", 5),
+        ] {
+            let line = format!(
+                "oboro_keeper_stage_seconds_bucket{{stage=\"decrypt\",le=\"{le}\"}} {count}\n"
+            );
+            assert_eq!(text.matches(&line).count(), 1, "{line}{text}");
+        }
+        assert!(text.contains("\noboro_keeper_tables_total 1\n"));
+        assert!(text.contains("\noboro_keeper_received_bytes_total 100\n"));
+        assert_eq!(text.matches("# TYPE").count(), 7);
+        let snapshot = metrics.snapshot();
+        assert_eq!(snapshot.stages[1].count, 5);
+        assert_eq!(snapshot.peers.len(), 2);
+    }
+
+    #[test]
+    fn fail_unbounded_number_of_peers() {
+        let metrics = Metrics::default();
+        for i in 0..2 * MAX_PEERS {
+            let mut key = [9; 32];
+            key[..8].copy_from_slice(&i.to_le_bytes());
+            metrics.refuse(&key);
+        }
+        let peers = metrics.snapshot().peers;
+        assert_eq!(peers.len(), MAX_PEERS + 1);
+        assert_eq!(
+            peers.iter().map(|peer| peer.refused).sum::<u64>(),
+            2 * MAX_PEERS as u64
+        );
+    }
+}

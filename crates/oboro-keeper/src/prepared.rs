@@ -1,0 +1,88 @@
+//! Prepared codebooks by handle, the least recently used forgotten first.
+
+use oboro_ckks::{Packing, PreparedCodebook};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// A digest of packing, scale and masks.
+pub(crate) type Handle = [u8; 32];
+
+pub(crate) struct Entry {
+    pub(crate) packing: Packing,
+    pub(crate) codebook: PreparedCodebook,
+}
+
+struct Slot {
+    handle: Handle,
+    /// The searcher that registered it.
+    owner: [u8; 32],
+    used: AtomicU64,
+    entry: Arc<Entry>,
+}
+
+pub(crate) struct PreparedCodebooks {
+    capacity: usize,
+    clock: AtomicU64,
+    slots: RwLock<Vec<Slot>>,
+}
+
+impl PreparedCodebooks {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            capacity: capacity.max(1),
+            clock: AtomicU64::new(0),
+            slots: RwLock::new(Vec::new()),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slots
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
+    }
+
+    pub(crate) fn find(&self, handle: &Handle) -> Option<Arc<Entry>> {
+        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
+        let slot = slots.iter().find(|slot| &slot.handle == handle)?;
+        slot.used.store(self.tick(), Relaxed);
+        Some(slot.entry.clone())
+    }
+
+    /// Adds an entry. A searcher that holds half of the room gives up its own oldest
+    /// first, so that one searcher cannot push out all others.
+    pub(crate) fn insert(&self, handle: Handle, owner: [u8; 32], entry: Arc<Entry>) {
+        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        if slots.iter().any(|slot| slot.handle == handle) {
+            return;
+        }
+        let own = slots.iter().filter(|slot| slot.owner == owner).count();
+        if own >= self.capacity.div_ceil(2) {
+            remove_oldest(&mut slots, |slot| slot.owner == owner);
+        } else if slots.len() >= self.capacity {
+            remove_oldest(&mut slots, |_| true);
+        }
+        slots.push(Slot {
+            handle,
+            owner,
+            used: AtomicU64::new(self.tick()),
+            entry,
+        });
+    }
+
+    fn tick(&self) -> u64 {
+        self.clock.fetch_add(1, Relaxed)
+    }
+}
+
+fn remove_oldest(slots: &mut Vec<Slot>, eligible: impl Fn(&Slot) -> bool) {
+    let oldest = slots
+        .iter()
+        .enumerate()
+        .filter(|(_, slot)| eligible(slot))
+        .min_by_key(|(_, slot)| slot.used.load(Relaxed))
+        .map(|(position, _)| position);
+    if let Some(position) = oldest {
+        slots.swap_remove(position);
+    }
+}

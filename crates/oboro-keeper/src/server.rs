@@ -1,0 +1,176 @@
+//! Starting, serving and stopping a keeper.
+
+use crate::config::KeeperConfig;
+use crate::metrics::MetricsSnapshot;
+use crate::service::{Service, Shared};
+use crate::view::{ByteCounts, KeeperView};
+use crate::{KeeperError, exposition};
+use oboro_channel::{AcceptLimits, Identity, Role, Trust, serve_incoming, tuned_server};
+use oboro_ckks::{MaskedDecryptor, PublicKey, SecretKey};
+use oboro_protocol::{limits, v1::keeper_server};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+/// Who may connect; what each may ask is decided per request.
+const PERMITTED: [Role; 3] = [Role::Searcher, Role::Client, Role::Owner];
+
+/// How often the number of tables per searcher goes to the log.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A keeper. Clones share one state.
+#[derive(Clone)]
+pub struct KeeperServer {
+    shared: Arc<Shared>,
+    identity: Identity,
+    trust: Trust,
+    accept: AcceptLimits,
+    requests_per_connection: usize,
+    metrics_address: Option<SocketAddr>,
+    grace: Duration,
+}
+
+impl KeeperServer {
+    /// A keeper of the given key pair.
+    ///
+    /// # Errors
+    /// [`KeeperError::KeyMismatch`] for keys of two parameter sets, [`KeeperError::Role`]
+    /// for an identity of another role.
+    pub fn new(
+        secret_key: SecretKey,
+        public_key: &PublicKey,
+        config: &KeeperConfig,
+    ) -> Result<Self, KeeperError> {
+        let (secret, public) = (secret_key.parameter_set(), public_key.parameter_set());
+        if secret != public {
+            return Err(KeeperError::KeyMismatch {
+                secret: secret.name(),
+                public: public.name(),
+            });
+        }
+        if config.identity.role() != Role::Keeper {
+            return Err(KeeperError::Role(config.identity.role().name()));
+        }
+        let decryptor = MaskedDecryptor::new(secret_key);
+        Ok(Self {
+            shared: Arc::new(Shared::new(decryptor, public_key, config)),
+            identity: config.identity.clone(),
+            trust: config.trust.clone(),
+            accept: config.accept,
+            requests_per_connection: config.requests_per_connection,
+            metrics_address: config.metrics_address,
+            grace: config.grace,
+        })
+    }
+
+    /// Serves until `shutdown` completes, then lets running requests end within the
+    /// configured grace.
+    ///
+    /// # Errors
+    /// When the metrics address or the channel cannot be set up, or the transport fails.
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), KeeperError> {
+        let metrics = match self.metrics_address {
+            Some(address) => Some(exposition::bind(address).await?),
+            None => None,
+        };
+        let incoming = serve_incoming(
+            listener,
+            &self.identity,
+            &self.trust,
+            &PERMITTED,
+            self.accept,
+        )?;
+        let service = keeper_server::KeeperServer::new(Service(self.shared.clone()))
+            .max_decoding_message_size(limits::KEEPER_REQUEST_LIMIT)
+            .max_encoding_message_size(limits::MAX_PRODUCTS_MESSAGE_BYTES);
+        let (stopping, stopped) = oneshot::channel();
+        let signal = async move {
+            shutdown.await;
+            let _ = stopping.send(());
+        };
+        let server = tuned_server()
+            .timeout(limits::MAX_REQUEST_TIME)
+            .concurrency_limit_per_connection(self.requests_per_connection)
+            .add_service(service)
+            .serve_with_incoming_shutdown(incoming, signal);
+        let grace = async {
+            match stopped.await {
+                Ok(()) => tokio::time::sleep(self.grace).await,
+                Err(_) => std::future::pending().await,
+            }
+        };
+        let text = async {
+            if let Some(listener) = metrics {
+                exposition::serve(listener, self.shared.metrics.clone()).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        tracing::info!("keeper serving");
+        let result = tokio::select! {
+            result = server => result.map_err(KeeperError::from),
+            () = grace => Ok(()),
+            () = self.report() => Ok(()),
+            () = text => Ok(()),
+        };
+        self.log_counts();
+        result
+    }
+
+    /// All counters at this moment.
+    #[must_use]
+    pub fn metrics(&self) -> MetricsSnapshot {
+        self.shared.metrics.snapshot()
+    }
+
+    /// The counters as Prometheus text.
+    #[must_use]
+    pub fn metrics_text(&self) -> String {
+        self.shared.metrics.render()
+    }
+
+    /// What this keeper saw so far.
+    #[must_use]
+    pub fn view(&self) -> KeeperView {
+        let metrics = self.metrics();
+        KeeperView {
+            tables: metrics.tables,
+            bytes_received: metrics.bytes_received,
+            bytes_sent: metrics.bytes_sent,
+            uniformity: self.shared.byte_counts.as_ref().map(ByteCounts::uniformity),
+        }
+    }
+
+    async fn report(&self) {
+        let mut reported = 0;
+        loop {
+            tokio::time::sleep(REPORT_INTERVAL).await;
+            let tables = self.metrics().tables;
+            if tables != reported {
+                reported = tables;
+                self.log_counts();
+            }
+        }
+    }
+
+    fn log_counts(&self) {
+        for peer in self.metrics().peers {
+            let key = peer.spki_sha256[..8]
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>();
+            tracing::info!(
+                searcher = key,
+                tables = peer.tables,
+                refused = peer.refused,
+                "tables so far"
+            );
+        }
+    }
+}
