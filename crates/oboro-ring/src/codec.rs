@@ -146,22 +146,25 @@ impl Poly<Coefficient> {
         if let ([p], 1..8) = (ring.primes(), bytes_per_coefficient) {
             return Self::from_truncated_limb(ring, *p, bytes, drop_bits, bytes_per_coefficient);
         }
-        let q = ring.modulus();
-        let largest = (q - 1) >> drop_bits;
+        let largest = (ring.modulus() - 1) >> drop_bits;
         let half = (1u128 << drop_bits) >> 1;
+        let chunks = bytes.chunks_exact(bytes_per_coefficient);
+        let values: Vec<u128> = chunks
+            .map(|bytes| {
+                let mut wide = [0; 16];
+                wide[..bytes_per_coefficient].copy_from_slice(bytes);
+                u128::from_le_bytes(wide)
+            })
+            .collect();
+        if let Some(index) = values.iter().position(|&kept| kept > largest) {
+            return Err(RingError::Residue { limb: 0, index });
+        }
         let mut poly = Self::zero(ring);
-        for (index, bytes) in bytes.chunks_exact(bytes_per_coefficient).enumerate() {
-            let mut wide = [0; 16];
-            wide[..bytes_per_coefficient].copy_from_slice(bytes);
-            let kept = u128::from_le_bytes(wide);
-            if kept > largest {
-                return Err(RingError::Residue { limb: 0, index });
+        for (modulus, limb) in poly.limbs_mut(ring) {
+            for (out, kept) in limb.iter_mut().zip(&values) {
+                // Perhaps above q, which the reduction takes care of.
+                *out = modulus.reduce_wide((kept << drop_bits) + half);
             }
-            let value = (kept << drop_bits) + half;
-            // Minus q where it is not below q; the sum stays under 2^125.
-            let below = ((value.wrapping_sub(q)) as i128 >> 127) as u128;
-            let value = value - (q & !below);
-            poly.set_composed(ring, index, value);
         }
         Ok(poly)
     }
@@ -197,12 +200,6 @@ impl Poly<Coefficient> {
             read_words(bytes, bytes_per_coefficient, &mut residues);
             let index = residues.iter().position(|&x| x > largest).unwrap_or(0);
             Err(RingError::Residue { limb: 0, index })
-        }
-    }
-
-    fn set_composed(&mut self, ring: &Ring, index: usize, value: u128) {
-        for (modulus, limb) in self.limbs_mut(ring) {
-            limb[index] = modulus.reduce_wide(value);
         }
     }
 }

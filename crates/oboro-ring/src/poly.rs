@@ -249,6 +249,7 @@ impl Poly<Coefficient> {
     /// When there is no such coefficient, or `self` is of another ring.
     #[must_use]
     pub fn centered(&self, ring: &Ring, index: usize) -> i128 {
+        self.check(ring);
         ring.composer().center(self.composed(ring, index))
     }
 
@@ -259,18 +260,19 @@ impl Poly<Coefficient> {
     /// # Panics
     /// When there is no such coefficient, or `self` is of another ring.
     pub fn residues_at(&self, ring: &Ring, indexes: impl IntoIterator<Item = usize>) -> Vec<u128> {
-        indexes
-            .into_iter()
-            .map(|index| self.composed(ring, index))
-            .collect()
+        self.check(ring);
+        let indexes = indexes.into_iter();
+        if ring.limbs() == 1 {
+            return indexes.map(|index| self.residues[index].into()).collect();
+        }
+        indexes.map(|index| self.composed(ring, index)).collect()
     }
 
     #[inline(always)]
     pub(crate) fn composed(&self, ring: &Ring, index: usize) -> u128 {
-        self.check(ring);
-        assert!(index < ring.degree(), "no coefficient {index}");
+        assert!(index < self.degree, "no coefficient {index}");
         ring.composer()
-            .compose(|limb| self.residues[limb * ring.degree() + index])
+            .compose(|limb| self.residues[limb * self.degree + index])
     }
 
     fn from_reduced<T: Copy>(

@@ -1,9 +1,9 @@
 //! Random polynomials. The generator is always an argument.
 
-use chacha20::ChaCha20Rng;
 use rand_core::{CryptoRng, SeedableRng};
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::generator::StreamRng;
 use crate::poly::{Coefficient, Evaluation, Form, Poly};
 use crate::ring::Ring;
 
@@ -44,7 +44,7 @@ pub fn uniform<F: Form>(ring: &Ring, rng: &mut impl CryptoRng) -> Poly<F> {
 /// wire format.
 #[must_use]
 pub fn uniform_from_seed(ring: &Ring, seed: &[u8; 32], stream: u64) -> Poly<Evaluation> {
-    let mut rng = ChaCha20Rng::from_seed(*seed);
+    let mut rng = StreamRng::from_seed(*seed);
     rng.set_stream(stream);
     uniform(ring, &mut rng)
 }

@@ -312,6 +312,19 @@ fn fail_truncation() {
         Poly::from_truncated(&ring, &bytes, 25, 4).err().unwrap(),
         RingError::Residue { limb: 0, index: 7 }
     );
+    let mut bytes = [0; 128];
+    bytes[127] = 1;
+    assert_eq!(
+        Poly::from_truncated(&ring, &bytes, 0, 16).err().unwrap(),
+        RingError::Residue { limb: 0, index: 7 }
+    );
+    let wide = Ring::new(8, &prime::largest_ntt_primes(8, 50, 2)).unwrap();
+    let mut bytes = [0; 48];
+    bytes[6..12].fill(0xff);
+    assert_eq!(
+        Poly::from_truncated(&wide, &bytes, 52, 6).err().unwrap(),
+        RingError::Residue { limb: 0, index: 1 }
+    );
 }
 
 #[test]
