@@ -1,0 +1,148 @@
+//! A small index whose every number follows from a formula.
+#![allow(dead_code, clippy::unwrap_used, unreachable_pub)]
+
+use chacha20::ChaCha20Rng;
+use oboro_ckks::{EncryptedCodebook, Packing, ParameterSet, SecretKey, TableScale};
+use oboro_index::*;
+use oboro_quant::{BlockedCodes, Codebook, Metric, Subspaces, code_bits};
+use rand_core::SeedableRng;
+use std::path::Path;
+
+pub const DIMENSION: usize = 10;
+pub const SUBQUANTIZERS: usize = 4;
+pub const CENTROIDS: usize = 16;
+
+pub fn rng(seed: u8) -> ChaCha20Rng {
+    ChaCha20Rng::from_seed([seed; 32])
+}
+
+pub fn owner(seed: u8) -> OwnerKey {
+    OwnerKey::generate(&mut rng(seed))
+}
+
+/// A number from 0 to 255 that looks random.
+fn mix(i: usize) -> f32 {
+    let x = (i as u32).wrapping_mul(0x9e37_79b9);
+    ((x ^ (x >> 15)).wrapping_mul(0x85eb_ca6b) >> 24) as f32
+}
+
+pub fn vector(row: usize) -> Vec<f32> {
+    (0..DIMENSION).map(|j| mix(row * DIMENSION + j)).collect()
+}
+
+pub fn id(row: usize) -> u64 {
+    row as u64 * 3 + 1000
+}
+
+pub fn codebook() -> Codebook {
+    let subspaces = Subspaces::new(DIMENSION, SUBQUANTIZERS).unwrap();
+    let width = subspaces.width();
+    let values = (0..SUBQUANTIZERS * CENTROIDS * width)
+        .map(|i| {
+            let used = subspaces.range(i / (CENTROIDS * width)).len();
+            if i % width < used {
+                mix(i + 77_777)
+            } else {
+                0.0
+            }
+        })
+        .collect();
+    Codebook::from_values(subspaces, CENTROIDS, values).unwrap()
+}
+
+/// What a build leaves behind besides the index.
+pub struct Built {
+    pub owner: OwnerKey,
+    pub keeper: SecretKey,
+    pub order: Vec<u32>,
+    pub files: Vec<(String, u64)>,
+}
+
+pub fn start(path: &Path, seed: u8, force: bool) -> Result<IndexWriter, IndexError> {
+    IndexWriter::create(path, &owner(seed).storage_key(), [seed ^ 0x55; 16], force)
+}
+
+/// Builds `vectors` vectors in two segments, under keys that follow from
+/// `seed`.
+pub fn build(path: &Path, seed: u8, vectors: usize, force: bool) -> Result<Built, IndexError> {
+    let owner = owner(seed);
+    let mut rng = rng(seed ^ 0xaa);
+    let keeper = SecretKey::generate(ParameterSet::N2048Q50, &mut rng);
+    let public = keeper.public_key(&mut rng);
+    let codebook = codebook();
+    let metric = Metric::L2;
+
+    let mut writer = start(path, seed, force)?;
+    let encoding = RecordEncoding::INTEGERS;
+    let first = vectors / 3;
+    let mut order = Vec::new();
+    for rows in [0..first, first..vectors] {
+        let places = permutation(rows.len(), &mut rng);
+        let mut segment = writer.begin_segment(
+            &owner.record_key(),
+            encoding,
+            DIMENSION,
+            rows.len(),
+            &mut rng,
+        )?;
+        let all: Vec<f32> = rows.clone().flat_map(vector).collect();
+        // In chunks, as an owner reads its source.
+        for (i, chunk) in places.chunks(50).enumerate() {
+            let rows = rows.start + 50 * i..rows.start + 50 * i + chunk.len();
+            let ids: Vec<u64> = rows.clone().map(id).collect();
+            let vectors: Vec<f32> = rows.flat_map(vector).collect();
+            segment.put(chunk, &ids, &vectors)?;
+        }
+        let rows = codebook.encode(&all)?;
+        let mut shuffled = vec![0; rows.len()];
+        for (&place, row) in places.iter().zip(rows.chunks_exact(SUBQUANTIZERS)) {
+            shuffled[place as usize * SUBQUANTIZERS..][..SUBQUANTIZERS].copy_from_slice(row);
+        }
+        let codes = BlockedCodes::from_rows(&shuffled, SUBQUANTIZERS, code_bits(CENTROIDS))?;
+        writer.add_segment(segment, &codes)?;
+        order.extend(places);
+    }
+    let packing = Packing::compact_query(
+        ParameterSet::N2048Q50,
+        SUBQUANTIZERS,
+        codebook.subspaces().width(),
+        CENTROIDS,
+    )?;
+    let scale = TableScale::new(
+        &packing,
+        2000.0,
+        codebook.norm(),
+        codebook.offset_bound(metric),
+    )?;
+    let offsets = codebook.offsets(metric);
+    let encrypted = EncryptedCodebook::encrypt(
+        packing,
+        &scale,
+        &public,
+        codebook.values(),
+        offsets.as_deref(),
+        &mut rng,
+    )?;
+    writer.set_codebook(&encrypted, &mut rng);
+    let descriptor = Descriptor {
+        index_id: [seed ^ 0x55; 16],
+        epoch: 1,
+        dimension: DIMENSION as u32,
+        metric,
+        rotation: Rotation::None,
+        vectors: vectors as u64,
+        candidates_max: 4096,
+        record_encoding: encoding,
+        packing,
+        scale,
+        codebook_digest: encrypted.masks().digest(),
+        public_key: public,
+    };
+    let files = writer.commit(&descriptor, &owner.descriptor_key(), &mut rng)?;
+    Ok(Built {
+        owner,
+        keeper,
+        order,
+        files,
+    })
+}

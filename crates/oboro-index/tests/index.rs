@@ -1,0 +1,362 @@
+//! Whole indexes: built, opened, damaged, replaced.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::*;
+use oboro_index::*;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn folder() -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("words.index");
+    (dir, path)
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_was_written_is_read() {
+    let (dir, path) = folder();
+    let built = build(&path, 1, 300, false).unwrap();
+    assert_eq!(names(dir.path()), ["words.index"]);
+    let index = Index::open(&path, &built.owner.storage_key()).unwrap();
+    assert_eq!(index.files(), built.files);
+    for (name, bytes) in &built.files {
+        assert_eq!(fs::metadata(path.join(name)).unwrap().len(), *bytes);
+    }
+    assert_eq!(names(&path).len(), built.files.len());
+    let client = built.owner.client_key();
+    let descriptor =
+        Descriptor::from_bytes(client.descriptor_key(), index.descriptor_bytes()).unwrap();
+    assert_eq!(descriptor.vectors, 300);
+    let opener = RecordOpener::new(
+        client.record_key(),
+        descriptor.index_id,
+        descriptor.record_encoding,
+        DIMENSION,
+    );
+    let codebook = codebook();
+    let mut row = 0;
+    assert_eq!(index.segments().len(), 2);
+    for segment in index.segments() {
+        assert_eq!(segment.codes().as_bytes().as_ptr() as usize % 64, 0);
+        for _ in 0..segment.len() {
+            let place = built.order[row];
+            assert_eq!(segment.ids()[place as usize], id(row));
+            let code = codebook.encode(&vector(row)).unwrap();
+            assert_eq!(segment.codes().row(place as usize), code);
+            let mut wire = Vec::new();
+            segment.append_record(place, &mut wire).unwrap();
+            assert_eq!(wire.len(), descriptor.record_bytes());
+            assert_eq!(wire.len(), segment.wire_len());
+            let record = opener.open(&wire).unwrap();
+            assert_eq!((record.id, record.position), (id(row), place));
+            assert_eq!(&record.segment_id, segment.id());
+            assert_eq!(record.vector, vector(row));
+            row += 1;
+        }
+    }
+    assert_eq!(row, 300);
+    assert_eq!(
+        index.codebook().unwrap().masks().digest(),
+        descriptor.codebook_digest
+    );
+    let report = verify(&path, &built.owner.storage_key(), Some(&client)).unwrap();
+    assert!(report.is_sound(), "{report:?}");
+    assert_eq!((report.vectors, report.records_opened), (300, 300));
+    assert!(report.unlisted.is_empty());
+    let summary = Summary::read(&path).unwrap();
+    assert_eq!((summary.vectors, summary.files), (300, built.files));
+}
+
+#[test]
+fn an_empty_index_and_tiny_segments_work() {
+    for vectors in [0, 1, 2, 64, 65] {
+        let (_dir, path) = folder();
+        let built = build(&path, 2, vectors, false).unwrap();
+        let report = verify(
+            &path,
+            &built.owner.storage_key(),
+            Some(&built.owner.client_key()),
+        )
+        .unwrap();
+        assert!(report.is_sound(), "{report:?}");
+        assert_eq!(report.records_opened, vectors as u64);
+    }
+}
+
+/// Whether something is wrong with the index, as far as open and verify say.
+fn found(path: &Path, owner: &OwnerKey) -> bool {
+    match verify(path, &owner.storage_key(), Some(&owner.client_key())) {
+        Ok(report) => {
+            assert!(
+                report
+                    .all_problems()
+                    .all(|p| !p.is_empty() && !p.contains('\n'))
+            );
+            !report.is_sound()
+        }
+        Err(_) => true,
+    }
+}
+
+#[test]
+fn fail_a_byte_flipped_anywhere_is_detected() {
+    let (_dir, path) = folder();
+    let built = build(&path, 3, 90, false).unwrap();
+    assert!(!found(&path, &built.owner));
+    for (name, bytes) in &built.files {
+        let file = path.join(name);
+        let good = fs::read(&file).unwrap();
+        let bytes = *bytes as usize;
+        // The beginning and the end byte by byte, the rest in steps.
+        let step = (bytes / 12).max(1);
+        let offsets = (0..bytes.min(24))
+            .chain((0..bytes).step_by(step))
+            .chain(bytes.saturating_sub(8)..bytes);
+        for at in offsets {
+            let mut bad = good.clone();
+            bad[at] ^= 1 << (at % 8);
+            fs::write(&file, bad).unwrap();
+            assert!(found(&path, &built.owner), "{name} byte {at}");
+            // All but the originals' content is noticed when opening.
+            if !name.ends_with("records") || at < 64 {
+                assert!(
+                    Index::open(&path, &built.owner.storage_key()).is_err(),
+                    "{name} byte {at}"
+                );
+            }
+        }
+        for cut in [0, 1, bytes / 2, bytes - 1] {
+            fs::write(&file, &good[..cut]).unwrap();
+            assert!(found(&path, &built.owner), "{name} cut to {cut}");
+            assert!(Index::open(&path, &built.owner.storage_key()).is_err());
+        }
+        fs::write(&file, [&good[..], &[0]].concat()).unwrap();
+        assert!(found(&path, &built.owner), "{name} with a byte more");
+        assert!(Index::open(&path, &built.owner.storage_key()).is_err());
+        fs::remove_file(&file).unwrap();
+        assert!(found(&path, &built.owner), "{name} missing");
+        assert!(Index::open(&path, &built.owner.storage_key()).is_err());
+        fs::write(&file, good).unwrap();
+    }
+    assert!(!found(&path, &built.owner));
+    fs::write(path.join("note.txt"), "mine").unwrap();
+    let report = verify(&path, &built.owner.storage_key(), None).unwrap();
+    assert_eq!(report.unlisted, ["note.txt"]);
+    assert!(report.is_sound());
+}
+
+#[test]
+fn fail_files_of_another_index() {
+    let (_dir, path) = folder();
+    let (_other_dir, other) = folder();
+    let built = build(&path, 4, 90, false).unwrap();
+    let foreign = build(&other, 5, 90, false).unwrap();
+    // Each of the other index's files in place of ours of the same kind.
+    for (ours, theirs) in built.files.iter().zip(&foreign.files) {
+        let file = path.join(&ours.0);
+        let good = fs::read(&file).unwrap();
+        fs::copy(other.join(&theirs.0), &file).unwrap();
+        assert!(found(&path, &built.owner), "{}", ours.0);
+        assert!(Index::open(&path, &built.owner.storage_key()).is_err());
+        fs::write(&file, good).unwrap();
+    }
+    // The two segments' files exchanged.
+    for kind in ["codes", "ids", "records"] {
+        let of_kind: Vec<_> = built
+            .files
+            .iter()
+            .filter(|f| f.0.ends_with(kind))
+            .map(|f| path.join(&f.0))
+            .collect();
+        let swap = || {
+            fs::rename(&of_kind[0], path.join("x")).unwrap();
+            fs::rename(&of_kind[1], &of_kind[0]).unwrap();
+            fs::rename(path.join("x"), &of_kind[1]).unwrap();
+        };
+        swap();
+        assert!(Index::open(&path, &built.owner.storage_key()).is_err());
+        swap();
+    }
+    assert!(!found(&path, &built.owner));
+}
+
+#[test]
+fn fail_foreign_keys_say_so() {
+    let (dir, path) = folder();
+    let built = build(&path, 6, 30, false).unwrap();
+    let stranger = owner(7);
+    let error = Index::open(&path, &stranger.storage_key()).err().unwrap();
+    assert_eq!(
+        error.to_string(),
+        "MANIFEST was made under another storage key; use the storage key of this index's owner"
+    );
+    let index = Index::open(&path, &built.owner.storage_key()).unwrap();
+    let error = Descriptor::from_bytes(&stranger.descriptor_key(), index.descriptor_bytes())
+        .err()
+        .unwrap();
+    assert!(matches!(error, IndexError::ForeignKey { .. }), "{error}");
+    let report = verify(
+        &path,
+        &built.owner.storage_key(),
+        Some(&stranger.client_key()),
+    )
+    .unwrap();
+    assert!(report.problems[0].contains("another client key"));
+    let error = Index::open(dir.path(), &built.owner.storage_key())
+        .err()
+        .unwrap();
+    assert!(error.to_string().contains("is no index"), "{error}");
+    assert!(Summary::read(dir.path().join("nowhere")).is_err());
+}
+
+#[test]
+fn a_killed_build_is_invisible_and_cleaned() {
+    let (dir, path) = folder();
+    // A build in progress: hidden, and left alone by another of the same name.
+    let living = start(&path, 8, false).unwrap();
+    assert!(!path.exists());
+    let second = start(&path, 9, false).unwrap();
+    assert_eq!(names(dir.path()).len(), 2);
+    drop(second);
+    assert_eq!(names(dir.path()).len(), 1);
+    drop(living);
+    assert!(names(dir.path()).is_empty());
+    // One that was killed leaves a folder, which the next removes.
+    let killed = dir.path().join(".words.index.building-0123456789abcdef");
+    fs::create_dir(&killed).unwrap();
+    fs::write(killed.join("segment-x.codes"), "half").unwrap();
+    build(&path, 8, 10, false).unwrap();
+    assert_eq!(names(dir.path()), ["words.index"]);
+}
+
+#[test]
+fn existing_output_is_replaced_by_force_only_and_whole() {
+    let (dir, path) = folder();
+    let first = build(&path, 10, 20, false).unwrap();
+    let error = build(&path, 11, 30, false).err().unwrap();
+    assert!(error.to_string().contains("--force"), "{error}");
+    let open = Index::open(&path, &first.owner.storage_key()).unwrap();
+    // A forced build that fails leaves the old one.
+    drop(start(&path, 11, true).unwrap());
+    assert!(!found(&path, &first.owner));
+    let second = build(&path, 11, 30, true).unwrap();
+    assert_eq!(names(dir.path()), ["words.index"]);
+    assert!(!found(&path, &second.owner));
+    // A reader of the old one goes on undisturbed.
+    let mut wire = Vec::new();
+    open.segments()[0].append_record(0, &mut wire).unwrap();
+    let client = first.owner.client_key();
+    let opener = RecordOpener::new(
+        client.record_key(),
+        open.descriptor().index_id,
+        open.descriptor().record_encoding,
+        DIMENSION,
+    );
+    opener.open(&wire).unwrap();
+    // Somebody's files are not replaced, by force or not; an empty folder is.
+    let precious = dir.path().join("precious");
+    fs::create_dir(&precious).unwrap();
+    build(&precious, 12, 10, true).unwrap();
+    let documents = dir.path().join("documents");
+    fs::create_dir(&documents).unwrap();
+    fs::write(documents.join("thesis"), "years of work").unwrap();
+    let error = build(&documents, 12, 10, true).err().unwrap();
+    assert!(matches!(error, IndexError::NotReplaced { .. }), "{error}");
+    assert_eq!(names(&documents), ["thesis"]);
+    let file = dir.path().join("file");
+    fs::write(&file, "x").unwrap();
+    assert!(build(&file, 12, 10, true).is_err());
+    let error = build(&dir.path().join("no/such/folder"), 12, 10, false).err();
+    assert!(error.is_some());
+}
+
+#[test]
+fn a_target_that_appears_meanwhile_is_kept() {
+    let (dir, path) = folder();
+    let writer = start(&path, 13, false).unwrap();
+    fs::create_dir(&path).unwrap();
+    drop(writer);
+    assert_eq!(names(dir.path()), ["words.index"]);
+    assert!(names(&path).is_empty());
+}
+
+#[test]
+fn fail_segments_that_do_not_fit() {
+    let (_dir, path) = folder();
+    let mut writer = start(&path, 14, false).unwrap();
+    let key = owner(14).record_key();
+    let mut rng = rng(1);
+    let mut begin = |writer: &IndexWriter, n| {
+        writer
+            .begin_segment(&key, RecordEncoding::F16, 2, n, &mut rng)
+            .unwrap()
+    };
+    let codes = oboro_quant::BlockedCodes::from_rows(&[0; 8], 4, 4).unwrap();
+    let mut segment = begin(&writer, 2);
+    assert!(segment.put(&[0], &[1, 2], &[0.0; 2]).is_err());
+    assert!(segment.put(&[0], &[1], &[0.0; 3]).is_err());
+    assert!(segment.put(&[2], &[1], &[0.0; 2]).is_err());
+    segment.put(&[1], &[1], &[0.0; 2]).unwrap();
+    let error = segment.put(&[1], &[2], &[0.0; 2]).unwrap_err();
+    assert!(error.to_string().contains("twice"), "{error}");
+    let error = writer.add_segment(segment, &codes).unwrap_err();
+    assert!(error.to_string().contains("is 1 but must be 2"), "{error}");
+    let mut segment = begin(&writer, 2);
+    segment.put(&[1, 0], &[5, 5], &[0.0; 4]).unwrap();
+    let error = writer.add_segment(segment, &codes).unwrap_err();
+    assert!(error.to_string().contains("same id"), "{error}");
+    assert!(!error.to_string().contains('5'));
+    let mut segment = begin(&writer, 3);
+    segment.put(&[1, 0, 2], &[5, 6, 7], &[0.0; 6]).unwrap();
+    assert!(writer.add_segment(segment, &codes).is_err());
+    let mut segment = begin(&writer, 2);
+    segment.put(&[1, 0], &[5, 6], &[0.0; 4]).unwrap();
+    writer.add_segment(segment, &codes).unwrap();
+}
+
+#[test]
+fn a_full_disk_is_a_clean_error() {
+    let (dir, path) = folder();
+    let writer = start(&path, 15, false).unwrap();
+    // 4e9 records of 120 KB: more than any disk has, asked for up front.
+    let result = writer.begin_segment(
+        &owner(15).record_key(),
+        RecordEncoding::F32,
+        30_000,
+        4_000_000_000,
+        &mut rng(1),
+    );
+    assert!(matches!(result.err(), Some(IndexError::Io { .. })));
+    drop(writer);
+    assert!(names(dir.path()).is_empty());
+}
+
+#[test]
+fn no_key_and_no_vector_lies_in_the_clear() {
+    let (_dir, path) = folder();
+    let built = build(&path, 16, 90, false).unwrap();
+    let codebook = Index::open(&path, &built.owner.storage_key())
+        .unwrap()
+        .codebook()
+        .unwrap()
+        .to_bytes();
+    let bytes: Vec<u8> = vector(5).iter().map(|&v| v as u8).collect();
+    let secrets = [&bytes[..], &id(5).to_le_bytes(), &codebook[100..120]];
+    for (name, _) in &built.files {
+        let content = fs::read(path.join(name)).unwrap();
+        for secret in secrets {
+            assert!(content.windows(secret.len()).all(|w| w != secret), "{name}");
+        }
+    }
+}

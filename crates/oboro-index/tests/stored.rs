@@ -1,0 +1,86 @@
+//! Indexes stored by earlier versions must open, and answer, for ever.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::*;
+use oboro_ckks::{EncryptedQuery, MaskedDecryptor, MaskedProducts, QueryEncryptor};
+use oboro_ckks::{TableEvaluator, TableShare};
+use oboro_index::keys::{keeper_public_from_text, keeper_secret_from_text};
+use oboro_index::*;
+use std::path::{Path, PathBuf};
+
+fn folder(version: u16) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/stored")
+        .join(format!("v{version}"))
+}
+
+#[test]
+fn version_1_opens_and_answers() {
+    let folder = folder(1);
+    // The files' modes are the repository's, so keys are read as text.
+    let text = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let owner = OwnerKey::from_text(&text("owner.key")).unwrap();
+    let client = ClientKey::from_text(&text("client.key")).unwrap();
+    let storage = StorageKey::from_text(&text("storage.key")).unwrap();
+    let keeper = keeper_secret_from_text(&text("keeper.key")).unwrap();
+    let public = keeper_public_from_text(&text("keeper.pub")).unwrap();
+    assert_eq!(*owner.client_key().to_text(), *client.to_text());
+    assert_eq!(*owner.storage_key().to_text(), *storage.to_text());
+
+    let path = folder.join("index");
+    let report = verify(&path, &storage, Some(&client)).unwrap();
+    assert!(report.is_sound(), "{report:?}");
+    assert_eq!(report.records_opened, 300);
+    let index = Index::open(&path, &storage).unwrap();
+    let descriptor =
+        Descriptor::from_bytes(client.descriptor_key(), index.descriptor_bytes()).unwrap();
+    assert_eq!(descriptor.public_key_fingerprint(), public.fingerprint());
+    let opener = RecordOpener::new(
+        client.record_key(),
+        descriptor.index_id,
+        descriptor.record_encoding,
+        DIMENSION,
+    );
+    for segment in index.segments() {
+        for position in 0..segment.len() as u32 {
+            let mut wire = Vec::new();
+            segment.append_record(position, &mut wire).unwrap();
+            let record = opener.open(&wire).unwrap();
+            let row = (record.id as usize - 1000) / 3;
+            assert_eq!(record.vector, vector(row));
+            let code = codebook().encode(&record.vector).unwrap();
+            assert_eq!(segment.codes().row(position as usize), code);
+        }
+    }
+
+    // The stored codebook still gives the right table for a fresh query.
+    let (packing, scale) = (descriptor.packing, descriptor.scale);
+    let query = vector(7);
+    let padded = descriptor.subspaces().unwrap().pad(&query);
+    let encryptor = QueryEncryptor::new(packing, scale, public.clone()).unwrap();
+    let bytes = encryptor.encrypt(&padded, &mut rng(1)).unwrap().to_bytes();
+    let encrypted = EncryptedQuery::from_bytes(&packing, &bytes).unwrap();
+    let evaluator = TableEvaluator::new(packing, scale, public, index.codebook().unwrap()).unwrap();
+    let zero = evaluator.zero(&mut rng(2));
+    let (share, products) = evaluator.evaluate(&encrypted, zero).unwrap();
+    let decryptor = MaskedDecryptor::new(keeper);
+    let prepared = decryptor
+        .prepare(packing, scale, &evaluator.masks())
+        .unwrap();
+    let products = MaskedProducts::from_bytes(&packing, &products.to_bytes()).unwrap();
+    let answer = decryptor
+        .decrypt(&prepared, &products, &mut rng(3))
+        .unwrap()
+        .to_bytes();
+    let answer = TableShare::from_bytes(&packing, &answer).unwrap();
+    let table = evaluator.unmask(&share, &answer).unwrap();
+    let want = codebook().similarities(&query, descriptor.metric).unwrap();
+    for (a, b) in table.iter().zip(&want) {
+        assert!(
+            f64::from((a - b).abs()) < 6.0 * scale.table_error(),
+            "{a} {b}"
+        );
+    }
+}
