@@ -1,1 +1,26 @@
-//! oboro-client
+//! The client role: encrypts queries, re-ranks candidates.
+//!
+//! A [`Client`] connects to a searcher, makes it prove what it is, checks the
+//! owner's authentication of the index, and from then on sends only encrypted
+//! queries. What comes back are sealed originals, which the client opens and
+//! ranks by exact distance, or, without re-ranking, ids.
+//!
+//! Programs without an asynchronous runtime use [`blocking::Client`].
+//!
+//! # Security
+//! The client trusts the owner's authority and keys and nothing else. Evidence
+//! of the simulated platform is refused unless the policy allows it, and
+//! [`Client::is_simulated`] says when it was.
+
+pub mod blocking;
+mod client;
+mod error;
+mod random;
+mod ranking;
+mod result;
+mod session;
+mod transport;
+
+pub use client::{Client, ClientConfig, Keyholder};
+pub use error::ClientError;
+pub use result::{IndexSummary, Neighbour, Rerank, SearchOptions, SearchResult, Stages};

@@ -1,0 +1,146 @@
+//! What can go wrong in a client.
+
+use oboro_protocol::Reason;
+
+/// Why a client could not connect or a search failed. Each message is one
+/// sentence with numbers, never content.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The searcher cannot be reached.
+    #[error("the searcher at {address} cannot be reached: {cause}")]
+    Unreachable {
+        /// Its address.
+        address: String,
+        /// What the transport said.
+        cause: String,
+    },
+    /// The searcher did not prove what the policy demands.
+    #[error("the searcher is not trusted: {0}")]
+    Untrusted(String),
+    /// The descriptor is not the owner's, or not of this version.
+    #[error("the index descriptor is refused: {0}")]
+    Descriptor(String),
+    /// The client's decryption key is not the one the index was built for.
+    #[error(
+        "the decryption key does not belong to this index; use the keeper key it was built with"
+    )]
+    ForeignKey,
+    /// The searcher speaks another protocol.
+    #[error(
+        "the searcher speaks protocol version {theirs} and this client {ours}; update the older one"
+    )]
+    ProtocolVersion {
+        /// The searcher's.
+        theirs: u32,
+        /// This client's.
+        ours: u32,
+    },
+    /// The query has another dimension than the index.
+    #[error(
+        "dimension {found} does not match the index's {expected}; search with vectors of {expected} values"
+    )]
+    Dimension {
+        /// Of the query.
+        found: usize,
+        /// Of the index.
+        expected: usize,
+    },
+    /// The query holds NaN or an infinity.
+    #[error("value {position} of the query is not finite; search with finite values")]
+    NotFinite {
+        /// Position of the first such value.
+        position: usize,
+    },
+    /// More neighbours than candidates.
+    #[error(
+        "{k} neighbours cannot come from {candidates} candidates; ask for more candidates or fewer neighbours"
+    )]
+    MoreThanCandidates {
+        /// Neighbours asked for.
+        k: usize,
+        /// Candidates asked for.
+        candidates: usize,
+    },
+    /// More neighbours or candidates than the index gives.
+    #[error("{asked} {what} are asked for and the index gives at most {most}; ask for fewer")]
+    MoreThanIndex {
+        /// `neighbours` or `candidates`.
+        what: &'static str,
+        /// Asked for.
+        asked: usize,
+        /// The most it gives.
+        most: usize,
+    },
+    /// No neighbour was asked for.
+    #[error("0 neighbours are asked for; ask for at least 1")]
+    NoNeighbours,
+    /// The query cannot be encrypted.
+    #[error("the query cannot be encrypted: {0}")]
+    Encrypt(String),
+    /// The searcher refused or failed, with a stable reason.
+    #[error("{message}")]
+    Refused {
+        /// The stable reason.
+        reason: Reason,
+        /// The searcher's sentence.
+        message: String,
+    },
+    /// The connection broke during the search.
+    #[error("the connection to the searcher broke: {0}")]
+    Broken(String),
+    /// The search took longer than allowed.
+    #[error("the search took longer than {allowed_ms} ms; allow more time or ask later")]
+    Deadline {
+        /// Milliseconds allowed.
+        allowed_ms: u64,
+    },
+    /// The reply is not one an honest searcher gives.
+    #[error("the reply is refused: {0}")]
+    Reply(String),
+    /// The system failed.
+    #[error("the system refused: {0}")]
+    System(String),
+}
+
+impl ClientError {
+    /// The stable reason a server gave, if it was a server.
+    #[must_use]
+    pub fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Refused { reason, .. } => Some(*reason),
+            Self::Deadline { .. } => Some(Reason::Deadline),
+            _ => None,
+        }
+    }
+
+    /// The peer or the keeper behind it could not be reached.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Broken(_))
+            || self.reason() == Some(Reason::KeeperUnreachable)
+    }
+
+    /// Evidence, descriptor or identity was refused by policy.
+    #[must_use]
+    pub fn is_untrusted(&self) -> bool {
+        matches!(
+            self,
+            Self::Untrusted(_) | Self::Descriptor(_) | Self::ForeignKey
+        ) || self.reason() == Some(Reason::Forbidden)
+    }
+
+    /// The caller's input is at fault.
+    #[must_use]
+    pub fn is_bad_input(&self) -> bool {
+        matches!(
+            self,
+            Self::Dimension { .. }
+                | Self::NotFinite { .. }
+                | Self::MoreThanCandidates { .. }
+                | Self::MoreThanIndex { .. }
+                | Self::NoNeighbours
+                | Self::Encrypt(_)
+        ) || matches!(self.reason(), Some(Reason::BadRequest | Reason::Limit))
+    }
+}

@@ -1,0 +1,132 @@
+//! What a search takes and gives.
+
+use std::time::Duration;
+
+use oboro_protocol::limits::DEFAULT_SEARCH_DEADLINE;
+
+/// Whether and from how many candidates the client ranks exactly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rerank {
+    /// Ids in the order of the quantized scores; no original leaves the
+    /// searcher, and fewer bytes travel.
+    Off,
+    /// The sealed originals of this many candidates come to the client, which
+    /// opens them and ranks them by exact distance.
+    Candidates(u32),
+}
+
+impl Default for Rerank {
+    /// 100 candidates.
+    fn default() -> Self {
+        Self::Candidates(100)
+    }
+}
+
+/// How to search.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SearchOptions {
+    /// Number of neighbours.
+    pub k: usize,
+    /// Exact ranking by the client.
+    pub rerank: Rerank,
+    /// Longest time for one search, a reconnection included.
+    pub deadline: Duration,
+}
+
+impl Default for SearchOptions {
+    /// Ten neighbours out of 100 re-ranked candidates within 10 seconds.
+    fn default() -> Self {
+        Self {
+            k: 10,
+            rerank: Rerank::default(),
+            deadline: DEFAULT_SEARCH_DEADLINE,
+        }
+    }
+}
+
+/// One neighbour.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Neighbour {
+    /// The id the owner gave to the vector.
+    pub id: u64,
+    /// With re-ranking, the exact distance in the index's metric, smaller is
+    /// nearer; without, the quantized score, which compares within one result
+    /// only.
+    pub distance: f32,
+}
+
+/// Where the time of one search went, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stages {
+    /// Client: preparing and encrypting the query.
+    pub encrypt_us: u32,
+    /// Client: from sending to having the reply, the network and everything
+    /// below included.
+    pub request_us: u32,
+    /// Client: playing the keeper; 0 when there is one.
+    pub decrypt_us: u32,
+    /// Client: opening records and exact ranking.
+    pub rerank_us: u32,
+    /// Searcher: checking and decoding the query.
+    pub decode_us: u32,
+    /// Searcher: the encrypted table.
+    pub evaluate_us: u32,
+    /// Searcher: the keeper's answer, round trip.
+    pub keeper_us: u32,
+    /// Searcher: decoding and quantizing the table.
+    pub unmask_us: u32,
+    /// Searcher: waiting for a pass over the codes.
+    pub queue_us: u32,
+    /// Searcher: the pass over the codes, selection included.
+    pub scan_us: u32,
+    /// Searcher: collecting records or ids.
+    pub fetch_us: u32,
+    /// Searcher: everything.
+    pub searcher_us: u32,
+    /// Queries that shared the pass.
+    pub batch: u32,
+}
+
+/// The answer to one search.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SearchResult {
+    /// The `k` nearest, nearest first, ties by id.
+    pub neighbours: Vec<Neighbour>,
+    /// Where the time went.
+    pub stages: Stages,
+    /// Bytes of the messages sent (TLS and HTTP/2 framing not counted).
+    pub bytes_up: u64,
+    /// Bytes of the messages received (TLS and HTTP/2 framing not counted).
+    pub bytes_down: u64,
+}
+
+/// What a client knows about the index it is connected to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexSummary {
+    /// The index.
+    pub index_id: [u8; 16],
+    /// Its epoch.
+    pub epoch: u64,
+    /// Vectors in it.
+    pub vectors: u64,
+    /// Values of one vector.
+    pub dimension: usize,
+    /// Name of the metric.
+    pub metric: &'static str,
+    /// Sub-quantizers M.
+    pub subquantizers: usize,
+    /// Centroids K of one sub-quantizer.
+    pub centroids: usize,
+    /// Most candidates one search may ask for.
+    pub candidates_max: u32,
+    /// Name of the CKKS parameter set.
+    pub parameter_set: &'static str,
+    /// Estimated bits of security of that set.
+    pub security_bits: u32,
+    /// Platform that the searcher's evidence names.
+    pub platform: &'static str,
+    /// The platform is simulated: its evidence protects nothing.
+    pub simulated: bool,
+    /// Bytes of one encrypted query.
+    pub query_bytes: usize,
+}

@@ -1,0 +1,186 @@
+//! One verified connection and everything derived from its index.
+
+use std::{sync::Arc, time::SystemTime};
+
+use oboro_attest::{AttestedRole, Expected, NO_CKKS_KEY, unix_seconds};
+use oboro_channel::{ConnectOptions, Role, connect};
+use oboro_ckks::{
+    CodebookMasks, EncryptedQuery, MaskedDecryptor, PreparedCodebook, QueryEncryptor,
+};
+use oboro_index::{Descriptor, record::RecordOpener, rotation::RotationMatrix};
+use oboro_protocol::{
+    PROTOCOL_VERSION, limits,
+    v1::{self, searcher_client::SearcherClient},
+};
+use oboro_quant::Subspaces;
+use tonic::transport::Channel;
+
+use crate::{
+    ClientConfig, ClientError, IndexSummary, Keyholder, random::Randomness, transport::within,
+};
+
+/// A connection whose other end proved what it is, and the index it serves.
+pub(crate) struct Session {
+    pub(crate) client: SearcherClient<Channel>,
+    pub(crate) descriptor: Descriptor,
+    pub(crate) summary: IndexSummary,
+    pub(crate) encryptor: QueryEncryptor,
+    /// The codebook's public part, for a client that holds the key itself.
+    pub(crate) prepared: Option<PreparedCodebook>,
+    pub(crate) opener: RecordOpener,
+    subspaces: Subspaces,
+    rotation: RotationMatrix,
+}
+
+impl Session {
+    /// Connects, verifies evidence and descriptor, derives what queries need.
+    pub(crate) async fn open(
+        config: &ClientConfig,
+        randomness: &Randomness,
+    ) -> Result<Self, ClientError> {
+        let options = ConnectOptions {
+            timeout: config.connect_timeout,
+        };
+        let connection = connect(
+            &config.address,
+            &config.identity,
+            &config.trust,
+            Role::Searcher,
+            options,
+        )
+        .await
+        .map_err(|error| ClientError::Unreachable {
+            address: config.address.clone(),
+            cause: error.to_string(),
+        })?;
+        // The channel reconnects by itself, but only to this key: what its
+        // evidence says stays true for the whole session.
+        let channel_key = connection.peer().spki_sha256;
+        let mut client = SearcherClient::new(connection.channel)
+            .max_decoding_message_size(limits::MAX_REPLY_MESSAGE_BYTES)
+            .max_encoding_message_size(limits::SEARCHER_REQUEST_LIMIT);
+
+        let nonce = randomness.bytes::<{ limits::NONCE_BYTES }>();
+        let request = v1::DescribeRequest {
+            nonce: nonce.to_vec().into(),
+        };
+        let description = within(config.connect_timeout, client.describe(request)).await?;
+        if description.protocol_version != PROTOCOL_VERSION {
+            return Err(ClientError::ProtocolVersion {
+                theirs: description.protocol_version,
+                ours: PROTOCOL_VERSION,
+            });
+        }
+        let expected = Expected {
+            role: AttestedRole::Searcher,
+            channel_key,
+            ckks_key: NO_CKKS_KEY,
+            nonce,
+        };
+        let appraisal = config
+            .verifier
+            .verify(
+                &description.evidence,
+                &expected,
+                unix_seconds(SystemTime::now()),
+            )
+            .map_err(|error| ClientError::Untrusted(error.to_string()))?;
+
+        let descriptor =
+            Descriptor::from_bytes(config.client_key.descriptor_key(), &description.descriptor)
+                .map_err(|error| ClientError::Descriptor(error.to_string()))?;
+        let unusable = |error: &dyn std::fmt::Display| ClientError::Descriptor(error.to_string());
+        let packing = descriptor.packing;
+        let encryptor =
+            QueryEncryptor::new(packing, descriptor.scale, descriptor.public_key.clone())
+                .map_err(|error| unusable(&error))?;
+        let subspaces = descriptor.subspaces().map_err(|error| unusable(&error))?;
+        if subspaces.width() != packing.width() {
+            return Err(unusable(&"its packing does not fit its dimension"));
+        }
+        let rotation = RotationMatrix::derive(
+            config.client_key.rotation_seed(),
+            &subspaces,
+            descriptor.rotation,
+            descriptor.metric,
+        );
+        let opener = RecordOpener::new(
+            config.client_key.record_key(),
+            descriptor.index_id,
+            descriptor.record_encoding,
+            descriptor.dimension as usize,
+        );
+        let prepared = match &config.keyholder {
+            Keyholder::Keeper => None,
+            Keyholder::Client(decryptor) => {
+                Some(prepare(&mut client, &descriptor, decryptor, config).await?)
+            }
+        };
+        let summary = IndexSummary {
+            index_id: descriptor.index_id,
+            epoch: descriptor.epoch,
+            vectors: descriptor.vectors,
+            dimension: descriptor.dimension as usize,
+            metric: descriptor.metric.name(),
+            subquantizers: packing.subquantizers(),
+            centroids: packing.centroids(),
+            candidates_max: descriptor.candidates_max,
+            parameter_set: packing.set().name(),
+            security_bits: packing.set().security_bits(),
+            platform: appraisal.platform.name(),
+            simulated: appraisal.is_simulated(),
+            query_bytes: EncryptedQuery::encoded_len(&packing),
+        };
+        Ok(Self {
+            client,
+            descriptor,
+            summary,
+            encryptor,
+            prepared,
+            opener,
+            subspaces,
+            rotation,
+        })
+    }
+
+    /// The query in the form that is encrypted: prepared for the metric,
+    /// rotated, cut into padded sub-vectors.
+    pub(crate) fn padded(&self, query: &[f32]) -> Result<Vec<f32>, ClientError> {
+        let mut vector = query.to_vec();
+        self.descriptor.metric.prepare_query(&mut vector);
+        self.rotation
+            .apply(&mut vector)
+            .map_err(|error| ClientError::Encrypt(error.to_string()))?;
+        Ok(self.subspaces.pad(&vector))
+    }
+}
+
+/// Fetches the codebook's public part and prepares decryption with it.
+async fn prepare(
+    client: &mut SearcherClient<Channel>,
+    descriptor: &Descriptor,
+    decryptor: &Arc<MaskedDecryptor>,
+    config: &ClientConfig,
+) -> Result<PreparedCodebook, ClientError> {
+    if decryptor.parameter_set() != descriptor.packing.set() {
+        return Err(ClientError::ForeignKey);
+    }
+    let mut client = client
+        .clone()
+        .max_decoding_message_size(limits::MAX_MASKS_MESSAGE_BYTES);
+    let request = v1::CodebookMasksRequest {
+        index_id: descriptor.index_id.to_vec().into(),
+        epoch: descriptor.epoch,
+    };
+    let reply = within(config.connect_timeout, client.codebook_masks(request)).await?;
+    let masks = CodebookMasks::from_bytes(&descriptor.packing, &reply.masks)
+        .map_err(|error| ClientError::Reply(error.to_string()))?;
+    if masks.digest() != descriptor.codebook_digest {
+        return Err(ClientError::Reply(
+            "the codebook's public part is not the one the owner built".to_owned(),
+        ));
+    }
+    decryptor
+        .prepare(descriptor.packing, descriptor.scale, &masks)
+        .map_err(|error| ClientError::Reply(error.to_string()))
+}

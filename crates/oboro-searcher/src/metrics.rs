@@ -1,0 +1,318 @@
+//! Counters and stage histograms, and their Prometheus text.
+//!
+//! Everything here is a count, a number of bytes or a duration of public work.
+//! No content, identifier or key ever reaches a metric.
+
+use std::{
+    fmt::Write as _,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+/// Upper bounds of the histogram buckets in microseconds; a last, unbounded
+/// bucket follows them.
+pub const BUCKETS_US: [u64; 15] = [
+    10, 20, 50, 100, 200, 350, 500, 750, 1_000, 2_000, 5_000, 10_000, 50_000, 250_000, 1_000_000,
+];
+
+/// A histogram of durations; recording is three relaxed atomic additions.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [AtomicU64; BUCKETS_US.len() + 1],
+    sum_us: AtomicU64,
+    count: AtomicU64,
+}
+
+impl Histogram {
+    /// Adds one duration.
+    pub fn record(&self, elapsed: Duration) {
+        let us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+        let bucket = BUCKETS_US.partition_point(|&bound| bound < us);
+        self.buckets[bucket].fetch_add(1, Relaxed);
+        self.sum_us.fetch_add(us, Relaxed);
+        self.count.fetch_add(1, Relaxed);
+    }
+
+    /// How many durations were recorded.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.count.load(Relaxed)
+    }
+
+    /// Mean in microseconds; 0 before the first record.
+    #[must_use]
+    pub fn mean_us(&self) -> f64 {
+        match self.count() {
+            0 => 0.0,
+            count => self.sum_us.load(Relaxed) as f64 / count as f64,
+        }
+    }
+
+    fn render(&self, out: &mut String, name: &str, label: &str) {
+        let mut running = 0;
+        for (bound, bucket) in BUCKETS_US.iter().zip(&self.buckets) {
+            running += bucket.load(Relaxed);
+            let seconds = *bound as f64 / 1e6;
+            let _ = writeln!(out, "{name}_bucket{{{label},le=\"{seconds}\"}} {running}");
+        }
+        running += self.buckets[BUCKETS_US.len()].load(Relaxed);
+        let _ = writeln!(out, "{name}_bucket{{{label},le=\"+Inf\"}} {running}");
+        let sum = self.sum_us.load(Relaxed) as f64 / 1e6;
+        let _ = writeln!(out, "{name}_sum{{{label}}} {sum}");
+        let _ = writeln!(out, "{name}_count{{{label}}} {running}");
+    }
+}
+
+/// The stages of a search, in the order in which they happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Checking and decoding the query ciphertext.
+    Decode,
+    /// The encrypted table and its re-randomization.
+    Evaluate,
+    /// The round trip to the keeper, its work included.
+    Keeper,
+    /// Adding the shares, decoding and quantizing the table.
+    Unmask,
+    /// Waiting for a pass over the codes to begin.
+    Queue,
+    /// The pass over the codes, selection included.
+    Scan,
+    /// Collecting records or ids of the candidates.
+    Gather,
+    /// All of it.
+    Total,
+}
+
+impl Stage {
+    /// All stages in order.
+    pub const ALL: [Self; 8] = [
+        Self::Decode,
+        Self::Evaluate,
+        Self::Keeper,
+        Self::Unmask,
+        Self::Queue,
+        Self::Scan,
+        Self::Gather,
+        Self::Total,
+    ];
+
+    /// The label in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Decode => "decode",
+            Self::Evaluate => "evaluate",
+            Self::Keeper => "keeper",
+            Self::Unmask => "unmask",
+            Self::Queue => "queue",
+            Self::Scan => "scan",
+            Self::Gather => "gather",
+            Self::Total => "total",
+        }
+    }
+}
+
+/// All figures of a running searcher.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    stages: [Histogram; Stage::ALL.len()],
+    /// Searches answered.
+    pub answered: AtomicU64,
+    /// Searches refused or failed, any reason.
+    pub failed: AtomicU64,
+    /// Searches refused because the queue or the sessions were full.
+    pub busy: AtomicU64,
+    /// Searches that met no keeper.
+    pub keeper_unreachable: AtomicU64,
+    /// Times the codebook was registered with a keeper.
+    pub registrations: AtomicU64,
+    /// Passes over the codes.
+    pub passes: AtomicU64,
+    /// Tables served by those passes; divided by `passes` it is the sharing.
+    pub tables: AtomicU64,
+    /// Encryptions of zero taken from the pool.
+    pub zeros_pooled: AtomicU64,
+    /// Encryptions of zero made while a query waited.
+    pub zeros_inline: AtomicU64,
+    /// Query ciphertext received, bytes.
+    pub query_bytes: AtomicU64,
+    /// Replies sent to clients, bytes.
+    pub reply_bytes: AtomicU64,
+    /// Masked products sent to the keeper, bytes.
+    pub keeper_bytes_up: AtomicU64,
+    /// Table shares received from the keeper, bytes.
+    pub keeper_bytes_down: AtomicU64,
+    /// Candidates whose id or record left the searcher.
+    pub ids_touched: AtomicU64,
+}
+
+impl Metrics {
+    /// The histogram of a stage.
+    #[must_use]
+    pub fn stage(&self, stage: Stage) -> &Histogram {
+        &self.stages[stage as usize]
+    }
+
+    /// Adds `amount` to one of the counters.
+    pub(crate) fn add(counter: &AtomicU64, amount: usize) {
+        counter.fetch_add(amount as u64, Relaxed);
+    }
+
+    /// The Prometheus exposition text, format 0.0.4.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut out = String::with_capacity(8_192);
+        out.push_str(
+            "# HELP oboro_searcher_stage_seconds Time per stage of a search.\n\
+             # TYPE oboro_searcher_stage_seconds histogram\n",
+        );
+        for stage in Stage::ALL {
+            let label = format!("stage=\"{}\"", stage.name());
+            self.stage(stage)
+                .render(&mut out, "oboro_searcher_stage_seconds", &label);
+        }
+        let counters: [(&str, &str, &AtomicU64); 14] = [
+            ("answered_total", "Searches answered.", &self.answered),
+            ("failed_total", "Searches refused or failed.", &self.failed),
+            (
+                "busy_total",
+                "Searches refused because a queue was full.",
+                &self.busy,
+            ),
+            (
+                "keeper_unreachable_total",
+                "Searches that met no keeper.",
+                &self.keeper_unreachable,
+            ),
+            (
+                "registrations_total",
+                "Codebook registrations with the keeper.",
+                &self.registrations,
+            ),
+            ("passes_total", "Passes over the codes.", &self.passes),
+            (
+                "tables_total",
+                "Tables served by those passes.",
+                &self.tables,
+            ),
+            (
+                "zeros_pooled_total",
+                "Encryptions of zero taken from the pool.",
+                &self.zeros_pooled,
+            ),
+            (
+                "zeros_inline_total",
+                "Encryptions of zero made inline.",
+                &self.zeros_inline,
+            ),
+            (
+                "query_bytes_total",
+                "Query ciphertext received.",
+                &self.query_bytes,
+            ),
+            (
+                "reply_bytes_total",
+                "Reply bytes sent to clients.",
+                &self.reply_bytes,
+            ),
+            (
+                "keeper_sent_bytes_total",
+                "Masked products sent.",
+                &self.keeper_bytes_up,
+            ),
+            (
+                "keeper_received_bytes_total",
+                "Table shares received.",
+                &self.keeper_bytes_down,
+            ),
+            (
+                "ids_touched_total",
+                "Candidates whose record or id was sent.",
+                &self.ids_touched,
+            ),
+        ];
+        for (name, help, value) in counters {
+            let _ = writeln!(
+                out,
+                "# HELP oboro_searcher_{name} {help}\n# TYPE oboro_searcher_{name} counter\n\
+                 oboro_searcher_{name} {}",
+                value.load(Relaxed)
+            );
+        }
+        out
+    }
+
+    /// What this searcher saw so far, for people.
+    #[must_use]
+    pub fn view(&self) -> SearcherView {
+        SearcherView {
+            ciphertext_bytes: self.query_bytes.load(Relaxed),
+            share_bytes: self.keeper_bytes_down.load(Relaxed),
+            tables_decoded: self.stage(Stage::Unmask).count(),
+            ids_touched: self.ids_touched.load(Relaxed),
+            searches: self.answered.load(Relaxed),
+        }
+    }
+}
+
+/// What the searcher saw: counts only, because counts are all that may be
+/// shown. The searcher does see plain distance tables and result ids (see
+/// SECURITY.md); it never sees a query, a centroid or an original.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SearcherView {
+    /// Bytes of query ciphertext received.
+    pub ciphertext_bytes: u64,
+    /// Bytes of table shares received from the keeper.
+    pub share_bytes: u64,
+    /// Distance tables decoded.
+    pub tables_decoded: u64,
+    /// Candidates whose record or id was touched.
+    pub ids_touched: u64,
+    /// Searches answered.
+    pub searches: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_are_cumulative_and_end_at_the_count() {
+        let histogram = Histogram::default();
+        for us in [5, 10, 11, 999, 5_000_000] {
+            histogram.record(Duration::from_micros(us));
+        }
+        let mut text = String::new();
+        histogram.render(&mut text, "t", "stage=\"x\"");
+        assert!(
+            text.contains("t_bucket{stage=\"x\",le=\"0.00001\"} 2\n"),
+            "{text}"
+        );
+        assert!(text.contains("le=\"0.00002\"} 3\n"), "{text}");
+        assert!(text.contains("le=\"0.001\"} 4\n"), "{text}");
+        assert!(text.contains("le=\"1\"} 4\n"), "{text}");
+        assert!(text.contains("le=\"+Inf\"} 5\n"), "{text}");
+        assert!(text.contains("t_count{stage=\"x\"} 5\n"), "{text}");
+        assert_eq!(histogram.count(), 5);
+    }
+
+    #[test]
+    fn text_names_every_stage_and_counter_once() {
+        let metrics = Metrics::default();
+        metrics
+            .stage(Stage::Scan)
+            .record(Duration::from_micros(700));
+        Metrics::add(&metrics.answered, 3);
+        let text = metrics.render();
+        for stage in Stage::ALL {
+            let line = format!(
+                "oboro_searcher_stage_seconds_count{{stage=\"{}\"}}",
+                stage.name()
+            );
+            assert_eq!(text.matches(&line).count(), 1, "{line}");
+        }
+        assert!(text.contains("\noboro_searcher_answered_total 3\n"));
+        assert!(text.ends_with('\n'));
+    }
+}
