@@ -39,5 +39,7 @@ pub const OBLIVIOUS_FUNCTIONS: &[&str] = &[
     "oblivious_lane_best_32_avx512",
     "oblivious_lane_best_32_avx2",
     "oblivious_lane_best_32_portable",
-    "oblivious_merge_columns",
+    "oblivious_merge_columns_avx512",
+    "oblivious_merge_columns_avx2",
+    "oblivious_merge_columns_portable",
 ];

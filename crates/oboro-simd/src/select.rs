@@ -15,7 +15,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
-mod network;
+pub(crate) mod network;
 
 /// Lanes of a group; also the scores in a row.
 pub const LANES: usize = 32;

@@ -8,6 +8,9 @@
 
 use crate::Arch;
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
 /// Folds `columns` ascending columns of `rows` keys into one ascending column
 /// and returns its length, `min(keep, rows * columns)`.
 ///
@@ -39,7 +42,29 @@ pub fn merge_columns(
     );
     assert_eq!(keys.len(), rows * columns, "keys do not fit");
     assert_eq!(scratch.len(), keys.len(), "scratch does not fit");
-    oblivious_merge_columns(arch, keys, scratch, rows, columns, keep)
+    let shape = Shape { rows, columns };
+    match arch {
+        #[cfg(target_arch = "x86_64")]
+        Arch::Avx512(_) => {
+            // SAFETY: an `Avx512` value proves the features of the kernel.
+            let shape =
+                unsafe { avx512::oblivious_merge_columns_avx512(keys, scratch, shape, keep) };
+            // Few columns that still grow are left to the plain loops.
+            let used = shape.rows * shape.columns;
+            oblivious_merge_columns_portable(&mut keys[..used], scratch, shape, keep)
+        }
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: an `Avx2` value proves the features of the kernel.
+        Arch::Avx2(_) => unsafe { oblivious_merge_columns_avx2(keys, scratch, shape, keep) },
+        _ => oblivious_merge_columns_portable(keys, scratch, shape, keep),
+    }
+}
+
+/// Rows and columns of a matrix of keys.
+#[derive(Clone, Copy)]
+struct Shape {
+    rows: usize,
+    columns: usize,
 }
 
 /// Smaller keys to `low`, larger to `high`.
@@ -68,20 +93,35 @@ fn sort_bitonic(keys: &mut [u64], rows: usize, columns: usize) {
 }
 
 #[inline(never)]
-fn oblivious_merge_columns(
-    arch: Arch,
+fn oblivious_merge_columns_portable(
     keys: &mut [u64],
     scratch: &mut [u64],
-    rows: usize,
-    columns: usize,
+    shape: Shape,
     keep: usize,
 ) -> usize {
-    arch.vectorize(|| merge(keys, scratch, rows, columns, keep))
+    merge(keys, scratch, shape, keep)
+}
+
+/// # Safety
+/// The processor must have AVX2.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline(never)]
+fn oblivious_merge_columns_avx2(
+    keys: &mut [u64],
+    scratch: &mut [u64],
+    shape: Shape,
+    keep: usize,
+) -> usize {
+    merge(keys, scratch, shape, keep)
 }
 
 #[inline(always)]
-fn merge(keys: &mut [u64], scratch: &mut [u64], rows: usize, columns: usize, keep: usize) -> usize {
-    let (mut rows, mut columns) = (rows, columns);
+fn merge(keys: &mut [u64], scratch: &mut [u64], shape: Shape, keep: usize) -> usize {
+    let Shape {
+        mut rows,
+        mut columns,
+    } = shape;
     while columns > 1 {
         let half = columns / 2;
         let grow = rows < keep;

@@ -125,4 +125,5 @@ macro_rules! lane_best_kernel {
     };
 }
 
-pub(super) use {bitonic, exchange, lane_best_kernel, sort};
+pub(crate) use {bitonic, exchange};
+pub(super) use {lane_best_kernel, sort};
