@@ -1,0 +1,272 @@
+//! A whole system in one process: keys, index, keeper, searcher, on loopback.
+
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use chacha20::ChaCha20Rng;
+use oboro_attest::{Policy, PolicyVerifier, SimulatedAttester};
+use oboro_channel::{Authority, Identity, Role};
+use oboro_ckks::{ParameterSet, PublicKey, SecretKey};
+use oboro_client::{Client, ClientConfig};
+use oboro_index::{Index, OwnerKey};
+use oboro_keeper::{KeeperConfig, KeeperServer};
+use oboro_owner::{BuildOptions, Owner, Rows};
+use oboro_quant::Metric;
+use oboro_searcher::{Metrics, SearcherConfig, SearcherServer};
+use rand_core::{Rng, SeedableRng};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use zeroize::Zeroizing;
+
+/// A server that runs until told to stop.
+pub struct Running {
+    pub address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    pub async fn stop(mut self) {
+        let _ = self.stop.take().unwrap().send(());
+        self.task.await.unwrap();
+    }
+}
+
+pub struct World {
+    pub folder: tempfile::TempDir,
+    pub authority: Authority,
+    pub owner_key: OwnerKey,
+    pub secret: Zeroizing<Vec<u8>>,
+    pub public: PublicKey,
+    pub keeper_identity: Identity,
+    pub searcher_identity: Identity,
+    pub client_identity: Identity,
+    pub base: Vec<f32>,
+    pub dimension: usize,
+    pub metric: Metric,
+}
+
+pub fn rng(seed: u8) -> ChaCha20Rng {
+    ChaCha20Rng::from_seed([seed; 32])
+}
+
+pub fn fresh_seed() -> Zeroizing<[u8; 32]> {
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *seed).unwrap();
+    seed
+}
+
+pub fn verifier() -> Arc<PolicyVerifier> {
+    Arc::new(PolicyVerifier::new(Policy::allowing_simulated()))
+}
+
+pub fn attester() -> Arc<SimulatedAttester> {
+    Arc::new(SimulatedAttester::new([1; 48]))
+}
+
+/// `n` vectors around `n / 20` centres, the same for a seed.
+pub fn clustered(n: usize, dimension: usize, seed: u8) -> Vec<f32> {
+    let mut rng = rng(seed);
+    let mut value = move || (rng.next_u64() >> 40) as f32 / (1u64 << 24) as f32 - 0.5;
+    let centres: Vec<f32> = (0..(n / 20).max(1) * dimension).map(|_| 4.0 * value()).collect();
+    let mut out = Vec::with_capacity(n * dimension);
+    for row in 0..n {
+        let centre = row * 7 % (n / 20).max(1);
+        for column in 0..dimension {
+            out.push(centres[centre * dimension + column] + value());
+        }
+    }
+    out
+}
+
+/// How the index is made.
+pub struct Shape {
+    pub vectors: usize,
+    pub dimension: usize,
+    pub metric: Metric,
+    pub subquantizers: Option<usize>,
+    pub split: usize,
+    pub set: ParameterSet,
+}
+
+impl Shape {
+    pub fn new(vectors: usize, dimension: usize, metric: Metric) -> Self {
+        let set = ParameterSet::N2048Q50;
+        Self { vectors, dimension, metric, subquantizers: None, split: 1, set }
+    }
+}
+
+impl World {
+    pub fn new(shape: &Shape) -> Self {
+        let base = clustered(shape.vectors, shape.dimension, 3);
+        Self::with_base(shape, base)
+    }
+
+    pub fn with_base(shape: &Shape, base: Vec<f32>) -> Self {
+        let mut rng = rng(1);
+        let now = SystemTime::now();
+        let authority = Authority::generate(now).unwrap();
+        let issue = |role| authority.issue(role, now, Duration::from_secs(3_600)).unwrap();
+        let secret = SecretKey::generate(shape.set, &mut rng);
+        let public = secret.public_key(&mut rng);
+        let world = Self {
+            folder: tempfile::tempdir().unwrap(),
+            owner_key: OwnerKey::generate(&mut rng),
+            secret: secret.to_bytes(),
+            public,
+            keeper_identity: issue(Role::Keeper),
+            searcher_identity: issue(Role::Searcher),
+            client_identity: issue(Role::Client),
+            authority,
+            base,
+            dimension: shape.dimension,
+            metric: shape.metric,
+        };
+        world.build(shape, false);
+        world
+    }
+
+    pub fn index_path(&self) -> PathBuf {
+        self.folder.path().join("index")
+    }
+
+    pub fn build(&self, shape: &Shape, force: bool) {
+        // The owner's key comes from the same generator again: it has no clone.
+        let owner_key = OwnerKey::from_text(&self.owner_key.to_text()).unwrap();
+        let owner = Owner::new(owner_key, self.public.clone());
+        let options = BuildOptions {
+            metric: self.metric,
+            subquantizers: shape.subquantizers,
+            centroids: if shape.vectors < 256 { 16 } else { 256 },
+            split: shape.split,
+            iterations: 5,
+            trials: 0,
+            force,
+            ..BuildOptions::default()
+        };
+        let mut rows = Rows::new(&self.base, self.dimension).unwrap();
+        let ids: Vec<u64> = (0..shape.vectors as u64).map(id_of_row).collect();
+        let mut rng = rng(2);
+        owner
+            .build(&mut rows, Some(&ids), &self.index_path(), &options, &mut rng)
+            .unwrap();
+    }
+
+    pub fn secret_key(&self) -> SecretKey {
+        SecretKey::from_bytes(&self.secret).unwrap()
+    }
+
+    pub async fn keeper(&self, address: &str) -> (KeeperServer, Running) {
+        let mut config = KeeperConfig::new(
+            self.keeper_identity.clone(),
+            self.authority.trust(),
+            attester(),
+            fresh_seed(),
+        );
+        config.searcher_verifier = Some(verifier());
+        config.grace = Duration::from_millis(200);
+        let server = KeeperServer::new(self.secret_key(), &self.public, &config).unwrap();
+        let listener = bind(address).await;
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serving = server.clone();
+        let task = tokio::spawn(async move {
+            let shutdown = async {
+                let _ = stopped.await;
+            };
+            serving.serve(listener, shutdown).await.unwrap();
+        });
+        (server, Running { address, stop: Some(stop), task })
+    }
+
+    pub fn searcher_config(&self, keeper: Option<SocketAddr>) -> SearcherConfig {
+        let keeper =
+            keeper.map(|address| oboro_searcher::KeeperConfig::new(address.to_string(), verifier()));
+        let mut config = SearcherConfig::new(
+            self.searcher_identity.clone(),
+            self.authority.trust(),
+            attester(),
+            keeper,
+            fresh_seed(),
+        );
+        config.grace = Duration::from_millis(200);
+        config
+    }
+
+    pub async fn searcher(&self, keeper: Option<SocketAddr>) -> (Arc<Metrics>, Running) {
+        self.searcher_with(self.searcher_config(keeper), "127.0.0.1:0").await
+    }
+
+    pub async fn searcher_with(
+        &self,
+        config: SearcherConfig,
+        address: &str,
+    ) -> (Arc<Metrics>, Running) {
+        let index = Index::open(self.index_path(), &self.owner_key.storage_key()).unwrap();
+        let server = SearcherServer::new(index, config).unwrap();
+        let metrics = server.metrics();
+        let listener = bind(address).await;
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(async move {
+            let shutdown = async {
+                let _ = stopped.await;
+            };
+            server.serve(listener, shutdown).await.unwrap();
+        });
+        (metrics, Running { address, stop: Some(stop), task })
+    }
+
+    pub fn client_config(&self, searcher: SocketAddr) -> ClientConfig {
+        ClientConfig::new(
+            searcher.to_string(),
+            self.client_identity.clone(),
+            self.authority.trust(),
+            self.owner_key.client_key(),
+            verifier(),
+            fresh_seed(),
+        )
+    }
+
+    pub async fn client(&self, searcher: SocketAddr) -> Client {
+        Client::connect(self.client_config(searcher)).await.unwrap()
+    }
+
+    /// Ids of the exact nearest, ties by id.
+    pub fn exact(&self, query: &[f32], k: usize) -> Vec<u64> {
+        let mut all: Vec<(f32, u64)> = self
+            .base
+            .chunks_exact(self.dimension)
+            .enumerate()
+            .map(|(row, vector)| (self.metric.distance(query, vector), id_of_row(row as u64)))
+            .collect();
+        all.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        all.into_iter().take(k).map(|(_, id)| id).collect()
+    }
+}
+
+/// Ids that are not row numbers, so that a mix-up shows.
+pub fn id_of_row(row: u64) -> u64 {
+    row * 3 + 1_000_000_007
+}
+
+async fn bind(address: &str) -> TcpListener {
+    // The port of a server that has just stopped may take a moment.
+    for _ in 0..100 {
+        if let Ok(listener) = TcpListener::bind(address).await {
+            return listener;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    TcpListener::bind(address).await.unwrap()
+}
+
+/// Overlap of two lists of ids, between 0 and 1.
+pub fn overlap(found: &[u64], truth: &[u64]) -> f64 {
+    found.iter().filter(|id| truth.contains(id)).count() as f64 / truth.len() as f64
+}
