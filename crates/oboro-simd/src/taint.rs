@@ -19,23 +19,25 @@ const COUNT_ERRORS: u64 = 0x1201;
 /// Memcheck's requests start at 'M' 'C' in the upper two bytes.
 const MAKE_MEM_UNDEFINED: u64 = 0x4d43_0001;
 const MAKE_MEM_DEFINED: u64 = 0x4d43_0002;
+const GET_VBITS: u64 = 0x4d43_0008;
 /// Request codes of our own ('O' 'B'), which valgrind answers with the
 /// default; the instruction tracer of `cargo xtask oblivious` looks for them.
 pub const TRACE_BEGIN: u64 = 0x4f42_0001;
 /// The end of the traced region; see [`TRACE_BEGIN`].
 pub const TRACE_END: u64 = 0x4f42_0002;
 
-/// Sends a client request; gives `default` when nothing listens.
+/// Sends a client request; gives 0 when nothing listens.
 #[inline(always)]
-fn request(code: u64, first: u64, second: u64, default: u64) -> u64 {
+fn request(code: u64, first: u64, second: u64, third: u64) -> u64 {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
-        let arguments = [code, first, second, 0, 0, 0];
-        let mut answer = default;
+        let arguments = [code, first, second, third, 0, 0];
+        let mut answer = 0;
         // SAFETY: the four rotations add up to 128 bits and `xchg rbx, rbx`
         // is a no-operation, so on a processor the sequence only clobbers
         // flags. Under valgrind it reads the six words behind rax, which live
-        // on this stack frame, and writes rdx. No option claims that memory
+        // on this stack frame, writes rdx and, for `GET_VBITS`, the buffer
+        // that `is_secret` owns. No option claims that memory
         // is left alone, so the compiler keeps stores on their side of it.
         unsafe {
             std::arch::asm!(
@@ -53,8 +55,8 @@ fn request(code: u64, first: u64, second: u64, default: u64) -> u64 {
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     {
-        let _ = (code, first, second);
-        default
+        let _ = (code, first, second, third);
+        0
     }
 }
 
@@ -65,6 +67,17 @@ fn mark<T: Copy>(code: u64, values: &[T]) {
         std::mem::size_of_val(values) as u64,
         0,
     );
+}
+
+/// Marks one value in passing.
+#[inline(always)]
+fn mark_value<T: Copy>(code: u64, value: T) -> T {
+    let mut slot = value;
+    // A mutable pointer: through a shared one the compiler may take the value
+    // to be unchanged and give back the unmarked copy.
+    let pointer = &raw mut slot;
+    request(code, pointer as u64, std::mem::size_of::<T>() as u64, 0);
+    slot
 }
 
 /// Declares the values secret: memcheck reports every branch and address that
@@ -91,9 +104,29 @@ pub fn public<T: Copy>(values: &[T]) {
 #[inline]
 #[must_use]
 pub fn declassify<T: Copy>(value: T) -> T {
-    let slot = [value];
-    public(&slot);
-    slot[0]
+    mark_value(MAKE_MEM_DEFINED, value)
+}
+
+/// Gives a value back as secret; see [`secret`].
+#[inline]
+#[must_use]
+pub fn classify<T: Copy>(value: T) -> T {
+    mark_value(MAKE_MEM_UNDEFINED, value)
+}
+
+/// Whether any bit of the values is marked secret; `false` outside valgrind.
+///
+/// Checks use it to see that a mark reached the result: a rule that nothing
+/// secret went through would hold trivially.
+#[must_use]
+pub fn is_secret<T: Copy>(values: &[T]) -> bool {
+    let length = std::mem::size_of_val(values);
+    let mut bits = vec![0_u8; length];
+    let buffer = bits.as_mut_ptr() as u64;
+    request(GET_VBITS, values.as_ptr() as u64, buffer, length as u64);
+    std::hint::black_box(&mut bits)
+        .iter()
+        .any(|bits| *bits != 0)
 }
 
 /// Whether this process runs under valgrind.
@@ -127,9 +160,11 @@ mod tests {
     fn marks_change_nothing() {
         let values = [1_u32, 2, 3];
         secret(&values);
+        assert_eq!(is_secret(&values), running_on_valgrind());
         public(&values);
+        assert!(!is_secret(&values));
         assert_eq!(values, [1, 2, 3]);
-        assert_eq!(declassify(7_u8), 7);
+        assert_eq!(declassify(classify(7_u8)), 7);
         assert_eq!(traced(|| 5), 5);
         if !running_on_valgrind() {
             assert_eq!(errors(), 0);

@@ -7,6 +7,8 @@
 
 mod planted;
 mod run;
+mod scan;
+mod table;
 
 use std::process::ExitCode;
 
@@ -21,6 +23,16 @@ const CASES: &[(&str, Case)] = &[
     ("planted-lookup", planted::lookup),
     ("planted-branch", planted::branch),
     ("planted-division", planted::division),
+    ("zero", table::zero),
+    ("evaluate", table::evaluate),
+    ("decrypt", table::decrypt),
+    ("unmask", table::unmask),
+    ("quantize", scan::quantize),
+    ("search-8-bit", scan::search_eight_bits),
+    ("search-3-tables", scan::search_several_tables),
+    ("search-4-bit", scan::search_four_bits),
+    ("search-deep", scan::search_deep),
+    ("whole-query", scan::whole_query),
 ];
 
 fn main() -> ExitCode {

@@ -41,7 +41,7 @@ impl Run {
 
     /// A secret of `count` values, each made from 64 secret bits.
     pub(crate) fn secret<T: Copy>(&self, count: usize, make: impl Fn(u64) -> T) -> Vec<T> {
-        let mut rng = ChaCha20Rng::seed_from_u64(self.secret.unwrap_or(7));
+        let mut rng = ChaCha20Rng::seed_from_u64(self.number());
         let values: Vec<T> = (0..count)
             .map(|_| {
                 make(match self.secret {
@@ -62,16 +62,38 @@ impl Run {
         }
     }
 
+    /// Makes sure that the marks reached a result: a region that never used
+    /// its secrets would pass every check.
+    pub(crate) fn expect_secret<T: Copy>(&self, result: &[T]) {
+        assert!(
+            self.secret.is_some() || taint::is_secret(result),
+            "the secret never reached the result"
+        );
+    }
+
+    /// A number that differs from secret to secret.
+    pub(crate) fn number(&self) -> u64 {
+        self.secret.unwrap_or(7)
+    }
+
+    /// A generator whose output is not secret, the same for every secret.
+    pub(crate) fn plain_rng(seed: u64) -> SecretRng {
+        SecretRng {
+            inner: ChaCha20Rng::seed_from_u64(1_000 + seed),
+            marked: false,
+        }
+    }
+
     /// A generator whose every output is secret.
     pub(crate) fn rng(&self) -> SecretRng {
         SecretRng {
-            inner: ChaCha20Rng::seed_from_u64(self.secret.unwrap_or(7)),
+            inner: ChaCha20Rng::seed_from_u64(self.number()),
             marked: self.secret.is_none(),
         }
     }
 }
 
-/// A seeded generator whose output counts as secret.
+/// A seeded generator whose output may count as secret.
 pub(crate) struct SecretRng {
     inner: ChaCha20Rng,
     marked: bool,
@@ -81,19 +103,21 @@ impl TryRng for SecretRng {
     type Error = Infallible;
 
     fn try_next_u32(&mut self) -> Result<u32, Infallible> {
-        let value = [self.inner.next_u32()];
-        if self.marked {
-            taint::secret(&value);
-        }
-        Ok(value[0])
+        let value = self.inner.next_u32();
+        Ok(if self.marked {
+            taint::classify(value)
+        } else {
+            value
+        })
     }
 
     fn try_next_u64(&mut self) -> Result<u64, Infallible> {
-        let value = [self.inner.next_u64()];
-        if self.marked {
-            taint::secret(&value);
-        }
-        Ok(value[0])
+        let value = self.inner.next_u64();
+        Ok(if self.marked {
+            taint::classify(value)
+        } else {
+            value
+        })
     }
 
     fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {

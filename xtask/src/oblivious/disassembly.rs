@@ -7,7 +7,9 @@ use std::path::Path;
 use iced_x86::{Decoder, DecoderOptions, FastFormatter};
 use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
 
-use super::trace::{forbidden, is_conditional_jump, is_indirect, is_integer_division};
+use super::trace::{
+    forbidden, is_conditional_jump, is_indirect, is_integer_division, is_scalar_division,
+};
 use crate::Failure;
 
 /// Functions whose name carries this word are held to the rule.
@@ -103,7 +105,7 @@ impl Program {
                 Decoder::with_ip(64, &function.code, function.offset, DecoderOptions::NONE).iter()
             {
                 let mut reason = forbidden(&instruction);
-                if is_integer_division(&instruction) {
+                if is_integer_division(&instruction) || is_scalar_division(&instruction) {
                     reason = Some("the time of a division depends on data");
                 }
                 if is_indirect(&instruction) {

@@ -16,10 +16,10 @@ use std::process::{Command, Stdio};
 
 use iced_x86::{
     Code, Decoder, DecoderOptions, FastFormatter, FlowControl, Instruction, InstructionInfoFactory,
-    Mnemonic, Register, UsedMemory,
+    Mnemonic, OpKind, Register, UsedMemory,
 };
 use nix::libc::user_regs_struct;
-use nix::sys::ptrace;
+use nix::sys::ptrace::{self, regset::NT_PRFPREG};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -100,7 +100,8 @@ struct Decoded {
     /// Offset in the executable's file image, when it lies there.
     in_program: Option<u64>,
     memory: Vec<UsedMemory>,
-    division: bool,
+    /// A division, whose operands must then not depend on a secret.
+    division: Option<Instruction>,
     mark: bool,
 }
 
@@ -319,19 +320,11 @@ impl Tracer {
             if let Some(offset) = decoded.in_program {
                 executed.insert(offset);
             }
-            let mut touched = 0;
-            if decoded.division {
-                touched = [
-                    registers.rax,
-                    registers.rdx,
-                    registers.rcx,
-                    registers.rsi,
-                    registers.rdi,
-                ]
-                .into_iter()
-                .fold(touched, mix);
-            }
             let memory = decoded.memory.clone();
+            let mut touched = match decoded.division {
+                Some(division) => self.operands(&division, &registers)?,
+                None => 0,
+            };
             for used in &memory {
                 memory_accesses += 1;
                 let address = used
@@ -348,6 +341,58 @@ impl Tracer {
             memory_accesses,
             vector_width: self.vector_width,
         })
+    }
+
+    /// A digest of what a division divides.
+    fn operands(
+        &self,
+        division: &Instruction,
+        registers: &user_regs_struct,
+    ) -> Result<u64, Failure> {
+        let vectors = ptrace::getregset::<NT_PRFPREG>(self.pid)
+            .map_err(|e| Failure::new(format!("cannot read vector registers: {e}")))?
+            .xmm_space;
+        let scalar = is_scalar_division(division);
+        let mut digest = 0;
+        if !scalar {
+            digest = mix(
+                digest,
+                value(registers, Register::RAX).unwrap_or(0) & mask(division, 0),
+            );
+            digest = mix(
+                digest,
+                value(registers, Register::RDX).unwrap_or(0) & mask(division, 0),
+            );
+        }
+        for operand in 0..division.op_count() {
+            // The destination of a three-operand scalar division is not read.
+            if scalar && operand == 0 && division.op_count() == 3 {
+                continue;
+            }
+            let raw = if division.op_kind(operand) == OpKind::Memory {
+                let address = division
+                    .virtual_address(operand, 0, |register, _, _| value(registers, register))
+                    .ok_or_else(|| Failure::new("no address for the operand of a division"))?;
+                let mut bytes = [0; 8];
+                self.memory
+                    .read_exact_at(&mut bytes, address)
+                    .map_err(|e| {
+                        Failure::new(format!("cannot read the operand of a division: {e}"))
+                    })?;
+                u64::from_le_bytes(bytes)
+            } else {
+                let register = division.op_register(operand);
+                if register.is_xmm() && register.number() < 16 {
+                    let at = 4 * register.number();
+                    u64::from(vectors[at]) | u64::from(vectors[at + 1]) << 32
+                } else {
+                    value(registers, register)
+                        .ok_or_else(|| Failure::new(format!("no value of {register:?}")))?
+                }
+            };
+            digest = mix(digest, raw & mask(division, operand));
+        }
+        Ok(digest)
     }
 
     fn decode(&mut self, rip: u64) -> Result<&Decoded, Failure> {
@@ -367,6 +412,10 @@ impl Tracer {
             .read_at(&mut bytes, rip)
             .map_err(|e| Failure::new(format!("cannot read code: {e}")))?;
         let instruction = Decoder::with_ip(64, &bytes[..read], rip, DecoderOptions::NONE).decode();
+        let in_program = self
+            .find(rip)
+            .and_then(|m| m.program_base)
+            .map(|base| rip - base);
         let info = self.info.info(&instruction);
         let memory: Vec<UsedMemory> = info
             .used_memory()
@@ -379,15 +428,12 @@ impl Tracer {
         self.vector_width = info
             .used_registers()
             .iter()
-            .filter(|r| r.register().is_vector_register())
+            // The C library copies with whatever the processor has.
+            .filter(|r| in_program.is_some() && r.register().is_vector_register())
             .map(|r| r.register().size() as u32)
             .max()
             .unwrap_or(0)
             .max(self.vector_width);
-        let in_program = self
-            .find(rip)
-            .and_then(|m| m.program_base)
-            .map(|base| rip - base);
         if let Some(reason) = forbidden(&instruction) {
             let mut text = String::new();
             FastFormatter::new().format(&instruction, &mut text);
@@ -400,7 +446,8 @@ impl Tracer {
             at: in_program.map_or(self.relative(rip)?, |offset| offset),
             in_program,
             memory,
-            division: is_integer_division(&instruction),
+            division: (is_integer_division(&instruction) || is_scalar_division(&instruction))
+                .then_some(instruction),
             mark: instruction.code() == Code::Xchg_rm64_r64
                 && instruction.op0_register() == Register::RBX
                 && instruction.op1_register() == Register::RBX,
@@ -416,8 +463,7 @@ pub(crate) fn forbidden(instruction: &Instruction) -> Option<&'static str> {
     if instruction.is_vsib() {
         return Some("a gather or scatter takes its addresses from data");
     }
-    let to_memory =
-        instruction.op_count() > 0 && instruction.op0_kind() == iced_x86::OpKind::Memory;
+    let to_memory = instruction.op_count() > 0 && instruction.op0_kind() == OpKind::Memory;
     if (name.starts_with("pcompress") || name.starts_with("compress")) && to_memory {
         return Some("the length of a compressing store depends on data");
     }
@@ -432,6 +478,28 @@ pub(crate) fn forbidden(instruction: &Instruction) -> Option<&'static str> {
 
 pub(crate) fn is_integer_division(instruction: &Instruction) -> bool {
     matches!(instruction.mnemonic(), Mnemonic::Div | Mnemonic::Idiv)
+}
+
+/// A division of one floating-point number, whose operands can be compared.
+pub(crate) fn is_scalar_division(instruction: &Instruction) -> bool {
+    matches!(
+        instruction.mnemonic(),
+        Mnemonic::Divss | Mnemonic::Divsd | Mnemonic::Vdivss | Mnemonic::Vdivsd
+    )
+}
+
+/// The bits that an operand of a division has.
+fn mask(division: &Instruction, operand: u32) -> u64 {
+    let bytes = match division.mnemonic() {
+        Mnemonic::Divss | Mnemonic::Vdivss => 4,
+        Mnemonic::Divsd | Mnemonic::Vdivsd => 8,
+        _ if division.op_kind(operand) == OpKind::Memory => division.memory_size().size(),
+        _ => division.op_register(operand).size(),
+    };
+    match bytes {
+        0..8 => (1 << (8 * bytes)) - 1,
+        _ => u64::MAX,
+    }
 }
 
 pub(crate) fn is_conditional_jump(instruction: &Instruction) -> bool {

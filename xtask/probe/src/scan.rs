@@ -1,0 +1,100 @@
+//! Table quantization, scan and selection. Codes and tables are secret.
+
+use oboro_quant::{BlockedCodes, QuantizedTable, Scanner, SelectionPlan};
+
+use crate::run::Run;
+use crate::table::Setup;
+
+/// f32 similarities to 8-bit distances.
+pub(crate) fn quantize(run: &Run) {
+    let similarities = run.secret(4 * 256, similarity);
+    let table = run.region(|| QuantizedTable::from_similarities(&similarities, 4, 256));
+    run.expect_secret(table.expect("the shape fits").entries());
+}
+
+/// 8-bit codes: one table, enough vectors for several groups of the plan.
+pub(crate) fn search_eight_bits(run: &Run) {
+    search(run, 1_000, 2, 256, 1, 20);
+}
+
+/// 8-bit codes, several tables in one pass, an odd number of sub-quantizers.
+pub(crate) fn search_several_tables(run: &Run) {
+    search(run, 200, 3, 256, 2, 10);
+}
+
+/// 4-bit codes.
+pub(crate) fn search_four_bits(run: &Run) {
+    search(run, 1_000, 4, 16, 1, 20);
+}
+
+/// Deep lanes: many candidates of few vectors.
+pub(crate) fn search_deep(run: &Run) {
+    search(run, 600, 2, 16, 1, 250);
+}
+
+fn search(
+    run: &Run,
+    vectors: usize,
+    subquantizers: usize,
+    centroids: usize,
+    tables: usize,
+    candidates: usize,
+) {
+    let rows = run.secret(vectors * subquantizers, |bits| {
+        (bits % centroids as u64) as u8
+    });
+    let bits = oboro_quant::code_bits(centroids);
+    let codes = blocked(run, rows, subquantizers, bits);
+    let tables: Vec<QuantizedTable> = (0..tables)
+        .map(|_| {
+            let similarities = run.secret(subquantizers * centroids, similarity);
+            QuantizedTable::from_similarities(&similarities, subquantizers, centroids)
+                .expect("the shape fits")
+        })
+        .collect();
+    let plan = SelectionPlan::new(vectors, candidates).expect("the sizes are in range");
+    let scanner = Scanner::new();
+    let found = run
+        .region(|| scanner.search(&codes, &tables, &plan, 1))
+        .expect("the parts fit");
+    for found in &found {
+        assert_eq!(found.len(), candidates);
+        run.expect_secret(found);
+    }
+}
+
+/// All that the searcher does with a table: unmask, quantize, scan, select.
+pub(crate) fn whole_query(run: &Run) {
+    let (setup, share, keeper) = Setup::shares(run);
+    let (subquantizers, centroids) = (
+        setup.evaluator.packing().subquantizers(),
+        setup.evaluator.packing().centroids(),
+    );
+    let rows = run.secret(500 * subquantizers, |bits| (bits % centroids as u64) as u8);
+    let codes = blocked(run, rows, subquantizers, oboro_quant::code_bits(centroids));
+    let plan = SelectionPlan::new(500, 20).expect("the sizes are in range");
+    let scanner = Scanner::new();
+    let found = run.region(|| {
+        let similarities = setup
+            .evaluator
+            .unmask(&share, &keeper)
+            .expect("the shares fit");
+        let table = QuantizedTable::from_similarities(&similarities, subquantizers, centroids)
+            .expect("it fits");
+        scanner.search(&codes, &[table], &plan, 1)
+    });
+    run.expect_secret(&found.expect("the parts fit")[0]);
+}
+
+/// Lays codes out unmarked (their range is checked there) and marks them.
+fn blocked(run: &Run, rows: Vec<u8>, subquantizers: usize, bits: usize) -> BlockedCodes {
+    oboro_simd::taint::public(&rows);
+    let codes = BlockedCodes::from_rows(&rows, subquantizers, bits).expect("the codes fit");
+    run.mark(codes.as_bytes());
+    codes
+}
+
+/// A number between -1 and 1 from 64 bits.
+fn similarity(bits: u64) -> f32 {
+    (bits >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+}
