@@ -9,6 +9,9 @@
 use crate::Arch;
 use aligned_vec::AVec;
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
 /// Centroids in a chunk: the lanes of one 512-bit register.
 const CHUNK: usize = 16;
 
@@ -112,7 +115,12 @@ pub fn assign(
         points.len() >= (count - 1) * stride + centroids.width,
         "points do not fit"
     );
-    arch.vectorize(|| assign_portable(points, stride, centroids, indexes, values));
+    match arch {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: an `Avx512` value proves the features of the kernel.
+        Arch::Avx512(_) => unsafe { avx512::assign(points, stride, centroids, indexes, values) },
+        _ => arch.vectorize(|| assign_portable(points, stride, centroids, indexes, values)),
+    }
 }
 
 #[inline(always)]
@@ -179,7 +187,12 @@ pub fn products(arch: Arch, queries: &[f32], rows: &Transposed, out: &mut [f32])
         queries.len() / rows.width * padded,
         "out does not fit"
     );
-    arch.vectorize(|| products_portable(queries, rows, out));
+    match arch {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: an `Avx512` value proves the features of the kernel.
+        Arch::Avx512(_) => unsafe { avx512::products(queries, rows, out) },
+        _ => arch.vectorize(|| products_portable(queries, rows, out)),
+    }
 }
 
 #[inline(always)]
