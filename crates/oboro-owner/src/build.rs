@@ -188,6 +188,7 @@ impl Owner {
             rotation: options.rotation.name(),
             originals: encoding.name(),
             encryption: EncryptionReport::new(&shape.packing, &scale),
+            candidates_max: shape.candidates_max,
             record_bytes: descriptor.record_bytes(),
             files,
             displacement_probability: displacement(shape.rows, shape.candidates_max)?,

@@ -30,6 +30,8 @@ pub struct BuildReport {
     pub originals: &'static str,
     /// What the encryption costs and gives.
     pub encryption: EncryptionReport,
+    /// The most candidates a search may ask for.
+    pub candidates_max: usize,
     /// Bytes of one sealed original in a reply.
     pub record_bytes: usize,
     /// Files and their bytes.

@@ -1,2 +1,57 @@
 //! The `oboro` command.
-fn main() {}
+
+mod cli;
+mod commands;
+mod config;
+mod failure;
+mod failure_from;
+mod input;
+mod keys;
+mod measure;
+mod output;
+mod processes;
+mod progress;
+mod results;
+mod roles;
+mod shutdown;
+mod words;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+use crate::failure::Outcome;
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    // Whether errors go out as JSON must be known before anything is parsed.
+    let json = arguments.iter().any(|argument| argument == "--json");
+    let cli = match config::expand(arguments) {
+        Ok(arguments) => Cli::parse_from(arguments),
+        Err(failure) => return failure.report(json),
+    };
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(cli.global.json),
+    }
+}
+
+fn run(cli: &Cli) -> Outcome<()> {
+    commands::doctor::check_instructions()?;
+    let global = &cli.global;
+    match &cli.command {
+        Command::Demo(options) => commands::demo::run(options, global),
+        Command::Keygen(options) => commands::keygen::run(options, global),
+        Command::Build(options) => commands::build::run(options, global),
+        Command::Serve(options) => commands::serve::run(options, global),
+        Command::Keeper(options) => commands::keeper::run(options, global),
+        Command::Searcher(options) => commands::searcher::run(options, global),
+        Command::Search(options) => commands::search::run(options, global),
+        Command::Eval(options) => commands::eval::run(options, global),
+        Command::Bench(options) => commands::bench::run(options, global),
+        Command::Inspect(options) => commands::inspect::run(options, global),
+        Command::Verify(options) => commands::verify::run(options, global),
+        Command::Doctor(options) => commands::doctor::run(options, global),
+    }
+}

@@ -1,0 +1,86 @@
+//! The command line: verbs and the options that all of them share.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands::{
+    bench, build, demo, doctor, eval, inspect, keeper, keygen, search, searcher, serve, verify,
+};
+
+/// Where the searcher listens when nothing else is said.
+pub(crate) const SEARCHER_ADDRESS: &str = "127.0.0.1:7600";
+/// Where the keeper listens when nothing else is said.
+pub(crate) const KEEPER_ADDRESS: &str = "127.0.0.1:7601";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed for a reason that none of the others names
+  2  the command line or the configuration file is wrong
+  3  an input (vectors, key, index) is wrong or damaged
+  4  refused: attestation, policy, or an output that exists
+  5  a server cannot be reached or went away
+
+Every verb takes --json and then prints one object; progress goes to standard
+error and only to a terminal. `-` stands for standard input or output.";
+
+/// Private vector search: search vectors on servers that you do not trust.
+#[derive(Debug, Parser)]
+#[command(name = "oboro", version, after_help = EXIT_CODES, args_override_self = true)]
+#[command(arg_required_else_help = true, infer_subcommands = false)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every verb.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Global {
+    /// Print one JSON object instead of text
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// No progress and no remarks on standard error
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// Take options from a TOML file: one table a verb, keys as the long options
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "OBORO_CONFIG",
+        hide_env = true
+    )]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Try everything on real word vectors; no network, no set-up
+    Demo(demo::Options),
+    /// Make the keys of all roles, one folder for each
+    Keygen(keygen::Options),
+    /// Make an encrypted index from a file of vectors
+    Build(build::Options),
+    /// Run searcher and keeper on this machine, as two processes
+    Serve(serve::Options),
+    /// Run the keeper: holds the decryption key, sees no query and no index
+    Keeper(keeper::Options),
+    /// Run the searcher: holds the index, has no decryption key
+    Searcher(searcher::Options),
+    /// Search with queries that no server can read
+    Search(search::Options),
+    /// Measure recall against a ground truth or exact search
+    Eval(eval::Options),
+    /// Build, serve and measure a TEXMEX folder (base, query, groundtruth)
+    Bench(bench::Options),
+    /// Say what an index holds, what it costs and what it protects
+    Inspect(inspect::Options),
+    /// Check every byte of an index against its checksums and keys
+    Verify(verify::Options),
+    /// Say what this machine can do
+    Doctor(doctor::Options),
+}

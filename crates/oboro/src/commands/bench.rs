@@ -1,0 +1,616 @@
+//! `oboro bench`: build, serve and measure a TEXMEX folder.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use clap::Args;
+use oboro_channel::Role;
+use oboro_client::{Client, Rerank, SearchOptions, Stages, blocking};
+use oboro_index::Index;
+use oboro_simd::arch::Arch;
+use oboro_vectors::Matrix;
+use serde::Serialize;
+
+use super::connection::Connection;
+use super::eval::{Recalls, exact_neighbours, first_rows, known};
+use super::serve::{Pair, PairOptions};
+use super::{build, doctor, keygen};
+use crate::cli::Global;
+use crate::failure::{Failure, Outcome};
+use crate::input::Input;
+use crate::keys::Folder;
+use crate::measure;
+use crate::output::{self, Report, median, round};
+use crate::progress::Progress;
+use crate::{results, shutdown};
+
+/// Options of `oboro bench`.
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// Folder with base, query and groundtruth (.fvecs or .bvecs, .ivecs)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+    /// Store the object in a file, too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Overwrite that file
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Index to use; built in a temporary folder when not given
+    #[arg(long, value_name = "DIR", requires = "keys")]
+    pub(crate) index: Option<PathBuf>,
+    /// Folder of `oboro keygen` that the index was built with
+    #[arg(long, value_name = "DIR", requires = "index")]
+    pub(crate) keys: Option<PathBuf>,
+    /// Encryption parameters of a new index
+    #[arg(long, default_value = "N2048_Q50", value_name = "SET")]
+    pub(crate) set: String,
+    /// Sub-quantizers of a new index; dimension / 8 when not given
+    #[arg(long, short = 'M', value_name = "M")]
+    pub(crate) subquantizers: Option<usize>,
+    /// Centroids of a new index
+    #[arg(long, short = 'K', default_value_t = 256, value_name = "K")]
+    pub(crate) centroids: usize,
+    /// Ciphertexts a query of a new index
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) split: usize,
+    /// Metric of a new index
+    #[arg(long, default_value = "l2", value_name = "METRIC")]
+    pub(crate) metric: String,
+    /// Candidates for re-ranking
+    #[arg(long, default_value_t = 100, value_name = "R")]
+    pub(crate) rerank: usize,
+    /// Queries to use, from the first on
+    #[arg(long, default_value_t = 1_000, value_name = "N")]
+    pub(crate) queries: usize,
+    /// Repetitions of which the median counts
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    pub(crate) repeat: usize,
+    /// Clients at the same time
+    #[arg(long, default_value_t = 16, value_name = "N")]
+    pub(crate) clients: usize,
+    /// Threads of build and searcher; all cores when not given
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+}
+
+/// What was measured. The names are a contract.
+#[derive(Serialize)]
+struct Measured {
+    date: String,
+    commit: String,
+    version: &'static str,
+    platform: String,
+    processor: String,
+    instructions: &'static str,
+    cores: usize,
+    threads: usize,
+    data: String,
+    vectors: usize,
+    dimension: usize,
+    metric: &'static str,
+    subquantizers: usize,
+    centroids: usize,
+    split: usize,
+    parameter_set: &'static str,
+    security_bits: u32,
+    flooding_bits: f64,
+    build_seconds: Option<f64>,
+    query_encrypt_us: f64,
+    table_evaluate_us: f64,
+    table_decrypt_us: f64,
+    table_quantize_us: f64,
+    scan_ms: f64,
+    select_ms: f64,
+    memory_read_ms: f64,
+    queries: usize,
+    repetitions: usize,
+    rerank: usize,
+    clients: usize,
+    sequential_qps: f64,
+    latency_p50_ms: f64,
+    latency_p99_ms: f64,
+    concurrent_qps: f64,
+    query_bytes_up: u64,
+    reply_bytes_down: u64,
+    keeper_bytes: usize,
+    recall_10_at_10: Option<f64>,
+    recall_1_at_1: Option<f64>,
+    recall_1_at_10: Option<f64>,
+    recall_1_at_100: Option<f64>,
+    recall_10_at_10_rerank_200: Option<f64>,
+    recall_10_at_10_unranked: Option<f64>,
+    searcher_resident_bytes: Option<u64>,
+    searcher_own_bytes: Option<u64>,
+    codes_bytes: usize,
+    stages: StageMedians,
+}
+
+/// Medians of the stages of sequential queries, in microseconds.
+#[derive(Serialize)]
+pub(crate) struct StageMedians {
+    pub(crate) encrypt_us: f64,
+    pub(crate) request_us: f64,
+    pub(crate) rerank_us: f64,
+    pub(crate) searcher_us: f64,
+    pub(crate) decode_us: f64,
+    pub(crate) evaluate_us: f64,
+    pub(crate) keeper_us: f64,
+    pub(crate) unmask_us: f64,
+    pub(crate) queue_us: f64,
+    pub(crate) scan_us: f64,
+    pub(crate) fetch_us: f64,
+}
+
+impl StageMedians {
+    pub(crate) fn of(stages: &[Stages]) -> Self {
+        let of = |pick: fn(&Stages) -> u32| {
+            median(stages.iter().map(|stage| f64::from(pick(stage))).collect())
+        };
+        Self {
+            encrypt_us: of(|s| s.encrypt_us),
+            request_us: of(|s| s.request_us),
+            rerank_us: of(|s| s.rerank_us),
+            searcher_us: of(|s| s.searcher_us),
+            decode_us: of(|s| s.decode_us),
+            evaluate_us: of(|s| s.evaluate_us),
+            keeper_us: of(|s| s.keeper_us),
+            unmask_us: of(|s| s.unmask_us),
+            queue_us: of(|s| s.queue_us),
+            scan_us: of(|s| s.scan_us),
+            fetch_us: of(|s| s.fetch_us),
+        }
+    }
+}
+
+/// The parts of a TEXMEX folder.
+struct Data {
+    base: PathBuf,
+    queries: Matrix<f32>,
+    truth: Option<PathBuf>,
+}
+
+/// Runs the verb.
+pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
+    let progress = Progress::new(global);
+    if let Some(out) = options
+        .out
+        .as_deref()
+        .filter(|out| out.exists() && !options.force)
+    {
+        return Err(Failure::refused(format_args!(
+            "{} exists already; choose another name or allow replacing it with --force",
+            out.display()
+        )));
+    }
+    let data = data(&options.data, options.queries)?;
+    let work = tempfile::tempdir().map_err(Failure::failed)?;
+    let left = work.path().to_owned();
+    shutdown::on_interrupt(move || {
+        let _ = std::fs::remove_dir_all(&left);
+        std::process::exit(shutdown::INTERRUPTED);
+    })?;
+
+    let (index, keys, build_seconds) = match (&options.index, &options.keys) {
+        (Some(index), Some(keys)) => (index.clone(), keys.clone(), None),
+        _ => {
+            let (index, keys) = (work.path().join("index"), work.path().join("keys"));
+            keygen::make(&keys, keygen::parameter_set(&options.set)?, 1)?;
+            let mut settings = build::Options::new(&data.base, &keys, &index);
+            settings.subquantizers = options.subquantizers;
+            settings.centroids = options.centroids;
+            settings.split = options.split;
+            settings.metric.clone_from(&options.metric);
+            settings.threads = options.threads;
+            settings.seed = Some(1);
+            let built = build::build(&settings, &progress, &Arc::default())?;
+            progress.remark(format_args!("built in {:.1} s", built.seconds));
+            (index, keys, Some(built.seconds))
+        }
+    };
+    let measured = measure(options, &data, &index, &keys, build_seconds, &progress)?;
+    if let Some(out) = &options.out {
+        results::write_whole(out, |file| {
+            serde_json::to_writer_pretty(&mut *file, &measured).map_err(io::Error::from)?;
+            file.write_all(b"\n")
+        })?;
+    }
+    output::print(&measured, global.json)
+}
+
+fn data(folder: &Path, queries: usize) -> Outcome<Data> {
+    let base = part(folder, "base", &["fvecs", "bvecs"])?.ok_or_else(|| missing(folder, "base"))?;
+    let query =
+        part(folder, "query", &["fvecs", "bvecs"])?.ok_or_else(|| missing(folder, "query"))?;
+    Ok(Data {
+        base,
+        queries: first_rows(Input::open(&query, None)?.read()?, queries)?,
+        truth: part(folder, "groundtruth", &["ivecs"])?,
+    })
+}
+
+fn missing(folder: &Path, what: &str) -> Failure {
+    Failure::input(format_args!(
+        "{} holds no {what}.fvecs or {what}.bvecs; make a folder with scripts/bench-data.sh",
+        folder.display()
+    ))
+}
+
+/// The file whose name ends in `base` or `_base`, and the like.
+fn part(folder: &Path, what: &str, extensions: &[&str]) -> Outcome<Option<PathBuf>> {
+    let mut names: Vec<PathBuf> = folder
+        .read_dir()
+        .map_err(|error| Failure::input(format_args!("cannot read {}: {error}", folder.display())))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| {
+            let stem = path
+                .file_stem()
+                .and_then(|stem| stem.to_str())
+                .unwrap_or("");
+            stem == what
+                || stem
+                    .strip_suffix(what)
+                    .is_some_and(|rest| rest.ends_with('_'))
+        })
+        .collect();
+    names.sort();
+    Ok(extensions.iter().find_map(|extension| {
+        names
+            .iter()
+            .find(|path| path.extension().is_some_and(|e| e == *extension))
+            .cloned()
+    }))
+}
+
+fn measure(
+    options: &Options,
+    data: &Data,
+    index_path: &Path,
+    keys: &Path,
+    build_seconds: Option<f64>,
+    progress: &Progress,
+) -> Outcome<Measured> {
+    let queries: Vec<Vec<f32>> = data.queries.iter().map(<[f32]>::to_vec).collect();
+
+    progress.remark("measuring the parts in one process");
+    let index = Index::open(
+        index_path,
+        &Folder::of(keys, Role::Searcher)?.storage_key()?,
+    )?;
+    let descriptor = index.descriptor().clone();
+    let secret = Folder::of(keys, Role::Keeper)?.keeper_secret()?;
+    let tables = measure::tables(&index, secret, &queries[..queries.len().min(200)])?;
+    let segment = index
+        .segments()
+        .first()
+        .ok_or_else(|| Failure::input("the index has no segment"))?;
+    let codes_bytes = index
+        .segments()
+        .iter()
+        .map(|s| s.codes().as_bytes().len())
+        .sum();
+    let scans = measure::scans(segment.codes(), descriptor.centroids(), options.rerank)?;
+    drop(index);
+
+    progress.remark("starting both roles");
+    let pair = Pair::start(&PairOptions::local(index_path, keys, options.threads))?;
+    let connection = Connection::local(pair.address(), keys, options.rerank);
+    let sequential = sequential(&connection, &queries, options, progress)?;
+    let concurrent = concurrent(&connection, &queries, options, progress)?;
+
+    let truth = match &data.truth {
+        Some(path) => known(path, queries.len())?,
+        None => exact_neighbours(
+            &Input::open(&data.base, None)?.read()?,
+            &data.queries,
+            descriptor.metric,
+            progress,
+        )?,
+    };
+    let recall = |rerank: &str| -> Outcome<Recalls> {
+        let mut connection = connection.clone();
+        connection.rerank = rerank.to_owned();
+        let connected = connection.connect_quietly()?;
+        let candidates = match connection.rerank()? {
+            Rerank::Candidates(candidates) => candidates as usize,
+            Rerank::Off => 100,
+        };
+        let depth = candidates.min(100).min(descriptor.vectors as usize);
+        let settings = connection.search_options(depth)?;
+        let run = connected.search(&data.queries, &settings, options.clients, progress)?;
+        Ok(Recalls::of(&run.ids(), &truth, depth))
+    };
+    let recalls = recall(&options.rerank.to_string())?;
+    let recalls_200 = (descriptor.candidates_max >= 200)
+        .then(|| recall("200"))
+        .transpose()?;
+    let unranked = recall("off")?;
+    let memory = pair.searcher.memory();
+    let platform = pair.searcher.ready.platform.clone();
+    pair.stop()?;
+
+    let encryption = oboro_owner::EncryptionReport::new(&descriptor.packing, &descriptor.scale);
+    let digits = |value: Option<f64>| value.map(|value| round(value, 5));
+    Ok(Measured {
+        date: output::utc_now(),
+        commit: commit(),
+        version: env!("CARGO_PKG_VERSION"),
+        platform,
+        processor: doctor::processor(),
+        instructions: Arch::detect().name(),
+        cores: doctor::cores(),
+        threads: options.threads.unwrap_or_else(doctor::cores),
+        data: options
+            .data
+            .file_name()
+            .map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+        vectors: descriptor.vectors as usize,
+        dimension: descriptor.dimension as usize,
+        metric: descriptor.metric.name(),
+        subquantizers: descriptor.subquantizers(),
+        centroids: descriptor.centroids(),
+        split: descriptor.packing.split(),
+        parameter_set: encryption.parameter_set,
+        security_bits: encryption.security_bits,
+        flooding_bits: round(encryption.flooding_bits, 3),
+        build_seconds,
+        query_encrypt_us: round(tables.encrypt_us, 4),
+        table_evaluate_us: round(tables.evaluate_us, 4),
+        table_decrypt_us: round(tables.decrypt_us, 4),
+        table_quantize_us: round(tables.quantize_us, 4),
+        scan_ms: round(scans.scan_ms, 4),
+        select_ms: round(scans.select_ms, 4),
+        memory_read_ms: round(scans.memory_read_ms, 4),
+        queries: queries.len(),
+        repetitions: options.repeat,
+        rerank: options.rerank,
+        clients: options.clients,
+        sequential_qps: round(sequential.per_second, 4),
+        latency_p50_ms: round(sequential.p50_ms, 4),
+        latency_p99_ms: round(sequential.p99_ms, 4),
+        concurrent_qps: round(concurrent, 4),
+        query_bytes_up: sequential.bytes_up,
+        reply_bytes_down: sequential.bytes_down,
+        keeper_bytes: encryption.products_bytes + encryption.share_bytes,
+        recall_10_at_10: digits(recalls.ten_at_ten),
+        recall_1_at_1: digits(recalls.one_at_1),
+        recall_1_at_10: digits(recalls.one_at_10),
+        recall_1_at_100: digits(recalls.one_at_100),
+        recall_10_at_10_rerank_200: digits(recalls_200.and_then(|r| r.ten_at_ten)),
+        recall_10_at_10_unranked: digits(unranked.ten_at_ten),
+        searcher_resident_bytes: memory.map(|m| m.0),
+        searcher_own_bytes: memory.map(|m| m.1),
+        codes_bytes,
+        stages: sequential.stages,
+    })
+}
+
+/// One query after the other from one client.
+pub(crate) struct Sequential {
+    pub(crate) per_second: f64,
+    pub(crate) p50_ms: f64,
+    pub(crate) p99_ms: f64,
+    pub(crate) bytes_up: u64,
+    pub(crate) bytes_down: u64,
+    pub(crate) stages: StageMedians,
+}
+
+/// Neighbours asked for when speed is measured.
+const K: usize = 10;
+
+fn sequential(
+    connection: &Connection,
+    queries: &[Vec<f32>],
+    options: &Options,
+    progress: &Progress,
+) -> Outcome<Sequential> {
+    let client = blocking::Client::connect(connection.config()?)?;
+    let settings = connection.search_options(K)?;
+    for query in queries.iter().take(50) {
+        client.search(query, &settings)?;
+    }
+    let bar = progress.bar(
+        "one after the other",
+        Some((options.repeat * queries.len()) as u64),
+    );
+    let mut rates = Vec::new();
+    let (mut latencies, mut stages) = (Vec::new(), Vec::new());
+    let (mut up, mut down) = (Vec::new(), Vec::new());
+    for _ in 0..options.repeat.max(1) {
+        let start = Instant::now();
+        for query in queries {
+            let begin = Instant::now();
+            let result = client.search(query, &settings)?;
+            latencies.push(begin.elapsed().as_secs_f64() * 1e3);
+            stages.push(result.stages);
+            up.push(result.bytes_up as f64);
+            down.push(result.bytes_down as f64);
+        }
+        rates.push(queries.len() as f64 / start.elapsed().as_secs_f64());
+        bar.inc(queries.len() as u64);
+    }
+    bar.finish_and_clear();
+    latencies.sort_by(f64::total_cmp);
+    Ok(Sequential {
+        per_second: median(rates),
+        p50_ms: latencies[latencies.len() / 2],
+        p99_ms: latencies[latencies.len() * 99 / 100],
+        bytes_up: median(up) as u64,
+        bytes_down: median(down) as u64,
+        stages: StageMedians::of(&stages),
+    })
+}
+
+/// Many clients, each with a connection of its own; queries a second of all.
+fn concurrent(
+    connection: &Connection,
+    queries: &[Vec<f32>],
+    options: &Options,
+    progress: &Progress,
+) -> Outcome<f64> {
+    let runtime = super::runtime(doctor::cores())?;
+    let settings = connection.search_options(K)?;
+    let clients = (0..options.clients.max(1))
+        .map(|_| Ok(runtime.block_on(Client::connect(connection.config()?))?))
+        .collect::<Outcome<Vec<_>>>()?;
+    let queries: Arc<[Vec<f32>]> = queries.into();
+    // Long enough that the last, less crowded queries do not count for much.
+    let total = queries.len().max(200 * clients.len());
+    let bar = progress.bar("all at once", Some((options.repeat * total) as u64));
+    let mut rates = Vec::new();
+    for round in 0..=options.repeat.max(1) {
+        let start = Instant::now();
+        runtime.block_on(together(&clients, &queries, &settings, total))?;
+        // The first round warms up.
+        if round > 0 {
+            rates.push(total as f64 / start.elapsed().as_secs_f64());
+            bar.inc(total as u64);
+        }
+    }
+    bar.finish_and_clear();
+    Ok(median(rates))
+}
+
+async fn together(
+    clients: &[Client],
+    queries: &Arc<[Vec<f32>]>,
+    settings: &SearchOptions,
+    total: usize,
+) -> Outcome<()> {
+    let next = Arc::new(AtomicUsize::new(0));
+    let mut tasks = tokio::task::JoinSet::new();
+    for client in clients {
+        let (client, queries, next) = (client.clone(), Arc::clone(queries), Arc::clone(&next));
+        let settings = *settings;
+        tasks.spawn(async move {
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= total {
+                    return Ok(());
+                }
+                client
+                    .search(&queries[number % queries.len()], &settings)
+                    .await?;
+            }
+        });
+    }
+    while let Some(task) = tasks.join_next().await {
+        let result: Result<(), oboro_client::ClientError> = task.map_err(Failure::failed)?;
+        result?;
+    }
+    Ok(())
+}
+
+/// The commit of the working folder, for results that are kept.
+fn commit() -> String {
+    let output = std::process::Command::new("git")
+        .args(["rev-parse", "--short=12", "HEAD"])
+        .output();
+    match output {
+        Ok(output) if output.status.success() => {
+            String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        }
+        _ => "unknown".to_owned(),
+    }
+}
+
+impl Report for Measured {
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(out, "{}", output::SIMULATED)?;
+        writeln!(
+            out,
+            "{}: {} x {}, {}, M {}, K {}, {} (split {}); {} x {} ({}); commit {}",
+            self.data,
+            output::count(self.vectors as u64),
+            self.dimension,
+            self.metric,
+            self.subquantizers,
+            self.centroids,
+            self.parameter_set,
+            self.split,
+            self.cores,
+            self.processor,
+            self.instructions,
+            self.commit
+        )?;
+        let mut line = |what: &str, value: String| writeln!(out, "  {what:44} {value}");
+        if let Some(seconds) = self.build_seconds {
+            line("build", format!("{seconds:.1} s"))?;
+        }
+        line(
+            "client: encrypt a query",
+            format!("{:.0} us", self.query_encrypt_us),
+        )?;
+        line(
+            "searcher: evaluate, re-randomize, mask",
+            format!("{:.0} us", self.table_evaluate_us),
+        )?;
+        line(
+            "decrypt, unmask, decode",
+            format!("{:.0} us", self.table_decrypt_us),
+        )?;
+        line("scan, one core", format!("{:.3} ms", self.scan_ms))?;
+        line(
+            "plain read of the same bytes",
+            format!("{:.3} ms", self.memory_read_ms),
+        )?;
+        line(
+            &format!("select {} candidates", self.rerank),
+            format!("{:.3} ms", self.select_ms),
+        )?;
+        line(
+            "one client, one query after the other",
+            format!(
+                "{:.0} a second (median {:.2} ms, 99 % within {:.2} ms)",
+                self.sequential_qps, self.latency_p50_ms, self.latency_p99_ms
+            ),
+        )?;
+        line(
+            &format!("{} clients", self.clients),
+            format!("{:.0} a second", self.concurrent_qps),
+        )?;
+        line(
+            "bytes of a query: up, down, to the keeper",
+            format!(
+                "{}, {}, {}",
+                output::bytes(self.query_bytes_up),
+                output::bytes(self.reply_bytes_down),
+                output::bytes(self.keeper_bytes as u64)
+            ),
+        )?;
+        let shown =
+            |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| format!("{v:.4}"));
+        line(
+            "10-recall@10: unranked, re-ranked, of 200",
+            format!(
+                "{}, {}, {}",
+                shown(self.recall_10_at_10_unranked),
+                shown(self.recall_10_at_10),
+                shown(self.recall_10_at_10_rerank_200)
+            ),
+        )?;
+        line(
+            "1-recall@1, @10, @100",
+            format!(
+                "{}, {}, {}",
+                shown(self.recall_1_at_1),
+                shown(self.recall_1_at_10),
+                shown(self.recall_1_at_100)
+            ),
+        )?;
+        if let Some(own) = self.searcher_own_bytes {
+            line(
+                "searcher's own memory (codes in it)",
+                format!(
+                    "{} ({})",
+                    output::bytes(own),
+                    output::bytes(self.codes_bytes as u64)
+                ),
+            )?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,215 @@
+//! `oboro inspect`: what an index holds, costs and protects.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use oboro_index::{Index, Summary};
+use oboro_owner::{EncryptionReport, displacement};
+use serde::Serialize;
+
+use super::verify;
+use crate::cli::Global;
+use crate::failure::{Failure, Outcome};
+use crate::output::{self, Report};
+use crate::roles;
+
+/// Options of `oboro inspect`.
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// Folder of the index
+    #[arg(value_name = "INDEX")]
+    pub(crate) index: PathBuf,
+    /// Keys of owner or searcher; without them only what anybody can see is shown
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keys: Option<PathBuf>,
+}
+
+/// What there is to say of an index.
+#[derive(Serialize)]
+struct Inspected {
+    index_id: String,
+    epoch: u64,
+    generation: u64,
+    vectors: u64,
+    segments: usize,
+    total_bytes: u64,
+    files: Vec<File>,
+    /// What only the holder of a key can see.
+    #[serde(flatten)]
+    sealed: Option<Sealed>,
+}
+
+#[derive(Serialize)]
+struct File {
+    name: String,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Sealed {
+    dimension: u32,
+    metric: &'static str,
+    subquantizers: usize,
+    centroids: usize,
+    split: usize,
+    rotation: &'static str,
+    originals: &'static str,
+    candidates_max: u32,
+    keeper_fingerprint: String,
+    parameter_set: &'static str,
+    security_bits: u32,
+    public_key_bytes: usize,
+    query_bytes: usize,
+    products_bytes: usize,
+    share_bytes: usize,
+    record_bytes: usize,
+    margin_bits: f64,
+    noise_bits: f64,
+    dropped_bits: u32,
+    flooding_bits: f64,
+    table_error: f64,
+    query_norm_bound: f64,
+    displacement_probability_100: f64,
+    displacement_probability_most: f64,
+}
+
+/// Runs the verb.
+pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
+    roles::check_index(&options.index)?;
+    let summary = Summary::read(&options.index)?;
+    let sealed = options
+        .keys
+        .as_deref()
+        .map(|keys| {
+            let (storage, _) = verify::keys(keys)?;
+            sealed(&Index::open(&options.index, &storage)?)
+        })
+        .transpose()?;
+    let files: Vec<File> = summary
+        .files
+        .iter()
+        .map(|(name, bytes)| File {
+            name: name.clone(),
+            bytes: *bytes,
+        })
+        .collect();
+    output::print(
+        &Inspected {
+            index_id: output::hex(&summary.index_id),
+            epoch: summary.epoch,
+            generation: summary.generation,
+            vectors: summary.vectors,
+            segments: summary.segments.len(),
+            total_bytes: files.iter().map(|file| file.bytes).sum(),
+            files,
+            sealed,
+        },
+        global.json,
+    )
+}
+
+fn sealed(index: &Index) -> Outcome<Sealed> {
+    let descriptor = index.descriptor();
+    let encryption = EncryptionReport::new(&descriptor.packing, &descriptor.scale);
+    let vectors = usize::try_from(descriptor.vectors)
+        .map_err(|_| Failure::input("the index has more vectors than this machine can count"))?;
+    let (at_100, at_most) = displacement(vectors, descriptor.candidates_max as usize)?;
+    Ok(Sealed {
+        dimension: descriptor.dimension,
+        metric: descriptor.metric.name(),
+        subquantizers: descriptor.subquantizers(),
+        centroids: descriptor.centroids(),
+        split: descriptor.packing.split(),
+        rotation: descriptor.rotation.name(),
+        originals: descriptor.record_encoding.name(),
+        candidates_max: descriptor.candidates_max,
+        keeper_fingerprint: output::hex(&descriptor.public_key_fingerprint()),
+        parameter_set: encryption.parameter_set,
+        security_bits: encryption.security_bits,
+        public_key_bytes: encryption.public_key_bytes,
+        query_bytes: encryption.query_bytes,
+        products_bytes: encryption.products_bytes,
+        share_bytes: encryption.share_bytes,
+        record_bytes: descriptor.record_bytes(),
+        margin_bits: output::round(encryption.margin_bits, 3),
+        noise_bits: output::round(encryption.noise_bits, 3),
+        dropped_bits: encryption.dropped_bits,
+        flooding_bits: output::round(encryption.flooding_bits, 3),
+        table_error: output::round(encryption.table_error, 3),
+        query_norm_bound: output::round(encryption.query_norm_bound, 5),
+        displacement_probability_100: output::round(at_100, 2),
+        displacement_probability_most: output::round(at_most, 2),
+    })
+}
+
+impl Report for Inspected {
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(out, "index        {}", self.index_id)?;
+        writeln!(
+            out,
+            "epoch        {} (commit {})",
+            self.epoch, self.generation
+        )?;
+        writeln!(
+            out,
+            "vectors      {} in {} segment{}",
+            output::count(self.vectors),
+            self.segments,
+            if self.segments == 1 { "" } else { "s" }
+        )?;
+        for file in &self.files {
+            writeln!(
+                out,
+                "file         {:12} {}",
+                output::bytes(file.bytes),
+                file.name
+            )?;
+        }
+        writeln!(out, "in all       {}", output::bytes(self.total_bytes))?;
+        let Some(sealed) = &self.sealed else {
+            return writeln!(
+                out,
+                "\nThis is all that anybody can see; give --keys to see what is sealed."
+            );
+        };
+        writeln!(
+            out,
+            "shape        dimension {}, {}, {} sub-quantizers of {} centroids, rotation {}, originals {}",
+            sealed.dimension,
+            sealed.metric,
+            sealed.subquantizers,
+            sealed.centroids,
+            sealed.rotation,
+            sealed.originals
+        )?;
+        writeln!(
+            out,
+            "encryption   {}: {} bits of security, public key {}",
+            sealed.parameter_set,
+            sealed.security_bits,
+            output::bytes(sealed.public_key_bytes as u64)
+        )?;
+        writeln!(out, "keeper       {}", sealed.keeper_fingerprint)?;
+        writeln!(
+            out,
+            "messages     query {}, products {}, share {}, original {}",
+            output::bytes(sealed.query_bytes as u64),
+            output::bytes(sealed.products_bytes as u64),
+            output::bytes(sealed.share_bytes as u64),
+            output::bytes(sealed.record_bytes as u64)
+        )?;
+        writeln!(
+            out,
+            "noise        margin {:.1} bits, table error {:.1e}, drowned by {:.1} bits ({} low bits dropped)",
+            sealed.margin_bits, sealed.table_error, sealed.flooding_bits, sealed.dropped_bits
+        )?;
+        writeln!(
+            out,
+            "selection    a best code is displaced with probability below {:.0e} (100 candidates), {:.0e} ({} candidates)",
+            sealed.displacement_probability_100,
+            sealed.displacement_probability_most,
+            sealed.candidates_max
+        )
+    }
+}

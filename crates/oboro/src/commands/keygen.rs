@@ -1,0 +1,178 @@
+//! `oboro keygen`: the keys of all roles, one folder for each.
+
+use std::fs::DirBuilder;
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use clap::Args;
+use oboro_channel::{Authority, Role};
+use oboro_ckks::{ParameterSet, SecretKey};
+use oboro_index::keys::{self as key_files, OwnerKey};
+use serde::Serialize;
+
+use crate::cli::Global;
+use crate::failure::{Failure, Named, Outcome};
+use crate::keys::{
+    self, AUTHORITY, CLIENT_KEY, IDENTITY, KEEPER_KEY, KEEPER_PUBLIC, OWNER_KEY, STORAGE_KEY, TRUST,
+};
+use crate::output::{self, Report};
+
+/// Options of `oboro keygen`.
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// Folder to make; existing key files are never overwritten
+    #[arg(long, default_value = "keys", value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Encryption parameters: N2048_Q50, or N4096_Q100 with more noise to hide the key behind
+    #[arg(long, default_value = "N2048_Q50", value_name = "SET")]
+    pub(crate) set: String,
+    /// How long the TLS certificates are good for, in days
+    #[arg(long, default_value_t = 365, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3_650))]
+    pub(crate) days: u32,
+}
+
+/// What was made.
+#[derive(Serialize)]
+pub(crate) struct Keys {
+    parameter_set: &'static str,
+    security_bits: u32,
+    keeper_fingerprint: String,
+    valid_days: u32,
+    folders: Vec<RoleFolder>,
+}
+
+#[derive(Serialize)]
+struct RoleFolder {
+    role: &'static str,
+    path: String,
+    channel_fingerprint: String,
+    purpose: &'static str,
+}
+
+/// Runs the verb.
+pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
+    let set = parameter_set(&options.set)?;
+    let made = make(&options.out, set, options.days)?;
+    if !global.json && !global.quiet {
+        // Public, and worth comparing over another channel than the files'.
+        eprintln!("keeper's public key  {}", made.keeper_fingerprint);
+        for folder in &made.folders {
+            eprintln!(
+                "{:20} {}",
+                format!("{}'s TLS key", folder.role),
+                folder.channel_fingerprint
+            );
+        }
+    }
+    output::print(&made, global.json)
+}
+
+/// The set of a name, or the names there are.
+pub(crate) fn parameter_set(name: &str) -> Outcome<ParameterSet> {
+    ParameterSet::from_name(name).ok_or_else(|| {
+        let names: Vec<_> = ParameterSet::ALL.iter().map(|set| set.name()).collect();
+        Failure::usage(format_args!(
+            "there is no parameter set \"{name}\"; choose {}",
+            names.join(" or ")
+        ))
+    })
+}
+
+/// Makes all folders under a temporary name and renames them at the end, so
+/// that a failure leaves no half of a set of keys.
+pub(crate) fn make(out: &Path, set: ParameterSet, days: u32) -> Outcome<Keys> {
+    if out
+        .read_dir()
+        .is_ok_and(|mut entries| entries.next().is_some())
+        || out.is_file()
+    {
+        return Err(Failure::refused(format_args!(
+            "{} exists already and keys are never overwritten; choose another folder with --out",
+            out.display()
+        )));
+    }
+    let parent = match out.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    std::fs::create_dir_all(parent).named("make", parent.display())?;
+    let making = tempfile::Builder::new()
+        .prefix(".oboro-keys-")
+        .tempdir_in(parent)
+        .named("make a folder in", parent.display())?;
+    let root = making.path();
+
+    let mut rng = keys::os_rng()?;
+    let owner_key = OwnerKey::generate(&mut rng);
+    let keeper_key = SecretKey::generate(set, &mut rng);
+    let keeper_public = keeper_key.public_key(&mut rng);
+    let authority = Authority::generate(SystemTime::now())?;
+    let validity = Duration::from_secs(u64::from(days) * 86_400);
+
+    let mut folders = Vec::new();
+    for role in Role::ALL {
+        let folder = root.join(role.name());
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&folder)
+            .named("make", folder.display())?;
+        let identity = authority.issue(role, SystemTime::now(), validity)?;
+        identity.create_file(&folder.join(IDENTITY))?;
+        authority.trust().create_file(&folder.join(TRUST))?;
+        let purpose = match role {
+            Role::Owner => {
+                owner_key.write(folder.join(OWNER_KEY))?;
+                authority.create_file(&folder.join(AUTHORITY))?;
+                key_files::write_keeper_public(folder.join(KEEPER_PUBLIC), &keeper_public)?;
+                "builds indexes; keep it where the vectors are, and a copy in a safe"
+            }
+            Role::Client => {
+                owner_key.client_key().write(folder.join(CLIENT_KEY))?;
+                "searches; give it to those who may search, to no server"
+            }
+            Role::Searcher => {
+                owner_key.storage_key().write(folder.join(STORAGE_KEY))?;
+                "opens the index; put it on the machine with the index"
+            }
+            Role::Keeper => {
+                key_files::write_keeper_secret(folder.join(KEEPER_KEY), &keeper_key)?;
+                key_files::write_keeper_public(folder.join(KEEPER_PUBLIC), &keeper_public)?;
+                "decrypts masked tables; put it on another machine than searcher/, never on the same in production"
+            }
+        };
+        folders.push(RoleFolder {
+            role: role.name(),
+            path: out.join(role.name()).display().to_string(),
+            channel_fingerprint: output::hex(&identity.spki_sha256()),
+            purpose,
+        });
+    }
+    let root = making.keep();
+    if let Err(error) = std::fs::rename(&root, out) {
+        let _ = std::fs::remove_dir_all(&root);
+        return Err(error).named("make", out.display());
+    }
+    Ok(Keys {
+        parameter_set: set.name(),
+        security_bits: set.security_bits(),
+        keeper_fingerprint: output::hex(&keeper_public.fingerprint()),
+        valid_days: days,
+        folders,
+    })
+}
+
+impl Report for Keys {
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(
+            out,
+            "Keys for {} ({} bits of security), TLS identities for {} days:",
+            self.parameter_set, self.security_bits, self.valid_days
+        )?;
+        for folder in &self.folders {
+            writeln!(out, "  {:28} {}", folder.path, folder.purpose)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,132 @@
+//! `oboro search`: queries that no server can read.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::connection::{Connection, Run};
+use crate::cli::Global;
+use crate::failure::Outcome;
+use crate::input::Input;
+use crate::output::{self, Report};
+use crate::progress::Progress;
+use crate::results::{Found, ResultFile};
+
+/// Options of `oboro search`.
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// Query vectors: .fvecs, .bvecs, .npy, .fbin or .u8bin; `-` for standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) queries: PathBuf,
+    /// Format of the queries where the name does not say it
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<String>,
+    /// Neighbours of each query
+    #[arg(short, default_value_t = 10, value_name = "K")]
+    pub(crate) k: usize,
+    /// Where ids go: .ivecs, .npy or .json; `-` for standard output
+    #[arg(long, default_value = "-", value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Overwrite the output file
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+/// What a search gave.
+#[derive(Serialize)]
+struct Searched {
+    platform: String,
+    queries: usize,
+    k: usize,
+    rerank: String,
+    seconds: f64,
+    queries_per_second: f64,
+    query_bytes_up: u64,
+    reply_bytes_down: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    out: Option<String>,
+    /// Ids and distances of every query, unless they went to a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    results: Option<Vec<Vec<Found>>>,
+}
+
+/// Runs the verb.
+pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
+    let file = ResultFile::check(&options.out, options.force)?;
+    let settings = options.connection.search_options(options.k)?;
+    let queries = Input::open(&options.queries, options.format.as_deref())?.read()?;
+    let connected = options.connection.connect()?;
+    let run = connected.search(
+        &queries,
+        &settings,
+        options.connection.concurrency,
+        &Progress::new(global),
+    )?;
+    let found = found(&run);
+    if let Some(file) = &file {
+        file.write(&found)?;
+    }
+    let (up, down) = run.bytes();
+    let searched = Searched {
+        platform: connected.index.platform.to_owned(),
+        queries: queries.rows(),
+        k: options.k,
+        rerank: options.connection.rerank.clone(),
+        seconds: output::round(run.seconds, 4),
+        queries_per_second: output::round(run.per_second(), 4),
+        query_bytes_up: up,
+        reply_bytes_down: down,
+        out: file.is_some().then(|| options.out.display().to_string()),
+        results: file.is_none().then_some(found),
+    };
+    output::print(&searched, global.json)
+}
+
+fn found(run: &Run) -> Vec<Vec<Found>> {
+    run.results
+        .iter()
+        .map(|result| {
+            let neighbours = result.neighbours.iter();
+            neighbours
+                .map(|neighbour| Found {
+                    id: neighbour.id,
+                    distance: neighbour.distance,
+                })
+                .collect()
+        })
+        .collect()
+}
+
+impl Report for Searched {
+    /// A table for people and for `cut`: query, rank, id, distance.
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        let Some(results) = &self.results else {
+            return writeln!(
+                out,
+                "{} queries in {:.2} s ({:.0} a second); {} up and {} down for each; written to {}",
+                self.queries,
+                self.seconds,
+                self.queries_per_second,
+                output::bytes(self.query_bytes_up),
+                output::bytes(self.reply_bytes_down),
+                self.out.as_deref().unwrap_or("nowhere")
+            );
+        };
+        for (query, neighbours) in results.iter().enumerate() {
+            for (rank, neighbour) in neighbours.iter().enumerate() {
+                writeln!(
+                    out,
+                    "{query}\t{}\t{}\t{}",
+                    rank + 1,
+                    neighbour.id,
+                    neighbour.distance
+                )?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,126 @@
+//! `oboro verify`: every byte of an index against its checksums and keys.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use oboro_channel::Role;
+use oboro_index::{ClientKey, StorageKey};
+use serde::Serialize;
+
+use crate::cli::Global;
+use crate::failure::{Failure, Outcome};
+use crate::keys::{Folder, OWNER_KEY, STORAGE_KEY};
+use crate::output::{self, Report};
+use crate::progress::Progress;
+use crate::roles;
+
+/// Options of `oboro verify`.
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// Folder of the index
+    #[arg(value_name = "INDEX")]
+    pub(crate) index: PathBuf,
+    /// Keys of owner or searcher: the folder of `oboro keygen` or one of its folders
+    #[arg(long, default_value = "keys", value_name = "DIR")]
+    pub(crate) keys: PathBuf,
+}
+
+/// What was found.
+#[derive(Serialize)]
+struct Verified {
+    sound: bool,
+    vectors: u64,
+    originals_opened: u64,
+    files: Vec<File>,
+    problems: Vec<String>,
+    unlisted: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct File {
+    name: String,
+    bytes: u64,
+    problem: Option<String>,
+}
+
+/// Runs the verb.
+pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
+    roles::check_index(&options.index)?;
+    let (storage, client) = keys(&options.keys)?;
+    let bar = Progress::new(global).bar("verifying", None);
+    let report = oboro_index::verify(&options.index, &storage, client.as_ref())?;
+    bar.finish_and_clear();
+    let verified = Verified {
+        sound: report.is_sound(),
+        vectors: report.vectors,
+        originals_opened: report.records_opened,
+        problems: report.all_problems().map(str::to_owned).collect(),
+        files: report
+            .files
+            .iter()
+            .map(|file| File {
+                name: file.name.clone(),
+                bytes: file.bytes,
+                problem: file.problem.clone(),
+            })
+            .collect(),
+        unlisted: report.unlisted.clone(),
+    };
+    // A damaged index is a failure, and a failure prints the one object.
+    if let Some(first) = verified.problems.first() {
+        let more = verified.problems.len() - 1;
+        return Err(Failure::input(match more {
+            0 => first.clone(),
+            _ => format!("{first} (and {more} more problems)"),
+        }));
+    }
+    output::print(&verified, global.json)
+}
+
+/// The storage key, and the client key where the folder can make it.
+pub(super) fn keys(folder: &Path) -> Outcome<(StorageKey, Option<ClientKey>)> {
+    let holds = |role: Role, name: &str| {
+        folder.join(role.name()).join(name).is_file() || folder.join(name).is_file()
+    };
+    if holds(Role::Owner, OWNER_KEY) {
+        let key = Folder::of(folder, Role::Owner)?.owner_key()?;
+        return Ok((key.storage_key(), Some(key.client_key())));
+    }
+    if holds(Role::Searcher, STORAGE_KEY) {
+        return Ok((Folder::of(folder, Role::Searcher)?.storage_key()?, None));
+    }
+    Err(Failure::input(format_args!(
+        "{} holds neither {OWNER_KEY} nor {STORAGE_KEY}; give the folder of the owner or of the searcher with --keys",
+        folder.display()
+    )))
+}
+
+impl Report for Verified {
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        for file in &self.files {
+            writeln!(
+                out,
+                "  sound  {:12} {}",
+                output::bytes(file.bytes),
+                file.name
+            )?;
+        }
+        for name in &self.unlisted {
+            writeln!(out, "  no part of the index: {name}")?;
+        }
+        match self.originals_opened {
+            0 => writeln!(
+                out,
+                "{} vectors: every checksum and seal of the searcher's part is right; the originals open under the owner's key only",
+                output::count(self.vectors)
+            ),
+            opened => writeln!(
+                out,
+                "{} vectors: every checksum and seal is right, {} originals opened",
+                output::count(self.vectors),
+                output::count(opened)
+            ),
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! How the command fails: one sentence and an exit code.
+
+use std::fmt::Display;
+use std::process::ExitCode;
+
+/// Why the command failed; each has an exit code of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Nothing more precise fits.
+    Failed,
+    /// Command line or configuration.
+    Usage,
+    /// Vectors, key or index wrong or damaged.
+    BadInput,
+    /// Attestation, policy or an existing output.
+    Refused,
+    /// A server is not there.
+    Unreachable,
+}
+
+impl Kind {
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::BadInput => 3,
+            Self::Refused => 4,
+            Self::Unreachable => 5,
+        }
+    }
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Usage => "usage",
+            Self::BadInput => "bad_input",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
+/// One sentence that says what happened and what to do, and its kind.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) kind: Kind,
+    pub(crate) message: String,
+}
+
+/// What every verb returns.
+pub(crate) type Outcome<T> = Result<T, Failure>;
+
+impl Failure {
+    pub(crate) fn new(kind: Kind, message: impl Display) -> Self {
+        Self {
+            kind,
+            message: message.to_string(),
+        }
+    }
+
+    pub(crate) fn failed(message: impl Display) -> Self {
+        Self::new(Kind::Failed, message)
+    }
+
+    pub(crate) fn usage(message: impl Display) -> Self {
+        Self::new(Kind::Usage, message)
+    }
+
+    pub(crate) fn input(message: impl Display) -> Self {
+        Self::new(Kind::BadInput, message)
+    }
+
+    pub(crate) fn refused(message: impl Display) -> Self {
+        Self::new(Kind::Refused, message)
+    }
+
+    /// Prints the sentence to standard error and, for `--json`, an object
+    /// with it to standard output; returns the exit code.
+    pub(crate) fn report(&self, json: bool) -> ExitCode {
+        eprintln!("oboro: {}", self.message);
+        if json {
+            println!(
+                "{}",
+                serde_json::json!({"error": {
+                    "kind": self.kind.name(),
+                    "exit_code": self.kind.code(),
+                    "message": self.message,
+                }})
+            );
+        }
+        ExitCode::from(self.kind.code())
+    }
+}
+
+/// Names the thing an input/output error is about.
+pub(crate) trait Named<T> {
+    /// `cannot read keys/owner.key: No such file or directory`
+    fn named(self, action: &str, what: impl Display) -> Outcome<T>;
+}
+
+impl<T> Named<T> for std::io::Result<T> {
+    fn named(self, action: &str, what: impl Display) -> Outcome<T> {
+        self.map_err(|error| {
+            let kind = match error.kind() {
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::InvalidData => Kind::BadInput,
+                std::io::ErrorKind::AlreadyExists => Kind::Refused,
+                _ => Kind::Failed,
+            };
+            Failure::new(kind, format_args!("cannot {action} {what}: {error}"))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_its_own_code() {
+        let all = [
+            Kind::Failed,
+            Kind::Usage,
+            Kind::BadInput,
+            Kind::Refused,
+            Kind::Unreachable,
+        ];
+        let codes: Vec<_> = all.iter().map(|kind| kind.code()).collect();
+        assert_eq!(codes, [1, 2, 3, 4, 5]);
+    }
+}

@@ -1,0 +1,110 @@
+//! Which exit code belongs to which library error.
+
+use oboro_channel::ChannelError;
+use oboro_ckks::CkksError;
+use oboro_index::IndexError;
+use oboro_owner::OwnerError;
+use oboro_quant::QuantError;
+use oboro_vectors::VectorsError;
+
+use crate::failure::{Failure, Kind};
+
+impl From<VectorsError> for Failure {
+    fn from(error: VectorsError) -> Self {
+        Self::input(error)
+    }
+}
+
+impl From<QuantError> for Failure {
+    fn from(error: QuantError) -> Self {
+        Self::input(error)
+    }
+}
+
+impl From<CkksError> for Failure {
+    fn from(error: CkksError) -> Self {
+        Self::input(error)
+    }
+}
+
+impl From<IndexError> for Failure {
+    fn from(error: IndexError) -> Self {
+        let kind = match &error {
+            IndexError::Exists { .. } | IndexError::NotReplaced { .. } => Kind::Refused,
+            IndexError::Io { source, .. } if source.kind() != std::io::ErrorKind::NotFound => {
+                Kind::Failed
+            }
+            _ => Kind::BadInput,
+        };
+        Self::new(kind, error)
+    }
+}
+
+impl From<ChannelError> for Failure {
+    fn from(error: ChannelError) -> Self {
+        let kind = match &error {
+            ChannelError::Exists(_) => Kind::Refused,
+            ChannelError::Unreachable { .. } => Kind::Unreachable,
+            ChannelError::PeerKeyChanged(_) => Kind::Refused,
+            ChannelError::Address(_) => Kind::Usage,
+            ChannelError::File { source, .. } if source.kind() != std::io::ErrorKind::NotFound => {
+                Kind::Failed
+            }
+            ChannelError::Issue(_) | ChannelError::Tls(_) => Kind::Failed,
+            _ => Kind::BadInput,
+        };
+        Self::new(kind, error)
+    }
+}
+
+impl From<OwnerError> for Failure {
+    fn from(error: OwnerError) -> Self {
+        match error {
+            OwnerError::Index(error) => error.into(),
+            OwnerError::Cancelled | OwnerError::TrialFailed { .. } | OwnerError::Threads { .. } => {
+                Self::failed(error)
+            }
+            error => Self::input(error),
+        }
+    }
+}
+
+impl From<oboro_client::ClientError> for Failure {
+    fn from(error: oboro_client::ClientError) -> Self {
+        let kind = if error.is_unreachable() {
+            Kind::Unreachable
+        } else if error.is_untrusted() {
+            Kind::Refused
+        } else if error.is_bad_input() {
+            Kind::BadInput
+        } else {
+            Kind::Failed
+        };
+        Self::new(kind, error)
+    }
+}
+
+impl From<oboro_searcher::SearcherError> for Failure {
+    fn from(error: oboro_searcher::SearcherError) -> Self {
+        use oboro_searcher::SearcherError as E;
+        let kind = match &error {
+            E::Index(_) => Kind::BadInput,
+            E::KeeperUnreachable(_) => Kind::Unreachable,
+            E::KeeperUntrusted(_) | E::KeeperRefused(_) => Kind::Refused,
+            _ => Kind::Failed,
+        };
+        Self::new(kind, error)
+    }
+}
+
+impl From<oboro_keeper::KeeperError> for Failure {
+    fn from(error: oboro_keeper::KeeperError) -> Self {
+        use oboro_keeper::KeeperError as E;
+        match error {
+            E::Channel(error) => error.into(),
+            E::KeyMismatch { .. } | E::Role(_) => Self::input(error),
+            E::MetricsAddress(_) => Self::usage(error),
+            _ => Self::failed(error),
+        }
+    }
+}

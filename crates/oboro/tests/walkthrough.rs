@@ -1,0 +1,207 @@
+//! The whole way of the documentation: keygen, build, serve, search, eval,
+//! inspect, verify; and Ctrl-C at the end.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use support::{Place, Served, fails, json, nearest, oboro, vectors};
+
+#[test]
+fn from_keys_to_neighbours() {
+    let place = Place::with_keys();
+    let base = vectors(1_500, 24, 1);
+    let queries = vectors(30, 24, 2);
+    let base_file = place.write_fvecs("base.fvecs", &base);
+    let query_file = place.write_fvecs("query.fvecs", &queries);
+    let built = place.build("index", &base_file, &["--centroids", "64"]);
+    assert_eq!(built["vectors"], 1_500);
+    assert_eq!(built["security_bits"], 139);
+    assert!(built["seconds"].as_f64().unwrap() > 0.0);
+    assert!(built["files"][0]["bytes"].as_u64().unwrap() > 0);
+    assert!(built["trial"]["recall_10_at_10"].as_f64().unwrap() > 0.9);
+
+    let (keys, index) = (place.at("keys"), place.path("index"));
+    let index_name = place.at("index");
+    let served = Served::start(&keys, &index);
+    assert_eq!(served.ready["platform"], "simulated");
+    let server = [
+        "--server",
+        &served.address,
+        "--keys",
+        &keys,
+        "--allow-simulated",
+    ];
+    let search = |more: &[&str]| {
+        let mut arguments = vec!["search", "--queries", &query_file];
+        arguments.extend(server);
+        arguments.extend(more);
+        json(&arguments)
+    };
+
+    // Exact neighbours, by way of a re-ranking that reaches all of them.
+    let found = search(&["-k", "5", "--rerank", "400"]);
+    assert_eq!(found["platform"], "simulated");
+    for (query, row) in queries.iter().zip(found["results"].as_array().unwrap()) {
+        let ids: Vec<u64> = row
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|neighbour| neighbour["id"].as_u64().unwrap())
+            .collect();
+        assert_eq!(ids, nearest(&base, query, 5));
+    }
+
+    // The client as the keeper gives the same.
+    let keeper_key = format!("{keys}/keeper/keeper.key");
+    let own = search(&[
+        "-k",
+        "5",
+        "--rerank",
+        "400",
+        "--keyholder",
+        "client",
+        "--keeper-key",
+        &keeper_key,
+    ]);
+    assert_eq!(own["results"], found["results"]);
+
+    // Without re-ranking.
+    let unranked = search(&["-k", "5", "--rerank", "off"]);
+    assert_eq!(unranked["results"][0].as_array().unwrap().len(), 5);
+
+    // Files, and standard input.
+    let out = place.at("found.ivecs");
+    let to_file = search(&["-k", "3", "--out", &out]);
+    assert_eq!(to_file["out"], out.as_str());
+    assert!(to_file.get("results").is_none());
+    assert_eq!(std::fs::metadata(&out).unwrap().len(), 30 * (4 + 3 * 4));
+    let text = oboro()
+        .args(["search", "--queries", "-", "-k", "2"])
+        .args(server)
+        .write_stdin(support::fvecs(&queries[..1]))
+        .output()
+        .unwrap();
+    assert!(text.status.success());
+    assert_eq!(String::from_utf8(text.stdout).unwrap().lines().count(), 2);
+    assert!(
+        String::from_utf8(text.stderr)
+            .unwrap()
+            .contains("SIMULATED")
+    );
+
+    // Recall, against a ground truth and against exact search.
+    let truth: Vec<u8> = queries
+        .iter()
+        .flat_map(|query| {
+            let ids = nearest(&base, query, 100).into_iter().map(|id| id as u32);
+            std::iter::once(100)
+                .chain(ids)
+                .flat_map(u32::to_le_bytes)
+                .collect::<Vec<u8>>()
+        })
+        .collect();
+    std::fs::write(place.path("truth.ivecs"), truth).unwrap();
+    let truth_file = place.at("truth.ivecs");
+    for source in [["--groundtruth", &truth_file], ["--base", &base_file]] {
+        let mut arguments = vec!["eval", "--queries", &query_file];
+        arguments.extend(source);
+        arguments.extend(server);
+        let recall = json(&arguments);
+        assert_eq!(recall["queries"], 30);
+        for key in [
+            "recall_10_at_10",
+            "recall_1_at_1",
+            "recall_1_at_10",
+            "recall_1_at_100",
+        ] {
+            assert!(recall[key].as_f64().unwrap() > 0.95, "{key}: {recall}");
+        }
+    }
+
+    // Questions that have no answer.
+    let ask = |code, more: &[&str]| {
+        let mut arguments = vec!["search", "--queries", &query_file];
+        arguments.extend(server);
+        arguments.extend(more);
+        fails(code, &arguments)
+    };
+    assert!(ask(3, &["-k", "101"]).contains("101"));
+    assert!(ask(3, &["-k", "2000", "--rerank", "2000"]).contains("2000"));
+    assert!(ask(4, &["--out", &out]).contains("--force"));
+    assert!(ask(2, &["--out", "found.txt"]).contains(".ivecs"));
+    let wrong = place.write_fvecs("wrong.fvecs", &vectors(2, 23, 1));
+    let mut arguments = vec!["search", "--queries", &wrong];
+    arguments.extend(server);
+    let message = fails(3, &arguments);
+    assert!(
+        message.contains("23") && message.contains("24"),
+        "{message}"
+    );
+    let unwilling = &server[..4];
+    let mut arguments = vec!["search", "--queries", &query_file];
+    arguments.extend(unwilling);
+    assert!(fails(4, &arguments).contains("simulated"));
+
+    // Another owner's client.
+    let other = place.at("other");
+    json(&["keygen", "--out", &other]);
+    let mut arguments = vec!["search", "--queries", &query_file, "--allow-simulated"];
+    arguments.extend(["--server", &served.address, "--keys", &other]);
+    let code = oboro()
+        .arg("--json")
+        .args(&arguments)
+        .output()
+        .unwrap()
+        .status
+        .code();
+    assert!(matches!(code, Some(4 | 5)), "{code:?}");
+
+    let address = served.address.clone();
+    assert_eq!(served.interrupt(), Some(0));
+    let arguments = [
+        "search",
+        "--queries",
+        &query_file,
+        "--keys",
+        &keys,
+        "--allow-simulated",
+    ];
+    let message = fails(5, &[&arguments[..], &["--server", &address]].concat());
+    assert!(message.contains("cannot be reached"), "{message}");
+
+    let public = json(&["inspect", &index_name]);
+    assert_eq!(public["vectors"], 1_500);
+    assert!(public.get("security_bits").is_none());
+    let inspected = json(&["inspect", &index_name, "--keys", &keys]);
+    assert_eq!(inspected["security_bits"], 139);
+    assert_eq!(inspected["centroids"], 64);
+    let verified = json(&["verify", &index_name, "--keys", &keys]);
+    assert_eq!(verified["sound"], true);
+    assert_eq!(verified["originals_opened"], 1_500);
+    let searchers = format!("{keys}/searcher");
+    assert_eq!(
+        json(&["verify", &index_name, "--keys", &searchers])["originals_opened"],
+        0
+    );
+}
+
+#[test]
+fn doctor_tells_what_is_here() {
+    let findings = json(&["doctor"]);
+    assert!(findings["cores"].as_u64().unwrap() >= 1);
+    assert!(findings["instructions"].is_string());
+    assert_eq!(findings["platforms"][0]["name"], "simulated");
+}
+
+#[test]
+fn the_demo_runs() {
+    let shown = json(&["demo", "--queries", "40", "paris"]);
+    assert!(shown["recall_10_at_10"].as_f64().unwrap() >= 0.9, "{shown}");
+    assert!(shown["sequential_qps"].as_f64().unwrap() > 0.0);
+    assert!(shown["query_bytes_up"].as_u64().unwrap() > 10_000);
+    assert_eq!(shown["platform"], "simulated");
+    assert_eq!(shown["neighbours"][0]["word"], "paris");
+    assert_eq!(shown["saw"]["searcher"]["tables_decoded"], 41);
+    assert!(shown["saw"]["keeper"]["uniformity"].as_f64().unwrap().abs() < 6.0);
+    assert!(fails(3, &["demo", "xyzzyx"]).contains("xyzzyx"));
+}
