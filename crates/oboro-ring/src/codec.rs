@@ -112,6 +112,9 @@ impl Poly<Coefficient> {
         if let [_] = ring.primes() {
             let values = self.residues().iter().map(|&x| x >> drop_bits);
             write_words(&mut out, bytes_per_coefficient, values);
+        } else if bytes_per_coefficient <= 8 {
+            let values = (0..ring.degree()).map(|i| (self.composed(ring, i) >> drop_bits) as u64);
+            write_words(&mut out, bytes_per_coefficient, values);
         } else {
             let chunks = out.chunks_exact_mut(bytes_per_coefficient);
             for (index, out) in chunks.enumerate() {
@@ -148,6 +151,24 @@ impl Poly<Coefficient> {
         }
         let largest = (ring.modulus() - 1) >> drop_bits;
         let half = (1u128 << drop_bits) >> 1;
+        let mut poly = Self::zero(ring);
+        let range = |index: Option<usize>| match index {
+            Some(index) => Err(RingError::Residue { limb: 0, index }),
+            None => Ok(()),
+        };
+        if bytes_per_coefficient < 8 {
+            let mut words = vec![0; ring.degree()];
+            read_words(bytes, bytes_per_coefficient, &mut words);
+            range(words.iter().position(|&kept| u128::from(kept) > largest))?;
+            for (modulus, limb) in poly.limbs_mut(ring) {
+                let weight = modulus.multiplier(modulus.reduce_wide(1 << drop_bits));
+                let half = modulus.reduce_wide(half);
+                for (out, &kept) in limb.iter_mut().zip(&words) {
+                    *out = modulus.add(modulus.mul_fixed(kept, weight), half);
+                }
+            }
+            return Ok(poly);
+        }
         let chunks = bytes.chunks_exact(bytes_per_coefficient);
         let values: Vec<u128> = chunks
             .map(|bytes| {
@@ -156,10 +177,7 @@ impl Poly<Coefficient> {
                 u128::from_le_bytes(wide)
             })
             .collect();
-        if let Some(index) = values.iter().position(|&kept| kept > largest) {
-            return Err(RingError::Residue { limb: 0, index });
-        }
-        let mut poly = Self::zero(ring);
+        range(values.iter().position(|&kept| kept > largest))?;
         for (modulus, limb) in poly.limbs_mut(ring) {
             for (out, kept) in limb.iter_mut().zip(&values) {
                 // Perhaps above q, which the reduction takes care of.

@@ -50,11 +50,17 @@ impl Composer {
     /// modulo prime `i`.
     #[inline(always)]
     pub(crate) fn compose(&self, residue: impl Fn(usize) -> u64) -> u128 {
-        let mut value = u128::from(residue(0));
+        let first = residue(0);
+        let mut value = u128::from(first);
         for (i, digit) in self.digits.iter().enumerate().skip(1) {
             let prime = &digit.prime;
-            let difference = prime.sub(residue(i), prime.reduce_wide(value));
-            value += digit.weight * u128::from(prime.mul_fixed(difference, digit.inverse));
+            let known = if i == 1 {
+                prime.reduce(first)
+            } else {
+                prime.reduce_wide(value)
+            };
+            let factor = prime.mul_fixed(prime.sub(residue(i), known), digit.inverse);
+            value += digit.weight * u128::from(factor);
         }
         value
     }

@@ -24,18 +24,6 @@ const CONSTANT: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
 
 const DOUBLE_ROUNDS: usize = 10;
 
-/// The four words of each column, then of each diagonal.
-const QUARTERS: [[usize; 4]; 8] = [
-    [0, 4, 8, 12],
-    [1, 5, 9, 13],
-    [2, 6, 10, 14],
-    [3, 7, 11, 15],
-    [0, 5, 10, 15],
-    [1, 6, 11, 12],
-    [2, 7, 8, 13],
-    [3, 4, 9, 14],
-];
-
 /// Writes blocks `counter` to `counter + 15` (modulo 2^64) of a stream.
 ///
 /// # Security

@@ -1,4 +1,4 @@
-//! The negacyclic number-theoretic transform of Z_p[X]/(X^n + 1).
+//! The negacyclic number-theoretic transform of Z_p\[X\]/(X^n + 1).
 //!
 //! Forward takes coefficients in natural order to values in bit-reversed
 //! order: position `i` holds the value at psi^(2 rev(i) + 1), psi a primitive

@@ -148,7 +148,7 @@ fn store(words: &mut Words, x: __m256d) {
 
 /// As in the 512-bit kernels: an even number of stages is left for the passes.
 const fn tail_vectors(degree: usize) -> usize {
-    if degree.trailing_zeros() % 2 == 0 {
+    if degree.trailing_zeros().is_multiple_of(2) {
         4
     } else {
         2
