@@ -21,8 +21,12 @@ async fn recall(world: &World, client: &Client, options: &SearchOptions) -> f64 
         let query: Vec<f32> = near.iter().zip(noise).map(|(a, b)| a + 0.05 * b).collect();
         let result = client.search(&query, options).await.unwrap();
         assert_eq!(result.neighbours.len(), options.k);
-        assert!(result.neighbours.is_sorted_by(|a, b| (a.distance, a.id) <= (b.distance, b.id)
-            || options.rerank == Rerank::Off && a.distance <= b.distance));
+        assert!(
+            result
+                .neighbours
+                .is_sorted_by(|a, b| (a.distance, a.id) <= (b.distance, b.id)
+                    || options.rerank == Rerank::Off && a.distance <= b.distance)
+        );
         let ids: Vec<u64> = result.neighbours.iter().map(|n| n.id).collect();
         sum += overlap(&ids, &world.exact(&query, options.k));
     }
@@ -36,7 +40,12 @@ async fn check(shape: Shape, least: f64) {
     let client = world.client(searcher.address).await;
     assert!(client.is_simulated());
     let found = recall(&world, &client, &SearchOptions::default()).await;
-    assert!(found >= least, "{} {}: {found}", shape.metric.name(), shape.dimension);
+    assert!(
+        found >= least,
+        "{} {}: {found}",
+        shape.metric.name(),
+        shape.dimension
+    );
     drop(client);
     searcher.stop().await;
     keeper.stop().await;
@@ -66,10 +75,17 @@ async fn cosine_in_all_dimensions() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_packings_and_parameters() {
     for split in [2, 4, 8] {
-        let shape = Shape { split, subquantizers: Some(4), ..Shape::new(600, 32, Metric::L2) };
+        let shape = Shape {
+            split,
+            subquantizers: Some(4),
+            ..Shape::new(600, 32, Metric::L2)
+        };
         check(shape, 0.97).await;
     }
-    let shape = Shape { set: ParameterSet::N4096Q100, ..Shape::new(600, 40, Metric::L2) };
+    let shape = Shape {
+        set: ParameterSet::N4096Q100,
+        ..Shape::new(600, 40, Metric::L2)
+    };
     check(shape, 0.97).await;
 }
 
@@ -80,7 +96,10 @@ async fn fewer_vectors_than_candidates_gives_all_exactly() {
     let (_metrics, searcher) = world.searcher(Some(keeper.address)).await;
     let client = world.client(searcher.address).await;
     let query = vec![0.1; 8];
-    let options = SearchOptions { k: 70, ..SearchOptions::default() };
+    let options = SearchOptions {
+        k: 70,
+        ..SearchOptions::default()
+    };
     let result = client.search(&query, &options).await.unwrap();
     let ids: Vec<u64> = result.neighbours.iter().map(|n| n.id).collect();
     // Originals are stored in half precision: compare as sets.
@@ -93,14 +112,20 @@ async fn without_reranking_ids_come_in_score_order() {
     let (_keeper, keeper) = world.keeper("127.0.0.1:0").await;
     let (metrics, searcher) = world.searcher(Some(keeper.address)).await;
     let client = world.client(searcher.address).await;
-    let options = SearchOptions { rerank: Rerank::Off, ..SearchOptions::default() };
+    let options = SearchOptions {
+        rerank: Rerank::Off,
+        ..SearchOptions::default()
+    };
     let off = recall(&world, &client, &options).await;
     assert!(off > 0.5, "{off}");
     let view = metrics.view();
     assert_eq!(view.searches, QUERIES as u64);
     assert_eq!(view.tables_decoded, QUERIES as u64);
     assert_eq!(view.ids_touched, 10 * QUERIES as u64);
-    assert_eq!(view.ciphertext_bytes, (QUERIES * client.index().query_bytes) as u64);
+    assert_eq!(
+        view.ciphertext_bytes,
+        (QUERIES * client.index().query_bytes) as u64
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -121,10 +146,20 @@ async fn many_at_a_time_answer_in_order() {
     let (_keeper, keeper) = world.keeper("127.0.0.1:0").await;
     let (metrics, searcher) = world.searcher(Some(keeper.address)).await;
     let client = world.client(searcher.address).await;
-    let queries: Vec<Vec<f32>> =
-        world.base.chunks_exact(16).step_by(25).map(<[f32]>::to_vec).collect();
-    let options = SearchOptions { k: 1, ..SearchOptions::default() };
-    let results = client.search_many(queries.clone(), &options, 16).await.unwrap();
+    let queries: Vec<Vec<f32>> = world
+        .base
+        .chunks_exact(16)
+        .step_by(25)
+        .map(<[f32]>::to_vec)
+        .collect();
+    let options = SearchOptions {
+        k: 1,
+        ..SearchOptions::default()
+    };
+    let results = client
+        .search_many(queries.clone(), &options, 16)
+        .await
+        .unwrap();
     assert_eq!(results.len(), queries.len());
     for (query, result) in queries.iter().zip(&results) {
         assert_eq!(result.neighbours[0].id, world.exact(query, 1)[0]);

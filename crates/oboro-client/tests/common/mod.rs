@@ -1,6 +1,6 @@
 //! A whole system in one process: keys, index, keeper, searcher, on loopback.
 
-#![allow(dead_code, clippy::unwrap_used)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::{
     net::SocketAddr,
@@ -73,7 +73,9 @@ pub fn attester() -> Arc<SimulatedAttester> {
 pub fn clustered(n: usize, dimension: usize, seed: u8) -> Vec<f32> {
     let mut rng = rng(seed);
     let mut value = move || (rng.next_u64() >> 40) as f32 / (1u64 << 24) as f32 - 0.5;
-    let centres: Vec<f32> = (0..(n / 20).max(1) * dimension).map(|_| 4.0 * value()).collect();
+    let centres: Vec<f32> = (0..(n / 20).max(1) * dimension)
+        .map(|_| 4.0 * value())
+        .collect();
     let mut out = Vec::with_capacity(n * dimension);
     for row in 0..n {
         let centre = row * 7 % (n / 20).max(1);
@@ -97,7 +99,14 @@ pub struct Shape {
 impl Shape {
     pub fn new(vectors: usize, dimension: usize, metric: Metric) -> Self {
         let set = ParameterSet::N2048Q50;
-        Self { vectors, dimension, metric, subquantizers: None, split: 1, set }
+        Self {
+            vectors,
+            dimension,
+            metric,
+            subquantizers: None,
+            split: 1,
+            set,
+        }
     }
 }
 
@@ -111,7 +120,11 @@ impl World {
         let mut rng = rng(1);
         let now = SystemTime::now();
         let authority = Authority::generate(now).unwrap();
-        let issue = |role| authority.issue(role, now, Duration::from_secs(3_600)).unwrap();
+        let issue = |role| {
+            authority
+                .issue(role, now, Duration::from_secs(3_600))
+                .unwrap()
+        };
         let secret = SecretKey::generate(shape.set, &mut rng);
         let public = secret.public_key(&mut rng);
         let world = Self {
@@ -151,9 +164,16 @@ impl World {
         };
         let mut rows = Rows::new(&self.base, self.dimension).unwrap();
         let ids: Vec<u64> = (0..shape.vectors as u64).map(id_of_row).collect();
-        let mut rng = rng(2);
+        // Every build has an index id of its own.
+        let mut rng = ChaCha20Rng::from_seed(*fresh_seed());
         owner
-            .build(&mut rows, Some(&ids), &self.index_path(), &options, &mut rng)
+            .build(
+                &mut rows,
+                Some(&ids),
+                &self.index_path(),
+                &options,
+                &mut rng,
+            )
             .unwrap();
     }
 
@@ -181,12 +201,19 @@ impl World {
             };
             serving.serve(listener, shutdown).await.unwrap();
         });
-        (server, Running { address, stop: Some(stop), task })
+        (
+            server,
+            Running {
+                address,
+                stop: Some(stop),
+                task,
+            },
+        )
     }
 
     pub fn searcher_config(&self, keeper: Option<SocketAddr>) -> SearcherConfig {
-        let keeper =
-            keeper.map(|address| oboro_searcher::KeeperConfig::new(address.to_string(), verifier()));
+        let keeper = keeper
+            .map(|address| oboro_searcher::KeeperConfig::new(address.to_string(), verifier()));
         let mut config = SearcherConfig::new(
             self.searcher_identity.clone(),
             self.authority.trust(),
@@ -199,7 +226,8 @@ impl World {
     }
 
     pub async fn searcher(&self, keeper: Option<SocketAddr>) -> (Arc<Metrics>, Running) {
-        self.searcher_with(self.searcher_config(keeper), "127.0.0.1:0").await
+        self.searcher_with(self.searcher_config(keeper), "127.0.0.1:0")
+            .await
     }
 
     pub async fn searcher_with(
@@ -219,7 +247,14 @@ impl World {
             };
             server.serve(listener, shutdown).await.unwrap();
         });
-        (metrics, Running { address, stop: Some(stop), task })
+        (
+            metrics,
+            Running {
+                address,
+                stop: Some(stop),
+                task,
+            },
+        )
     }
 
     pub fn client_config(&self, searcher: SocketAddr) -> ClientConfig {
