@@ -17,6 +17,7 @@ mod admission;
 mod config;
 mod error;
 mod exposition;
+mod gate;
 mod metrics;
 mod prepared;
 mod random;

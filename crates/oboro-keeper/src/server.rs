@@ -1,6 +1,7 @@
 //! Starting, serving and stopping a keeper.
 
 use crate::config::KeeperConfig;
+use crate::gate::RoleGateLayer;
 use crate::metrics::MetricsSnapshot;
 use crate::service::{Service, Shared};
 use crate::view::{ByteCounts, KeeperView};
@@ -15,7 +16,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-/// Who may connect; what each may ask is decided per request.
+/// Who may connect; [`crate::gate`] decides what each may ask.
 const PERMITTED: [Role; 3] = [Role::Searcher, Role::Client, Role::Owner];
 
 /// How often the number of tables per searcher goes to the log.
@@ -98,6 +99,7 @@ impl KeeperServer {
         let server = tuned_server()
             .timeout(limits::MAX_REQUEST_TIME)
             .concurrency_limit_per_connection(self.requests_per_connection)
+            .layer(RoleGateLayer(self.shared.metrics.clone()))
             .add_service(service)
             .serve_with_incoming_shutdown(incoming, signal);
         let grace = async {

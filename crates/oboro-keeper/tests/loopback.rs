@@ -324,10 +324,16 @@ async fn fail_roles_that_may_not_decrypt() {
             products: products.clone(),
         };
         assert_eq!(refusal(client.decrypt(request)).await, Reason::Forbidden);
+        // Refused before the body is read, so its size is nobody's concern.
+        let large = v1::PrepareRequest {
+            masks: vec![0; limits::KEEPER_REQUEST_LIMIT - 1_024].into(),
+            ..index.registration()
+        };
+        assert_eq!(refusal(client.prepare(large)).await, Reason::Forbidden);
         client.status(v1::StatusRequest {}).await.unwrap();
     }
     assert_eq!(keeper.server.metrics().tables, 0);
-    assert_eq!(keeper.server.metrics().refused, 4);
+    assert_eq!(keeper.server.metrics().refused, 6);
 }
 
 #[tokio::test]
