@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn options_of_the_verb_come_before_the_command_line() {
         let all = run(
-            &["oboro", "--json", "search", "--rerank", "50"],
+            &["oboro", "--json", "search", "--queries=q", "--rerank", "50"],
             "[search]\nrerank = 200\nallow-simulated = true\n[keeper]\nlisten = \"a:1\"\n",
         )
         .unwrap();
@@ -143,12 +143,35 @@ mod tests {
                 "oboro",
                 "--json",
                 "search",
-                "--rerank=200",
                 "--allow-simulated",
+                "--rerank=200",
+                "--queries=q",
                 "--rerank",
                 "50"
             ]
         );
+    }
+
+    #[test]
+    fn the_command_line_wins() {
+        use clap::Parser;
+        let all = run(
+            &["oboro", "search", "--queries=q", "--rerank=50"],
+            "[search]\nrerank = 200\nk = 3\n",
+        );
+        // Keys are long options: "neighbours", not "k".
+        assert!(all.is_err());
+        let all = run(
+            &["oboro", "search", "--queries=q", "--rerank=50"],
+            "[search]\nrerank = 200\nconcurrency = 3\n",
+        )
+        .unwrap();
+        let cli = crate::cli::Cli::try_parse_from(all).unwrap();
+        let crate::cli::Command::Search(options) = cli.command else {
+            panic!("another verb");
+        };
+        assert_eq!(options.connection.rerank, "50");
+        assert_eq!(options.connection.concurrency, 3);
     }
 
     #[test]

@@ -13,7 +13,11 @@ fn from_keys_to_neighbours() {
     let queries = vectors(30, 24, 2);
     let base_file = place.write_fvecs("base.fvecs", &base);
     let query_file = place.write_fvecs("query.fvecs", &queries);
-    let built = place.build("index", &base_file, &["--centroids", "64"]);
+    let built = place.build(
+        "index",
+        &base_file,
+        &["--centroids", "64", "--originals", "f32"],
+    );
     assert_eq!(built["vectors"], 1_500);
     assert_eq!(built["security_bits"], 139);
     assert!(built["seconds"].as_f64().unwrap() > 0.0);

@@ -24,7 +24,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<String>,
     /// Neighbours of each query
-    #[arg(short, default_value_t = 10, value_name = "K")]
+    #[arg(short, long = "neighbours", default_value_t = 10, value_name = "K")]
     pub(crate) k: usize,
     /// Where ids go: .ivecs, .npy or .json; `-` for standard output
     #[arg(long, default_value = "-", value_name = "FILE")]

@@ -1,5 +1,5 @@
 //! What the tests of the command share: small data, keys, running servers.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -9,14 +9,14 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// The program under test.
-pub fn oboro() -> assert_cmd::Command {
+pub(crate) fn oboro() -> assert_cmd::Command {
     let mut command = assert_cmd::Command::cargo_bin("oboro").unwrap();
     command.env_remove("OBORO_CONFIG");
     command
 }
 
 /// Runs it and returns its one JSON object.
-pub fn json(arguments: &[&str]) -> Value {
+pub(crate) fn json(arguments: &[&str]) -> Value {
     let output = oboro().arg("--json").args(arguments).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(
@@ -29,7 +29,7 @@ pub fn json(arguments: &[&str]) -> Value {
 }
 
 /// Runs it, expects an exit code, returns the sentence.
-pub fn fails(code: i32, arguments: &[&str]) -> String {
+pub(crate) fn fails(code: i32, arguments: &[&str]) -> String {
     let output = oboro().arg("--json").args(arguments).output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     let stdout = String::from_utf8(output.stdout).unwrap();
@@ -47,34 +47,34 @@ pub fn fails(code: i32, arguments: &[&str]) -> String {
 }
 
 /// A temporary folder with keys and some files in it.
-pub struct Place {
+pub(crate) struct Place {
     folder: TempDir,
 }
 
 impl Place {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
         }
     }
 
-    pub fn with_keys() -> Self {
+    pub(crate) fn with_keys() -> Self {
         let place = Self::new();
         json(&["keygen", "--out", &place.at("keys")]);
         place
     }
 
     /// The path of something in the folder.
-    pub fn at(&self, name: &str) -> String {
+    pub(crate) fn at(&self, name: &str) -> String {
         self.path(name).to_str().unwrap().to_owned()
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// Names of everything in the folder, hidden files too.
-    pub fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         let mut names: Vec<_> = std::fs::read_dir(self.folder.path())
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -83,13 +83,13 @@ impl Place {
         names
     }
 
-    pub fn write_fvecs(&self, name: &str, vectors: &[Vec<f32>]) -> String {
+    pub(crate) fn write_fvecs(&self, name: &str, vectors: &[Vec<f32>]) -> String {
         std::fs::write(self.path(name), fvecs(vectors)).unwrap();
         self.at(name)
     }
 
     /// Builds a small index and returns what the build said.
-    pub fn build(&self, name: &str, vectors: &str, more: &[&str]) -> Value {
+    pub(crate) fn build(&self, name: &str, vectors: &str, more: &[&str]) -> Value {
         let (keys, out) = (self.at("keys"), self.at(name));
         let mut arguments = vec![
             "build", vectors, "--keys", &keys, "--out", &out, "--seed", "1",
@@ -99,7 +99,7 @@ impl Place {
     }
 }
 
-pub fn fvecs(vectors: &[Vec<f32>]) -> Vec<u8> {
+pub(crate) fn fvecs(vectors: &[Vec<f32>]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for vector in vectors {
         bytes.extend((vector.len() as u32).to_le_bytes());
@@ -109,7 +109,7 @@ pub fn fvecs(vectors: &[Vec<f32>]) -> Vec<u8> {
 }
 
 /// Clustered vectors, the same for the same seed.
-pub fn vectors(count: usize, dimension: usize, seed: u64) -> Vec<Vec<f32>> {
+pub(crate) fn vectors(count: usize, dimension: usize, seed: u64) -> Vec<Vec<f32>> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut uniform = move || {
         state ^= state << 13;
@@ -131,7 +131,7 @@ pub fn vectors(count: usize, dimension: usize, seed: u64) -> Vec<Vec<f32>> {
 }
 
 /// Positions of the k nearest by squared distance, ties by position.
-pub fn nearest(base: &[Vec<f32>], query: &[f32], k: usize) -> Vec<u64> {
+pub(crate) fn nearest(base: &[Vec<f32>], query: &[f32], k: usize) -> Vec<u64> {
     let mut order: Vec<(f32, u64)> = base
         .iter()
         .enumerate()
@@ -149,14 +149,14 @@ pub fn nearest(base: &[Vec<f32>], query: &[f32], k: usize) -> Vec<u64> {
 }
 
 /// `oboro serve`, stopped when dropped.
-pub struct Served {
+pub(crate) struct Served {
     child: Child,
-    pub address: String,
-    pub ready: Value,
+    pub(crate) address: String,
+    pub(crate) ready: Value,
 }
 
 impl Served {
-    pub fn start(keys: &str, index: &Path) -> Self {
+    pub(crate) fn start(keys: &str, index: &Path) -> Self {
         let mut child = Command::new(assert_cmd::cargo::cargo_bin!("oboro"))
             .args(["--json", "--quiet", "serve", "--allow-simulated"])
             .args(["--keys", keys, "--index"])
@@ -181,7 +181,7 @@ impl Served {
     }
 
     /// Asks it to stop as Ctrl-C does and returns its exit code.
-    pub fn interrupt(mut self) -> Option<i32> {
+    pub(crate) fn interrupt(mut self) -> Option<i32> {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
         self.child.wait().unwrap().code()
