@@ -4,7 +4,7 @@ use crate::record::RecordSealer;
 use crate::{IndexError, RecordEncoding, layout};
 use rayon::prelude::*;
 use std::fs::{File, OpenOptions};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,10 @@ pub(crate) const VERSION: u16 = 1;
 pub(crate) const HEADER: usize = 64;
 /// Records sealed into one buffer.
 const BATCH: usize = 1024;
+/// Segments up to this size are put together in memory and written front to
+/// back; larger ones are written record by record as they come, for which a
+/// million records of 150 bytes take a second more.
+const MEMORY_BYTES: u64 = 512 << 20;
 
 /// The first bytes of a file of records; everything in it is known from
 /// elsewhere, so a reader compares it whole.
@@ -49,6 +53,8 @@ pub struct SegmentWriter {
     sealer: RecordSealer,
     path: PathBuf,
     file: File,
+    /// The whole file, while it is small enough.
+    memory: Option<Vec<u8>>,
     ids: Vec<u64>,
     placed: Vec<bool>,
     missing: usize,
@@ -59,6 +65,15 @@ impl SegmentWriter {
         folder: &Path,
         sealer: RecordSealer,
         vectors: usize,
+    ) -> Result<Self, IndexError> {
+        Self::create_within(folder, sealer, vectors, MEMORY_BYTES)
+    }
+
+    pub(crate) fn create_within(
+        folder: &Path,
+        sealer: RecordSealer,
+        vectors: usize,
+        memory_bytes: u64,
     ) -> Result<Self, IndexError> {
         let count = u32::try_from(vectors).map_err(|_| IndexError::Mismatch {
             what: "the number of vectors of a segment",
@@ -81,12 +96,20 @@ impl SegmentWriter {
             sealer.dimension(),
             count,
         );
-        file.write_all_at(&header, 0)
-            .map_err(IndexError::io(&path))?;
+        let memory = if length <= memory_bytes {
+            let mut memory = vec![0; length as usize];
+            memory[..HEADER].copy_from_slice(&header);
+            Some(memory)
+        } else {
+            file.write_all_at(&header, 0)
+                .map_err(IndexError::io(&path))?;
+            None
+        };
         Ok(Self {
             sealer,
             path,
             file,
+            memory,
             ids: vec![0; vectors],
             placed: vec![false; vectors],
             missing: vectors,
@@ -146,28 +169,49 @@ impl SegmentWriter {
             self.ids[position as usize] = id;
         }
         self.missing -= positions.len();
-        let record_len = self.sealer.record_len();
-        positions
-            .par_chunks(BATCH)
-            .zip(ids.par_chunks(BATCH))
-            .zip(vectors.par_chunks(BATCH * dimension))
-            .try_for_each_init(Vec::new, |buffer, ((positions, ids), vectors)| {
-                buffer.resize(positions.len() * record_len, 0);
-                for (((&position, &id), vector), out) in positions
-                    .iter()
-                    .zip(ids)
-                    .zip(vectors.chunks_exact(dimension))
-                    .zip(buffer.chunks_exact_mut(record_len))
-                {
-                    self.sealer.seal_into(position, id, vector, out);
-                }
-                self.write(positions, buffer, record_len)
-            })
+        self.seal(positions, ids, vectors)
             .map_err(IndexError::io(&self.path))
     }
 
+    fn seal(&mut self, positions: &[u32], ids: &[u64], vectors: &[f32]) -> io::Result<()> {
+        let record_len = self.sealer.record_len();
+        let dimension = self.sealer.dimension();
+        let batches = positions
+            .par_chunks(BATCH)
+            .zip(ids.par_chunks(BATCH))
+            .zip(vectors.par_chunks(BATCH * dimension));
+        let seal = |positions: &[u32], ids: &[u64], vectors: &[f32], sealed: &mut [u8]| {
+            for (((&position, &id), vector), out) in positions
+                .iter()
+                .zip(ids)
+                .zip(vectors.chunks_exact(dimension))
+                .zip(sealed.chunks_exact_mut(record_len))
+            {
+                self.sealer.seal_into(position, id, vector, out);
+            }
+        };
+        if let Some(memory) = &mut self.memory {
+            // Sealing takes four fifths of the time and is parallel; putting
+            // the records into their places is a copy.
+            let mut sealed = vec![0; positions.len() * record_len];
+            batches
+                .zip(sealed.par_chunks_mut(BATCH * record_len))
+                .for_each(|(((positions, ids), vectors), out)| seal(positions, ids, vectors, out));
+            for (&position, record) in positions.iter().zip(sealed.chunks_exact(record_len)) {
+                let at = HEADER + position as usize * record_len;
+                memory[at..at + record_len].copy_from_slice(record);
+            }
+            return Ok(());
+        }
+        batches.try_for_each_init(Vec::new, |buffer, ((positions, ids), vectors)| {
+            buffer.resize(positions.len() * record_len, 0);
+            seal(positions, ids, vectors, buffer);
+            self.write(positions, buffer, record_len)
+        })
+    }
+
     /// Writes runs of neighbouring positions with one call each.
-    fn write(&self, positions: &[u32], sealed: &[u8], record_len: usize) -> std::io::Result<()> {
+    fn write(&self, positions: &[u32], sealed: &[u8], record_len: usize) -> io::Result<()> {
         let mut start = 0;
         for run in positions.chunk_by(|a, b| a.checked_add(1) == Some(*b)) {
             let bytes = &sealed[start * record_len..(start + run.len()) * record_len];
@@ -189,8 +233,16 @@ impl SegmentWriter {
             });
         }
         refuse_duplicates(&self.ids)?;
+        let (hash, bytes) = match self.memory.take() {
+            Some(memory) => {
+                self.file
+                    .write_all_at(&memory, 0)
+                    .map_err(IndexError::io(&self.path))?;
+                (*blake3::hash(&memory).as_bytes(), memory.len() as u64)
+            }
+            None => hash(&mut self.file).map_err(IndexError::io(&self.path))?,
+        };
         self.file.sync_all().map_err(IndexError::io(&self.path))?;
-        let (hash, bytes) = hash(&mut self.file).map_err(IndexError::io(&self.path))?;
         Ok(Finished {
             segment_id: *self.sealer.segment_id(),
             ids: self.ids,
@@ -214,7 +266,7 @@ pub(crate) struct Finished {
 
 /// Asks for all the space at once, so that a full disk is found before the
 /// work and not after it.
-fn reserve(file: &File, length: u64) -> std::io::Result<()> {
+fn reserve(file: &File, length: u64) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, length) {
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
@@ -224,8 +276,8 @@ fn reserve(file: &File, length: u64) -> std::io::Result<()> {
 }
 
 /// BLAKE3 of a file from its beginning, and its length.
-pub(crate) fn hash(file: &mut File) -> std::io::Result<([u8; 32], u64)> {
-    std::io::Seek::rewind(file)?;
+pub(crate) fn hash(file: &mut File) -> io::Result<([u8; 32], u64)> {
+    io::Seek::rewind(file)?;
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 1 << 18];
     let mut total = 0;
@@ -251,4 +303,51 @@ fn refuse_duplicates(ids: &[u64]) -> Result<(), IndexError> {
         first: next(),
         second: next(),
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::keys::OwnerKey;
+    use chacha20::ChaCha20Rng;
+    use rand_core::SeedableRng;
+
+    #[test]
+    fn in_memory_or_not_the_bytes_are_the_same() {
+        let mut rng = ChaCha20Rng::from_seed([1; 32]);
+        let key = OwnerKey::generate(&mut rng).record_key();
+        let order = crate::permutation(3000, &mut rng);
+        let vectors: Vec<f32> = (0..9000).map(|v| v as f32 / 7.0).collect();
+        let ids: Vec<u64> = (0..3000).collect();
+        let file = |memory_bytes, threads, step: usize| {
+            let dir = tempfile::tempdir().unwrap();
+            let sealer = RecordSealer::new(&key, [1; 16], [2; 16], RecordEncoding::F16, 3);
+            let mut writer =
+                SegmentWriter::create_within(dir.path(), sealer, 3000, memory_bytes).unwrap();
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
+            pool.install(|| {
+                for ((order, ids), vectors) in order
+                    .chunks(step)
+                    .zip(ids.chunks(step))
+                    .zip(vectors.chunks(3 * step))
+                {
+                    writer.put(order, ids, vectors).unwrap();
+                }
+            });
+            let path = writer.path.clone();
+            let done = writer.finish().unwrap();
+            let bytes = std::fs::read(path).unwrap();
+            assert_eq!(*blake3::hash(&bytes).as_bytes(), done.hash);
+            assert_eq!(bytes.len() as u64, done.bytes);
+            bytes
+        };
+        let first = file(0, 1, 3000);
+        assert!(first == file(1 << 20, 1, 700));
+        assert!(first == file(1 << 20, 3, 3000));
+        assert!(first == file(0, 3, 700));
+    }
 }
