@@ -2,7 +2,7 @@
 
 use oboro_ring::{Coefficient, Evaluation, Poly, Ring, sample};
 use rand_core::CryptoRng;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::PublicKey;
 
@@ -21,9 +21,8 @@ pub(crate) fn encrypt(
     rng: &mut impl CryptoRng,
 ) -> Ciphertext {
     let mut u = sample::ternary(ring, rng).into_evaluation(ring);
-    let mut e0 = sample::centered_binomial(ring, rng);
-    message.add_assign(ring, &e0);
-    e0.zeroize();
+    let e0 = Zeroizing::new(sample::centered_binomial_values(ring.degree(), rng));
+    message.add_noise(ring, &e0);
     let mut b = message.into_evaluation(ring);
     let mut a = sample::centered_binomial(ring, rng).into_evaluation(ring);
     b.mul_accumulate(ring, &[(key.b(), &u)]);

@@ -27,9 +27,9 @@ struct ZeroBlock {
     /// The ephemeral secret, in evaluation form.
     u: Poly<Evaluation>,
     /// Error of the a-part, added after the inverse transform.
-    e1: Poly<Coefficient>,
+    e1: Vec<i8>,
     /// Errors of the b-part, at the targets only.
-    e0: Vec<i64>,
+    e0: Vec<i8>,
 }
 
 impl Drop for ZeroBlock {
@@ -119,7 +119,7 @@ impl TableEvaluator {
         let blocks = (0..self.packing.blocks())
             .map(|_| ZeroBlock {
                 u: sample::ternary(&self.ring, rng).into_evaluation(&self.ring),
-                e1: sample::centered_binomial(&self.ring, rng),
+                e1: sample::centered_binomial_values(self.ring.degree(), rng),
                 e0: sample::centered_binomial_values(targets, rng),
             })
             .collect();
@@ -154,7 +154,7 @@ impl TableEvaluator {
             let c0 = c0.into_coefficient(&self.ring);
             self.share(&c0, &zero.e0, &mut values);
             let mut c1 = c1.into_coefficient(&self.ring);
-            c1.add_assign(&self.ring, &zero.e1);
+            c1.add_noise(&self.ring, &zero.e1);
             bytes.extend(c1.truncate(&self.ring, drop_bits, bytes_each)?);
         }
         Ok((
@@ -190,7 +190,7 @@ impl TableEvaluator {
     }
 
     /// c0 + e0 at the targets, shifted so that it fits 50 bits.
-    fn share(&self, c0: &Poly<Coefficient>, e0: &[i64], out: &mut Vec<u64>) {
+    fn share(&self, c0: &Poly<Coefficient>, e0: &[i8], out: &mut Vec<u64>) {
         let shift = self.packing.set().share_shift();
         let modulus = self.ring.modulus();
         let mut residues = c0.residues_at(&self.ring, self.indexes.iter().copied());

@@ -28,7 +28,6 @@
 mod codec;
 mod crt;
 mod error;
-mod generator;
 mod poly;
 pub mod prime;
 mod ring;
@@ -36,6 +35,5 @@ pub mod sample;
 
 pub use codec::RESIDUE_BITS;
 pub use error::RingError;
-pub use generator::StreamRng;
 pub use poly::{Coefficient, Evaluation, Form, Poly, tensor};
 pub use ring::Ring;

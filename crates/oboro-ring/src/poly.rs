@@ -184,44 +184,29 @@ impl Poly<Coefficient> {
         })
     }
 
-    /// From N coefficients smaller in magnitude than every prime, such as
-    /// noise; faster than [`Self::from_signed`].
+    /// Adds N values of at most 127 in magnitude, such as noise.
     ///
     /// # Panics
-    /// Unless there are exactly N, or when one is not below every prime in
-    /// magnitude.
-    #[must_use]
-    pub fn from_small(ring: &Ring, coefficients: &[i64]) -> Self {
-        let smallest = ring.primes().iter().min().copied().unwrap_or(0);
-        let overflow = ring.arch().vectorize(
-            #[inline(always)]
-            || {
-                // The sign of (smallest - 1 - |x|), gathered over all x.
-                coefficients.iter().fold(0, |bits, &x| {
-                    bits | (smallest - 1).wrapping_sub(x.unsigned_abs())
-                })
-            },
-        );
-        // Whether the caller kept the contract is no secret; the values are.
-        assert!(
-            oboro_simd::taint::declassify(overflow >> 63) == 0,
-            "a coefficient is not below the smallest prime, {smallest}"
-        );
+    /// Unless there are exactly N, when a prime is below 256, or when `self`
+    /// is of another ring.
+    pub fn add_noise(&mut self, ring: &Ring, noise: &[i8]) {
+        assert_eq!(noise.len(), ring.degree(), "one value a coefficient");
         let arch = ring.arch();
-        let mut poly = Self::zero(ring);
-        assert_eq!(coefficients.len(), ring.degree(), "one value a coefficient");
-        for (modulus, limb) in poly.limbs_mut(ring) {
+        for (modulus, limb) in self.limbs_mut(ring) {
             let p = modulus.value();
+            assert!(p >= 256, "noise needs primes above it");
             arch.vectorize(
                 #[inline(always)]
                 || {
-                    for (out, &x) in limb.iter_mut().zip(coefficients) {
-                        *out = (x as u64).wrapping_add(p & (x >> 63) as u64);
+                    for (x, &e) in limb.iter_mut().zip(noise) {
+                        // x + e + p lies in (0, 3 p): two reductions.
+                        let sum = x.wrapping_add(p).wrapping_add_signed(i64::from(e));
+                        let sum = sum.min(sum.wrapping_sub(p));
+                        *x = sum.min(sum.wrapping_sub(p));
                     }
                 },
             );
         }
-        poly
     }
 
     /// To values, in place.

@@ -1,9 +1,9 @@
 //! Random polynomials. The generator is always an argument.
 
+use chacha20::ChaCha20Rng;
 use rand_core::{CryptoRng, SeedableRng};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::generator::StreamRng;
 use crate::poly::{Coefficient, Evaluation, Form, Poly};
 use crate::ring::Ring;
 
@@ -44,32 +44,39 @@ pub fn uniform<F: Form>(ring: &Ring, rng: &mut impl CryptoRng) -> Poly<F> {
 /// wire format.
 #[must_use]
 pub fn uniform_from_seed(ring: &Ring, seed: &[u8; 32], stream: u64) -> Poly<Evaluation> {
-    let mut rng = StreamRng::from_seed(*seed);
+    let mut rng = ChaCha20Rng::from_seed(*seed);
     rng.set_stream(stream);
     uniform(ring, &mut rng)
 }
 
-/// Coefficients independently uniform in {-1, 0, 1}.
+/// Coefficients independently and exactly uniform in {-1, 0, 1}.
+///
+/// A byte below 3^5 = 243 holds five base-3 digits; other bytes are skipped.
 ///
 /// # Security
-/// Constant time. Each value comes from 32 random bits, so its distribution is
-/// within 2^-32 of uniform.
+/// No branch depends on a value. How many bytes are skipped, and so the time,
+/// is independent of the values that are kept.
 pub fn ternary(ring: &Ring, rng: &mut impl CryptoRng) -> Poly<Coefficient> {
-    let mut values = Zeroizing::new(vec![0; ring.degree()]);
-    let mut bytes = Zeroizing::new([0; 4 * CHUNK]);
-    for values in values.chunks_mut(CHUNK) {
-        let bytes = &mut bytes[..4 * values.len()];
-        rng.fill_bytes(bytes);
-        ring.arch().vectorize(
-            #[inline(always)]
-            || {
-                for (value, bytes) in values.iter_mut().zip(bytes.chunks_exact(4)) {
-                    *value = ((u64::from(word32(bytes)) * 3) >> 32) as i64 - 1;
-                }
-            },
-        );
+    const DIGITS: usize = 5;
+    let mut values = Zeroizing::new(vec![0i8; ring.degree() + DIGITS]);
+    let mut bytes = Zeroizing::new([0; CHUNK]);
+    let mut filled = 0;
+    while filled < ring.degree() {
+        rng.fill_bytes(&mut *bytes);
+        for &byte in bytes.iter() {
+            let mut rest = u32::from(byte);
+            for value in &mut values[filled..filled + DIGITS] {
+                // rest / 3 for rest < 256, without a division.
+                let quotient = (rest * 171) >> 9;
+                *value = (rest - 3 * quotient) as i8 - 1;
+                rest = quotient;
+            }
+            filled = (filled + DIGITS * usize::from(byte < 243)).min(ring.degree());
+        }
     }
-    Poly::from_small(ring, &values)
+    let mut poly = Poly::zero(ring);
+    poly.add_noise(ring, &values[..ring.degree()]);
+    poly
 }
 
 /// Coefficients independently centred binomial with variance 10 (standard
@@ -78,16 +85,17 @@ pub fn ternary(ring: &Ring, rng: &mut impl CryptoRng) -> Poly<Coefficient> {
 /// # Security
 /// Constant time.
 pub fn centered_binomial(ring: &Ring, rng: &mut impl CryptoRng) -> Poly<Coefficient> {
-    let mut values = Zeroizing::new(vec![0; ring.degree()]);
-    fill_centered_binomial(ring.arch(), &mut values, rng);
-    Poly::from_small(ring, &values)
+    let noise = Zeroizing::new(centered_binomial_values(ring.degree(), rng));
+    let mut poly = Poly::zero(ring);
+    poly.add_noise(ring, &noise);
+    poly
 }
 
 /// `count` values of the distribution of [`centered_binomial`].
 ///
 /// # Security
 /// Constant time.
-pub fn centered_binomial_values(count: usize, rng: &mut impl CryptoRng) -> Vec<i64> {
+pub fn centered_binomial_values(count: usize, rng: &mut impl CryptoRng) -> Vec<i8> {
     let mut values = vec![0; count];
     fill_centered_binomial(oboro_simd::Arch::detect(), &mut values, rng);
     values
@@ -95,7 +103,7 @@ pub fn centered_binomial_values(count: usize, rng: &mut impl CryptoRng) -> Vec<i
 
 /// Forty coin flips a value: a 32-bit word and a byte, kept apart so that the
 /// counting is one vector instruction for many values.
-fn fill_centered_binomial(arch: oboro_simd::Arch, values: &mut [i64], rng: &mut impl CryptoRng) {
+fn fill_centered_binomial(arch: oboro_simd::Arch, values: &mut [i8], rng: &mut impl CryptoRng) {
     let mut bytes = Zeroizing::new([0; 5 * CHUNK]);
     for values in values.chunks_mut(CHUNK) {
         let bytes = &mut bytes[..5 * values.len()];
@@ -109,7 +117,7 @@ fn fill_centered_binomial(arch: oboro_simd::Arch, values: &mut [i64], rng: &mut 
                     let word = word32(word);
                     let plus = word & ((1 << FLIPS) - 1);
                     let minus = word >> FLIPS << 8 | u32::from(byte);
-                    *value = i64::from(plus.count_ones() as i32 - minus.count_ones() as i32);
+                    *value = plus.count_ones() as i8 - minus.count_ones() as i8;
                 }
             },
         );

@@ -5,7 +5,6 @@
 
 pub mod arch;
 pub mod assign;
-pub mod chacha;
 pub mod modmul;
 pub mod ntt;
 pub mod scan;
