@@ -23,6 +23,8 @@ const CASES: &[(&str, Case)] = &[
     ("planted-lookup", planted::lookup),
     ("planted-branch", planted::branch),
     ("planted-division", planted::division),
+    ("planted-float-division", planted::float_division),
+    ("planted-early-stop", planted::early_stop),
     ("zero", table::zero),
     ("evaluate", table::evaluate),
     ("decrypt", table::decrypt),
@@ -41,6 +43,20 @@ fn main() -> ExitCode {
     let (name, run) = match words[..] {
         ["cases"] => {
             for (name, _) in CASES {
+                // Long and without a marked function of its own: traced on
+                // the best instruction set alone.
+                let long = ["zero", "evaluate", "decrypt", "whole-query"].contains(name);
+                println!("{name} {}", if long { "best" } else { "all" });
+            }
+            return ExitCode::SUCCESS;
+        }
+        ["functions"] => {
+            let lists = [
+                oboro_simd::OBLIVIOUS_FUNCTIONS,
+                oboro_quant::OBLIVIOUS_FUNCTIONS,
+                oboro_ckks::OBLIVIOUS_FUNCTIONS,
+            ];
+            for name in lists.into_iter().flatten() {
                 println!("{name}");
             }
             return ExitCode::SUCCESS;

@@ -42,13 +42,42 @@ fn best_by_insertion(scores: &[u16], count: usize) -> Vec<u16> {
 /// Divides by a secret: the time depends on it.
 pub(crate) fn division(run: &Run) {
     let values = run.secret(64, |bits| bits as u32);
-    run.region(|| oblivious_planted_division(&values));
+    run.region(|| integer_division(&values));
 }
 
 #[inline(never)]
-fn oblivious_planted_division(values: &[u32]) -> u32 {
+fn integer_division(values: &[u32]) -> u32 {
     values
         .iter()
         .map(|v| black_box(1_000_000) / (v | 1))
         .fold(0, u32::wrapping_add)
+}
+
+/// Divides floating-point numbers by a secret.
+pub(crate) fn float_division(run: &Run) {
+    let values = run.secret(64, |bits| 1.0 + (bits >> 40) as f32);
+    run.region(|| oblivious_planted_float_division(&values));
+}
+
+#[inline(never)]
+fn oblivious_planted_float_division(values: &[f32]) -> f32 {
+    values.iter().map(|v| black_box(1.0f32) / v).sum()
+}
+
+/// Stops at the first chunk that holds a large score: the branch depends on
+/// vector data.
+pub(crate) fn early_stop(run: &Run) {
+    let scores = run.secret(512, |bits| bits as u16);
+    run.region(|| oblivious_planted_early_stop(&scores));
+}
+
+#[inline(never)]
+fn oblivious_planted_early_stop(scores: &[u16]) -> usize {
+    for (i, chunk) in scores.as_chunks::<32>().0.iter().enumerate() {
+        let largest = chunk.iter().fold(0, |a, b| a.max(*b));
+        if largest > 60_000 {
+            return i;
+        }
+    }
+    usize::MAX
 }

@@ -7,29 +7,29 @@ use crate::table::Setup;
 
 /// f32 similarities to 8-bit distances.
 pub(crate) fn quantize(run: &Run) {
-    let similarities = run.secret(4 * 256, similarity);
-    let table = run.region(|| QuantizedTable::from_similarities(&similarities, 4, 256));
+    let similarities = run.secret(2 * 256, similarity);
+    let table = run.region(|| QuantizedTable::from_similarities(&similarities, 2, 256));
     run.expect_secret(table.expect("the shape fits").entries());
 }
 
 /// 8-bit codes: one table, enough vectors for several groups of the plan.
 pub(crate) fn search_eight_bits(run: &Run) {
-    search(run, 1_000, 2, 256, 1, 20);
+    search(run, 300, 1, 256, 1, 20);
 }
 
 /// 8-bit codes, several tables in one pass, an odd number of sub-quantizers.
 pub(crate) fn search_several_tables(run: &Run) {
-    search(run, 200, 3, 256, 2, 10);
+    search(run, 100, 3, 256, 2, 10);
 }
 
 /// 4-bit codes.
 pub(crate) fn search_four_bits(run: &Run) {
-    search(run, 1_000, 4, 16, 1, 20);
+    search(run, 500, 3, 16, 1, 20);
 }
 
 /// Deep lanes: many candidates of few vectors.
 pub(crate) fn search_deep(run: &Run) {
-    search(run, 600, 2, 16, 1, 250);
+    search(run, 300, 1, 16, 1, 130);
 }
 
 fn search(

@@ -1,19 +1,18 @@
-//! Reads the machine code of the marked functions out of an executable.
+//! Reads the machine code of functions out of an executable.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use iced_x86::{Decoder, DecoderOptions, FastFormatter};
 use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
 
-use super::trace::{
-    forbidden, is_conditional_jump, is_indirect, is_integer_division, is_scalar_division,
-};
+use super::flow::follow;
 use crate::Failure;
 
 /// Functions whose name carries this word are held to the rule.
 const MARK: &str = "oblivious_";
+/// Functions of the probe that break it on purpose.
+const PLANTED: &str = "oblivious_planted";
 
 /// An executable file with its functions.
 pub(crate) struct Program {
@@ -21,19 +20,22 @@ pub(crate) struct Program {
 }
 
 /// One function of the executable.
-pub(crate) struct Function {
-    pub(crate) name: String,
+struct Function {
+    name: String,
     /// Where its code begins in the file.
     offset: u64,
     code: Vec<u8>,
 }
 
-/// What the machine code of the marked functions holds.
+/// What the machine code of the functions holds.
 #[derive(Default)]
-pub(crate) struct Findings {
-    pub(crate) functions: usize,
+pub(crate) struct Checked {
+    pub(crate) marked: usize,
     pub(crate) conditional_jumps: usize,
     pub(crate) violations: Vec<String>,
+    /// Planted functions, and those in which nothing was found.
+    pub(crate) planted: usize,
+    pub(crate) overlooked: Vec<String>,
 }
 
 impl Program {
@@ -84,49 +86,41 @@ impl Program {
         }
     }
 
-    /// The marked functions and the closures inside them.
-    fn marked(&self) -> impl Iterator<Item = &Function> {
-        self.functions.iter().filter(|f| f.name.contains(MARK))
+    /// Marked functions whose name holds `fragment`.
+    pub(crate) fn has(&self, fragment: &str) -> bool {
+        self.functions.iter().any(|f| f.name.contains(fragment))
     }
 
-    /// Holds every marked function that `wanted` accepts to the rule: no
-    /// division, no root, no gather, no indirect jump; and every conditional
-    /// jump is one of `executed`, which were seen to go the same way on
-    /// different secrets.
-    pub(crate) fn check(
-        &self,
-        executed: &BTreeSet<u64>,
-        wanted: impl Fn(&str) -> bool,
-    ) -> Findings {
-        let mut findings = Findings::default();
-        for function in self.marked().filter(|f| wanted(&f.name)) {
-            findings.functions += 1;
-            for instruction in
-                Decoder::with_ip(64, &function.code, function.offset, DecoderOptions::NONE).iter()
-            {
-                let mut reason = forbidden(&instruction);
-                if is_integer_division(&instruction) || is_scalar_division(&instruction) {
-                    reason = Some("the time of a division depends on data");
+    /// Follows the data through every marked function. Gathers that traces met
+    /// must lie in one: the traces do not see their addresses.
+    pub(crate) fn check(&self, gathers: &BTreeSet<u64>) -> Checked {
+        let mut checked = Checked::default();
+        for function in &self.functions {
+            let end = function.offset + function.code.len() as u64;
+            if !function.name.contains(MARK) {
+                for at in gathers.range(function.offset..end) {
+                    let place = self.locate(*at);
+                    checked
+                        .violations
+                        .push(format!("{place}: a gather outside the marked functions"));
                 }
-                if is_indirect(&instruction) {
-                    reason = Some("the target of an indirect jump may depend on data");
-                }
-                if is_conditional_jump(&instruction) {
-                    findings.conditional_jumps += 1;
-                    if !executed.contains(&instruction.ip()) {
-                        reason = Some("no traced run reached this conditional jump");
-                    }
-                }
-                if let Some(reason) = reason {
-                    let mut text = String::new();
-                    FastFormatter::new().format(&instruction, &mut text);
-                    findings.violations.push(format!(
-                        "{}: {text}: {reason}",
-                        self.locate(instruction.ip())
-                    ));
-                }
+                continue;
             }
+            let found = follow(&function.code, function.offset);
+            if function.name.contains(PLANTED) {
+                checked.planted += 1;
+                if found.violations.is_empty() {
+                    checked.overlooked.push(function.name.clone());
+                }
+                continue;
+            }
+            checked.marked += 1;
+            checked.conditional_jumps += found.conditional_jumps;
+            let lines = found.violations.into_iter();
+            checked
+                .violations
+                .extend(lines.map(|(at, what)| format!("{}: {what}", self.locate(at))));
         }
-        findings
+        checked
     }
 }
