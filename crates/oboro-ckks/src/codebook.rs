@@ -189,7 +189,10 @@ fn encode(
     mut rows: Rows,
     scale: f64,
 ) -> Poly<oboro_ring::Coefficient> {
-    Arch::detect().vectorize(|| embedding.to_coefficients(&mut rows));
+    Arch::detect().vectorize(
+        #[inline(always)]
+        || embedding.to_coefficients(&mut rows),
+    );
     let stride = p.stride();
     let mut coefficients = vec![0i128; p.set().degree()];
     for u in 0..p.slots() {

@@ -162,10 +162,13 @@ fn oblivious_drop_low_bits(
     let start = out.len();
     out.resize(start + targets.len(), 0);
     let out = &mut out[start..];
-    arch.vectorize(|| {
-        for ((out, &x), r) in out.iter_mut().zip(targets).zip(dither.as_chunks::<8>().0) {
-            let sum = x + (u64::from_le_bytes(*r) & mask);
-            *out = (sum.min(sum.wrapping_sub(modulus)) >> dropped_bits) as u16;
-        }
-    });
+    arch.vectorize(
+        #[inline(always)]
+        || {
+            for ((out, &x), r) in out.iter_mut().zip(targets).zip(dither.as_chunks::<8>().0) {
+                let sum = x + (u64::from_le_bytes(*r) & mask);
+                *out = (sum.min(sum.wrapping_sub(modulus)) >> dropped_bits) as u16;
+            }
+        },
+    );
 }

@@ -281,31 +281,34 @@ fn oblivious_unmask_block(
     factor: f64,
     rows: &mut Rows,
 ) -> i64 {
-    arch.vectorize(|| {
-        let half = share.len() / 2;
-        let mut largest = 0i64;
-        let add = |x: u64, v: u16| {
-            // The keeper's value may lie one step above q, so reduce twice.
-            let sum = x + (u64::from(v) << shift);
-            let sum = sum.min(sum.wrapping_sub(modulus));
-            let sum = sum.min(sum.wrapping_sub(modulus));
-            // Above q/2 stands for a negative number.
-            let negative = ((modulus / 2).wrapping_sub(sum) as i64) >> 63;
-            sum as i64 - (modulus as i64 & negative)
-        };
-        for (plane, shares, values) in [
-            (&mut rows.re, &share[..half], &keeper[..half]),
-            (&mut rows.im, &share[half..], &keeper[half..]),
-        ] {
-            for ((out, &x), &v) in plane.iter_mut().zip(shares).zip(values) {
-                let centred = add(x, v);
-                largest = largest.max(centred.abs());
-                *out = centred as f64 * factor;
+    arch.vectorize(
+        #[inline(always)]
+        || {
+            let half = share.len() / 2;
+            let mut largest = 0i64;
+            let add = |x: u64, v: u16| {
+                // The keeper's value may lie one step above q, so reduce twice.
+                let sum = x + (u64::from(v) << shift);
+                let sum = sum.min(sum.wrapping_sub(modulus));
+                let sum = sum.min(sum.wrapping_sub(modulus));
+                // Above q/2 stands for a negative number.
+                let negative = ((modulus / 2).wrapping_sub(sum) as i64) >> 63;
+                sum as i64 - (modulus as i64 & negative)
+            };
+            for (plane, shares, values) in [
+                (&mut rows.re, &share[..half], &keeper[..half]),
+                (&mut rows.im, &share[half..], &keeper[half..]),
+            ] {
+                for ((out, &x), &v) in plane.iter_mut().zip(shares).zip(values) {
+                    let centred = add(x, v);
+                    largest = largest.max(centred.abs());
+                    *out = centred as f64 * factor;
+                }
             }
-        }
-        embedding.to_slots(rows);
-        largest
-    })
+            embedding.to_slots(rows);
+            largest
+        },
+    )
 }
 
 #[cfg(test)]

@@ -89,7 +89,10 @@ impl QueryEncryptor {
                     rows.re[slot * d2 + d2 - 1 - j] = f64::from(x) * factor;
                 }
             }
-            Arch::detect().vectorize(|| self.embedding.to_coefficients(&mut rows));
+            Arch::detect().vectorize(
+                #[inline(always)]
+                || self.embedding.to_coefficients(&mut rows),
+            );
             coefficients.fill(0);
             for u in 0..p.slots() {
                 for r in 0..d2 {

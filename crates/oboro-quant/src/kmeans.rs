@@ -119,33 +119,37 @@ const SPAN: usize = 256;
 /// returns the sums over spans of points.
 fn shrink_distances(columns: &[f32], centroid: &[f32], nearest: &mut [f32]) -> Vec<f64> {
     let count = nearest.len();
-    Arch::detect().vectorize(|| {
-        nearest
-            .chunks_mut(SPAN)
-            .enumerate()
-            .map(|(span, nearest)| {
-                let mut distance = [0f32; SPAN];
-                let distance = &mut distance[..nearest.len()];
-                for (column, &c) in columns.chunks_exact(count).zip(centroid) {
-                    let column = &column[span * SPAN..][..nearest.len()];
-                    for (distance, &x) in distance.iter_mut().zip(column) {
-                        *distance += (x - c) * (x - c);
+    Arch::detect().vectorize(
+        #[inline(always)]
+        || {
+            nearest
+                .chunks_mut(SPAN)
+                .enumerate()
+                .map(|(span, nearest)| {
+                    let mut distance = [0f32; SPAN];
+                    let distance = &mut distance[..nearest.len()];
+                    for (column, &c) in columns.chunks_exact(count).zip(centroid) {
+                        let column = &column[span * SPAN..][..nearest.len()];
+                        for (distance, &x) in distance.iter_mut().zip(column) {
+                            *distance += (x - c) * (x - c);
+                        }
                     }
-                }
-                let mut lanes = [0f32; 16];
-                for (i, (nearest, &distance)) in nearest.iter_mut().zip(&*distance).enumerate() {
-                    let least = if distance < *nearest {
-                        distance
-                    } else {
-                        *nearest
-                    };
-                    *nearest = least;
-                    lanes[i % 16] += least;
-                }
-                lanes.iter().map(|&lane| f64::from(lane)).sum()
-            })
-            .collect()
-    })
+                    let mut lanes = [0f32; 16];
+                    for (i, (nearest, &distance)) in nearest.iter_mut().zip(&*distance).enumerate()
+                    {
+                        let least = if distance < *nearest {
+                            distance
+                        } else {
+                            *nearest
+                        };
+                        *nearest = least;
+                        lanes[i % 16] += least;
+                    }
+                    lanes.iter().map(|&lane| f64::from(lane)).sum()
+                })
+                .collect()
+        },
+    )
 }
 
 /// A point drawn with probability proportional to `nearest`.

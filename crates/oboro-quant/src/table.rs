@@ -134,7 +134,10 @@ fn oblivious_quantize(
     largest: f32,
     entries: &mut [u8],
 ) {
-    arch.vectorize(|| quantize(similarities, centroids, width, largest, entries));
+    arch.vectorize(
+        #[inline(always)]
+        || quantize(similarities, centroids, width, largest, entries),
+    );
 }
 
 /// Lanes of a running minimum or maximum.
