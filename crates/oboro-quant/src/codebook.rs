@@ -146,9 +146,8 @@ impl Codebook {
             .zip(vectors.par_chunks(ROWS * dimension))
             .enumerate()
             .filter_map(|(chunk, (codes, vectors))| {
-                match check_finite(vectors, dimension) {
-                    Err(QuantError::NotFinite { row }) => return Some(chunk * ROWS + row),
-                    Err(_) | Ok(()) => {}
+                if let Err(QuantError::NotFinite { row }) = check_finite(vectors, dimension) {
+                    return Some(chunk * ROWS + row);
                 }
                 self.encode_chunk(&tables, vectors, codes);
                 None

@@ -206,7 +206,7 @@ impl BlockedCodes {
     #[must_use]
     pub fn row(&self, position: usize) -> Vec<u8> {
         assert!(position < self.len, "position {position} of {}", self.len);
-        let stride = bytes_per_vector(self.subquantizers, self.bits) * BLOCK;
+        let stride = self.block_bytes();
         let block = &self.bytes[position / BLOCK * stride..][..stride];
         let i = position % BLOCK;
         (0..self.subquantizers)
@@ -217,9 +217,14 @@ impl BlockedCodes {
             .collect()
     }
 
+    /// Bytes of a block.
+    pub(crate) fn block_bytes(&self) -> usize {
+        bytes_per_vector(self.subquantizers, self.bits) * BLOCK
+    }
+
     /// The bytes of `blocks` blocks from block `first`.
     pub(crate) fn block_range(&self, first: usize, blocks: usize) -> &[u8] {
-        let stride = bytes_per_vector(self.subquantizers, self.bits) * BLOCK;
+        let stride = self.block_bytes();
         &self.bytes[first * stride..(first + blocks) * stride]
     }
 }

@@ -129,18 +129,18 @@ impl SelectionPlan {
         whole + partial
     }
 
-    /// Cost in units of one comparison of 16 lanes; only ratios matter.
+    /// Cost in thirds of a nanosecond, as measured; only ratios matter.
     fn cost(&self) -> f64 {
         let rows = (self.groups() * self.rows()) as f64;
         let row = match self.depth {
             4 => 6.0,
             8 => 9.0,
-            16 => 16.0,
-            _ => 40.0,
+            16 => 12.0,
+            _ => 25.0,
         };
         let keys = (self.lanes() * self.depth) as f64;
         let stages = (self.keep() as f64).log2() + 4.0;
-        rows * row + keys * stages * 0.25
+        rows * row + keys * stages * 0.5
     }
 
     /// Number of vectors that scores are selected from.

@@ -18,11 +18,16 @@ pub struct Candidate {
     pub position: u32,
 }
 
-/// Blocks scanned before their scores are selected from: scores stay in the
-/// first-level cache, and codes in the second for the next table.
+/// The most blocks scanned before their scores are selected from: scores stay
+/// in the first-level cache.
 const TILE_BLOCKS: usize = 64;
 
-/// Keys of a merge: groups are gathered until this many are there.
+/// The most bytes of codes scanned at a time: they stay in the second-level
+/// cache for the next table.
+const TILE_BYTES: usize = 256 << 10;
+
+/// Keys of a merge: groups are gathered until this many are there, or eight
+/// columns as long as the result.
 const GATHERED_KEYS: usize = 8192;
 
 /// Tables that share one pass over the codes.
@@ -179,7 +184,7 @@ impl Scanner {
         found.resize(tables.len() * keep, u64::MAX);
         best.resize(tables.len() * depth * LANES, 0);
         // As many groups as fill a merge, but no more than there are.
-        let gathered = (GATHERED_KEYS / (depth * LANES))
+        let gathered = (GATHERED_KEYS.max(8 * keep) / (depth * LANES))
             .max(1)
             .min(groups.len().next_power_of_two());
         let columns = gathered * LANES;
@@ -190,6 +195,7 @@ impl Scanner {
 
         let mut next = groups.start;
         while next < groups.end {
+            let first = next == groups.start;
             let batch = next..(next + gathered).min(groups.end);
             next = batch.end;
             keys[..tables.len() * matrix].fill(u64::MAX);
@@ -208,7 +214,11 @@ impl Scanner {
                 let matrix = &mut keys[table * matrix..][..matrix];
                 let scratch_part = &mut scratch[..matrix.len()];
                 let rows = merge_columns(self.arch, matrix, scratch_part, depth, columns, keep);
-                fold(self.arch, found, &matrix[..rows], pair, scratch);
+                if first {
+                    found[..rows].copy_from_slice(&matrix[..rows]);
+                } else {
+                    fold(self.arch, found, &matrix[..rows], pair, scratch);
+                }
             }
         }
     }
@@ -226,10 +236,13 @@ impl Scanner {
         const BATCH_BLOCKS: usize = ROW_BATCH * ROW / BLOCK;
         let first = group * plan.group_blocks();
         let end = (first + plan.group_blocks()).min(codes.blocks());
-        scores.resize(TILE_BLOCKS * BLOCK, 0);
+        let block_bytes = codes.block_bytes();
+        let tile_blocks = (TILE_BYTES / block_bytes / BATCH_BLOCKS * BATCH_BLOCKS)
+            .clamp(BATCH_BLOCKS, TILE_BLOCKS);
+        scores.resize(tile_blocks * BLOCK, 0);
         let mut block = first;
         while block < end {
-            let blocks = TILE_BLOCKS.min(end - block);
+            let blocks = tile_blocks.min(end - block);
             let tile = codes.block_range(block, blocks);
             let padded = blocks.next_multiple_of(BATCH_BLOCKS);
             for (table, best) in tables
@@ -334,20 +347,23 @@ fn oblivious_widen_keys(
     columns: usize,
     slot: usize,
 ) {
-    arch.vectorize(|| {
-        for (best, keys) in best.chunks_exact(LANES).zip(keys.chunks_exact_mut(columns)) {
-            for (lane, (key, &entry)) in keys[slot * LANES..][..LANES]
-                .iter_mut()
-                .zip(best)
-                .enumerate()
-            {
-                // `scan::position` written for a secret row: shifts only.
-                let row = entry & 0xffff;
-                let position = (row >> 1) * BLOCK as u32 + 2 * lane as u32 + (row & 1);
-                *key = u64::from(entry >> 16) << 32 | u64::from(base.wrapping_add(position));
+    arch.vectorize(
+        #[inline(always)]
+        || {
+            for (best, keys) in best.chunks_exact(LANES).zip(keys.chunks_exact_mut(columns)) {
+                for (lane, (key, &entry)) in keys[slot * LANES..][..LANES]
+                    .iter_mut()
+                    .zip(best)
+                    .enumerate()
+                {
+                    // `scan::position` written for a secret row: shifts only.
+                    let row = entry & 0xffff;
+                    let position = (row >> 1) * BLOCK as u32 + 2 * lane as u32 + (row & 1);
+                    *key = u64::from(entry >> 16) << 32 | u64::from(base.wrapping_add(position));
+                }
             }
-        }
-    });
+        },
+    );
 }
 
 #[cfg(test)]

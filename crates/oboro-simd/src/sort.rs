@@ -45,14 +45,10 @@ pub fn merge_columns(
     let shape = Shape { rows, columns };
     match arch {
         #[cfg(target_arch = "x86_64")]
-        Arch::Avx512(_) => {
-            // SAFETY: an `Avx512` value proves the features of the kernel.
-            let shape =
-                unsafe { avx512::oblivious_merge_columns_avx512(keys, scratch, shape, keep) };
-            // Few columns that still grow are left to the plain loops.
-            let used = shape.rows * shape.columns;
-            oblivious_merge_columns_portable(&mut keys[..used], scratch, shape, keep)
-        }
+        // SAFETY: an `Avx512` value proves the features of the kernel.
+        Arch::Avx512(_) => unsafe {
+            avx512::oblivious_merge_columns_avx512(keys, scratch, shape, keep)
+        },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: an `Avx2` value proves the features of the kernel.
         Arch::Avx2(_) => unsafe { oblivious_merge_columns_avx2(keys, scratch, shape, keep) },

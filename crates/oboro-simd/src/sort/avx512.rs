@@ -1,7 +1,7 @@
 //! 512-bit merges: eight columns at a time, up to four stages of a bitonic
 //! sort for every time that keys are read and written.
 
-use super::Shape;
+use super::{Shape, merge};
 use crate::select::network::{bitonic, exchange};
 use std::arch::x86_64::*;
 
@@ -65,8 +65,8 @@ macro_rules! stages {
 }
 
 /// Merges the left with the right half of the columns, down to 8 columns, and
-/// those within registers; gives up with columns left if they are still to
-/// grow, and returns the shape reached.
+/// those within registers. Fewer columns, and 8 that still grow, are left to
+/// plain loops.
 ///
 /// # Safety
 /// The processor must have AVX-512 F.
@@ -77,7 +77,7 @@ pub(super) fn oblivious_merge_columns_avx512(
     scratch: &mut [u64],
     shape: Shape,
     keep: usize,
-) -> Shape {
+) -> usize {
     let Shape {
         mut rows,
         mut columns,
@@ -123,7 +123,7 @@ pub(super) fn oblivious_merge_columns_avx512(
             keys[i] = keys[i * WIDTH];
         }
     }
-    Shape { rows, columns }
+    merge(&mut keys[..used], scratch, Shape { rows, columns }, keep)
 }
 
 /// The smaller (or the larger) half of left and right columns, sorted;
