@@ -63,7 +63,10 @@ pub fn ternary(ring: &Ring, rng: &mut impl CryptoRng) -> Poly<Coefficient> {
     let mut filled = 0;
     while filled < ring.degree() {
         rng.fill_bytes(&mut *bytes);
-        for &byte in bytes.iter() {
+        let kept = bytes.map(|byte| u8::from(byte < 243));
+        // Which bytes are skipped says nothing about those that are kept.
+        oboro_simd::taint::public(&kept);
+        for (&byte, &kept) in bytes.iter().zip(&kept) {
             let mut rest = u32::from(byte);
             for value in &mut values[filled..filled + DIGITS] {
                 // rest / 3 for rest < 256, without a division.
@@ -71,7 +74,7 @@ pub fn ternary(ring: &Ring, rng: &mut impl CryptoRng) -> Poly<Coefficient> {
                 *value = (rest - 3 * quotient) as i8 - 1;
                 rest = quotient;
             }
-            filled = (filled + DIGITS * usize::from(byte < 243)).min(ring.degree());
+            filled = (filled + DIGITS * usize::from(kept)).min(ring.degree());
         }
     }
     let mut poly = Poly::zero(ring);
