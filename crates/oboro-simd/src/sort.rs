@@ -63,28 +63,16 @@ struct Shape {
     columns: usize,
 }
 
-/// Smaller keys to `low`, larger to `high`.
+/// Smaller keys of `left` and `right` to `low`, larger to `high`.
+///
+/// Not in place: where a key is written to the place it was read from, the
+/// compiler may turn the choice into a store that happens only if the keys
+/// are out of order (`vpmaskmovq`), which depends on them.
 #[inline(always)]
-fn exchange(low: &mut [u64], high: &mut [u64]) {
-    for (low, high) in low.iter_mut().zip(high) {
-        let (a, b) = (*low, *high);
-        *low = a.min(b);
-        *high = a.max(b);
-    }
-}
-
-/// Sorts bitonic columns of `rows` keys.
-#[inline(always)]
-fn sort_bitonic(keys: &mut [u64], rows: usize, columns: usize) {
-    let mut distance = rows / 2;
-    while distance >= 1 {
-        // Rows are contiguous, so a run of `distance` rows is one slice.
-        let span = distance * columns;
-        for pair in keys.chunks_exact_mut(2 * span) {
-            let (low, high) = pair.split_at_mut(span);
-            exchange(low, high);
-        }
-        distance /= 2;
+fn exchange(left: &[u64], right: &[u64], low: &mut [u64], high: &mut [u64]) {
+    for (((a, b), low), high) in left.iter().zip(right).zip(low).zip(high) {
+        *low = *a.min(b);
+        *high = *a.max(b);
     }
 }
 
@@ -118,33 +106,53 @@ fn merge(keys: &mut [u64], scratch: &mut [u64], shape: Shape, keep: usize) -> us
         mut rows,
         mut columns,
     } = shape;
+    // Every step reads one buffer and writes the other.
+    let (mut from, mut to) = (keys, scratch);
+    let mut in_keys = true;
     while columns > 1 {
         let half = columns / 2;
         let grow = rows < keep;
         for i in 0..rows {
             // Ascending left columns against descending right columns: the
             // minima are the smaller half of both, and bitonic.
-            let left = &keys[i * columns..][..half];
-            let right = &keys[(rows - 1 - i) * columns + half..][..half];
-            let low = &mut scratch[i * half..][..half];
+            let left = &from[i * columns..][..half];
+            let right = &from[(rows - 1 - i) * columns + half..][..half];
+            let low = &mut to[i * half..][..half];
             for ((low, left), right) in low.iter_mut().zip(left).zip(right) {
                 *low = *left.min(right);
             }
             if grow {
-                let high = &mut scratch[(rows + i) * half..][..half];
+                let high = &mut to[(rows + i) * half..][..half];
                 for ((high, left), right) in high.iter_mut().zip(left).zip(right) {
                     *high = *left.max(right);
                 }
             }
         }
+        std::mem::swap(&mut from, &mut to);
+        in_keys = !in_keys;
         columns = half;
-        let used = rows * columns;
-        sort_bitonic(&mut scratch[..used], rows, columns);
+        // One bitonic sequence of `rows` keys a column, or two.
+        let used = rows * columns * if grow { 2 } else { 1 };
+        let mut distance = rows / 2;
+        while distance >= 1 {
+            // Rows are contiguous, so a run of `distance` rows is one slice.
+            let span = distance * columns;
+            let pairs = from[..used].chunks_exact(2 * span);
+            for (from, to) in pairs.zip(to[..used].chunks_exact_mut(2 * span)) {
+                let (left, right) = from.split_at(span);
+                let (low, high) = to.split_at_mut(span);
+                exchange(left, right, low, high);
+            }
+            std::mem::swap(&mut from, &mut to);
+            in_keys = !in_keys;
+            distance /= 2;
+        }
         if grow {
-            sort_bitonic(&mut scratch[used..2 * used], rows, columns);
             rows *= 2;
         }
-        keys[..rows * columns].copy_from_slice(&scratch[..rows * columns]);
+    }
+    if !in_keys {
+        to[..rows * columns].copy_from_slice(&from[..rows * columns]);
     }
     rows
 }
