@@ -78,6 +78,9 @@ impl Pass {
         if i.is_vsib() && !self.public.contains(&i.memory_index().full_register()) {
             return Some("a gather or scatter by data");
         }
+        if self.masked_by_data(i) {
+            return Some("which bytes of memory are touched depends on data");
+        }
         let addressed = (0..i.op_count()).any(|o| i.op_kind(o) == OpKind::Memory)
             && i.mnemonic() != Mnemonic::Lea;
         if addressed && (self.is_data(i.memory_base()) || self.is_data(i.memory_index())) {
@@ -98,6 +101,27 @@ impl Pass {
             return Some("a jump to a place made from data of a vector");
         }
         None
+    }
+
+    /// Loads and stores under a mask that came from data: the address is the
+    /// same, but whether the line is read or becomes dirty is not.
+    fn masked_by_data(&self, i: &Instruction) -> bool {
+        let Some(memory) = (0..i.op_count()).find(|o| i.op_kind(*o) == OpKind::Memory) else {
+            return false;
+        };
+        let mask = if i.op_mask() != Register::None {
+            i.op_mask()
+        } else if matches!(
+            i.mnemonic(),
+            Mnemonic::Vpmaskmovd | Mnemonic::Vpmaskmovq | Mnemonic::Vmaskmovps | Mnemonic::Vmaskmovpd
+        ) {
+            i.op_register(if memory == 0 { 1 } else { memory - 1 })
+        } else {
+            return false;
+        };
+        // Arithmetic under a mask reads memory whole; only moves skip bytes.
+        let moves = format!("{:?}", i.mnemonic()).to_ascii_lowercase().contains("mov");
+        moves && !self.public.contains(&mask.full_register())
     }
 
     /// Carries marks from what an instruction reads to what it writes.
@@ -153,7 +177,7 @@ impl Pass {
         }
         for used in registers.iter().filter(|r| writes(r.access())) {
             let register = used.register().full_register();
-            if register.is_vector_register() {
+            if holds_data(register) {
                 if from_data || loads || (from_vector && !public) {
                     self.public.remove(&register);
                 } else {
@@ -214,6 +238,25 @@ mod tests {
             0xc5, 0xfe, 0x6f, 0x0d, 0, 0, 0, 0, 0xc4, 0xe2, 0x6d, 0x90, 0x04, 0x8e,
         ];
         assert!(reasons(&code).is_empty(), "{:?}", reasons(&code));
+    }
+
+    #[test]
+    fn a_store_under_a_mask_of_data_is_found() {
+        // vpcmpgtq ymm4, ymm5, ymm4; vpmaskmovq [rdi], ymm4, ymm2
+        let code = [
+            0xc4, 0xe2, 0x55, 0x37, 0xe4, 0xc4, 0xe2, 0xdd, 0x8e, 0x17,
+        ];
+        assert!(reasons(&code)[0].contains("which bytes of memory"));
+        // kmovd k1, eax; vmovdqu64 [rdi] {k1}, zmm0
+        let code = [
+            0xc5, 0xfb, 0x92, 0xc8, 0x62, 0xf1, 0xfe, 0x49, 0x7f, 0x07,
+        ];
+        assert!(reasons(&code).is_empty(), "{:?}", reasons(&code));
+        // vpcmpud k1, zmm0, zmm1, 1; the same store
+        let code = [
+            0x62, 0xf3, 0x7d, 0x48, 0x1e, 0xc9, 0x01, 0x62, 0xf1, 0xfe, 0x49, 0x7f, 0x07,
+        ];
+        assert!(reasons(&code)[0].contains("which bytes of memory"));
     }
 
     #[test]
