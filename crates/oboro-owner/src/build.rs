@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use chacha20::ChaCha20Rng;
 use oboro_ckks::{EncryptedCodebook, Packing, PublicKey, TableScale};
-use oboro_index::{Descriptor, IndexWriter, OwnerKey, RotationMatrix, SegmentWriter, permutation};
+use oboro_index::{
+    Descriptor, IndexWriter, OwnerKey, Rotation, RotationMatrix, SegmentWriter, permutation,
+};
 use oboro_quant::{BlockedCodes, Codebook, Metric, Subspaces, TrainOptions, code_bits};
 use rand_core::{CryptoRng, SeedableRng};
 
@@ -102,8 +104,13 @@ impl Owner {
             dimension: shape.dimension,
         };
         let mut sample = std::mem::take(&mut found.sample);
+        let plain = (options.rotation == Rotation::Full).then(|| cut(&sample, &shape).to_vec());
         prepare.rows(&mut sample)?;
-        let codebook = train(&sample, &shape, options)?;
+        let rotation_cost = match plain {
+            Some(plain) => Some(rotation_cost(plain, cut(&sample, &shape), &shape, options)?),
+            None => None,
+        };
+        let codebook = train(&sample, &shape, shape.sample, options)?;
         drop(sample);
         clock.seconds.train = clock.lap();
 
@@ -186,6 +193,7 @@ impl Owner {
             centroids: shape.packing.centroids(),
             split: shape.packing.split(),
             rotation: options.rotation.name(),
+            rotation_cost,
             originals: encoding.name(),
             encryption: EncryptionReport::new(&shape.packing, &scale),
             candidates_max: shape.candidates_max,
@@ -314,22 +322,57 @@ impl Prepare<'_> {
     }
 }
 
-fn train(sample: &[f32], shape: &Shape, options: &BuildOptions) -> Result<Codebook, OwnerError> {
+fn train(
+    vectors: &[f32],
+    shape: &Shape,
+    sample: usize,
+    options: &BuildOptions,
+) -> Result<Codebook, OwnerError> {
     let mut training = TrainOptions::new(
         shape.packing.subquantizers(),
         shape.packing.centroids(),
         options.seed,
     );
     training.iterations = options.iterations;
-    training.sample = Some(shape.sample);
+    training.sample = Some(sample);
     training.cancel = Arc::clone(&options.cancel);
     training.progress = options.progress.clone().map(|progress| {
         Arc::new(move |done, total| progress(Stage::Train, done, total)) as oboro_quant::Progress
     });
-    match Codebook::train(sample, shape.dimension, &training) {
+    match Codebook::train(vectors, shape.dimension, &training) {
         Err(oboro_quant::QuantError::Cancelled) => Err(OwnerError::Cancelled),
         result => Ok(result?),
     }
+}
+
+/// Vectors of a sample, and rounds, that measure what a rotation costs.
+const ROTATION_SAMPLE: usize = 16_384;
+const ROTATION_ITERATIONS: usize = 6;
+
+fn cut<'a>(sample: &'a [f32], shape: &Shape) -> &'a [f32] {
+    &sample[..sample.len().min(ROTATION_SAMPLE * shape.dimension)]
+}
+
+/// The quantization error of rotated vectors over that of the same vectors as
+/// they are: above 1, the full rotation mixes what belongs apart.
+fn rotation_cost(
+    mut plain: Vec<f32>,
+    rotated: &[f32],
+    shape: &Shape,
+    options: &BuildOptions,
+) -> Result<f64, OwnerError> {
+    for vector in plain.chunks_exact_mut(shape.dimension) {
+        options.metric.prepare_base(vector);
+    }
+    let mut quick = options.clone();
+    quick.iterations = ROTATION_ITERATIONS;
+    quick.progress = None;
+    let error = |vectors: &[f32]| -> Result<f64, OwnerError> {
+        let sample = vectors.len() / shape.dimension;
+        Ok(train(vectors, shape, sample, &quick)?.distortion(vectors)?)
+    };
+    let (rotated, plain) = (error(rotated)?, error(&plain)?);
+    Ok(if plain > 0.0 { rotated / plain } else { 1.0 })
 }
 
 /// The second pass over the vectors.

@@ -26,6 +26,9 @@ pub struct BuildReport {
     pub split: usize,
     /// Name of the rotation.
     pub rotation: &'static str,
+    /// For the full rotation, the quantization error with it over the one
+    /// without, on the sample; other rotations cost nothing.
+    pub rotation_cost: Option<f64>,
     /// Name of the originals' encoding.
     pub originals: &'static str,
     /// What the encryption costs and gives.

@@ -167,6 +167,12 @@ fn rotations_and_parameter_sets() {
             )
             .unwrap();
         assert_eq!(report.rotation, rotation.name());
+        let cost = report.rotation_cost;
+        assert_eq!(cost.is_some(), rotation == Rotation::Full);
+        assert!(
+            cost.is_none_or(|cost| cost > 0.1 && cost < 10.0),
+            "{cost:?}"
+        );
         assert_eq!(report.encryption.parameter_set, set.name());
         assert!(report.trial.recall_10_at_10 > 0.9, "{:?}", report.trial);
     }

@@ -92,6 +92,18 @@ impl Failure {
     }
 }
 
+/// What clap says about a command line, in one sentence.
+pub(crate) fn usage_of(error: &clap::Error) -> Failure {
+    let text = error.to_string();
+    let sentence: Vec<&str> = text
+        .trim_start_matches("error: ")
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .map(str::trim)
+        .collect();
+    Failure::usage(sentence.join(" "))
+}
+
 /// Names the thing an input/output error is about.
 pub(crate) trait Named<T> {
     /// `cannot read keys/owner.key: No such file or directory`
@@ -114,6 +126,20 @@ impl<T> Named<T> for std::io::Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wrong_command_line_is_one_sentence() {
+        use clap::Parser;
+        let error = crate::cli::Cli::try_parse_from(["oboro", "eval", "--queries=q"]).map(|_| ());
+        let failure = usage_of(&error.expect_err("an option is missing"));
+        assert_eq!(failure.kind, Kind::Usage);
+        assert!(
+            failure.message.contains("--groundtruth"),
+            "{}",
+            failure.message
+        );
+        assert!(!failure.message.contains('\n'), "{}", failure.message);
+    }
 
     #[test]
     fn every_kind_has_its_own_code() {

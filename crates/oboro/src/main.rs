@@ -28,7 +28,12 @@ fn main() -> ExitCode {
     // Whether errors go out as JSON must be known before anything is parsed.
     let json = arguments.iter().any(|argument| argument == "--json");
     let cli = match config::expand(arguments) {
-        Ok(arguments) => Cli::parse_from(arguments),
+        Ok(arguments) => match Cli::try_parse_from(arguments) {
+            Ok(cli) => cli,
+            // Help and version are no failures; and people get clap's own words.
+            Err(error) if !json || !error.use_stderr() => error.exit(),
+            Err(error) => return failure::usage_of(&error).report(json),
+        },
         Err(failure) => return failure.report(json),
     };
     match run(&cli) {

@@ -116,6 +116,8 @@ pub(crate) struct Built {
     pub(crate) centroids: usize,
     split: usize,
     rotation: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rotation_cost: Option<f64>,
     originals: &'static str,
     parameter_set: &'static str,
     security_bits: u32,
@@ -329,6 +331,7 @@ impl Built {
             centroids: report.centroids,
             split: report.split,
             rotation: report.rotation,
+            rotation_cost: report.rotation_cost.map(|cost| output::round(cost, 4)),
             originals: report.originals,
             parameter_set: encryption.parameter_set,
             security_bits: encryption.security_bits,
@@ -393,6 +396,12 @@ impl Report for Built {
             self.stages.trial,
             self.stages.write
         )?;
+        if let Some(cost) = self.rotation_cost {
+            writeln!(
+                out,
+                "the full rotation multiplies the quantization error by {cost:.2}; --rotation subspace costs nothing"
+            )?;
+        }
         writeln!(out, "\nfiles")?;
         for file in &self.files {
             writeln!(out, "  {:12} {}", output::bytes(file.bytes), file.name)?;
