@@ -76,7 +76,7 @@ fn build(path: &Path, owner: &OwnerKey, rows: &[f32]) {
         segment.put(places, &ids, rows).unwrap();
     }
     let bytes: Vec<u8> = (0..BlockedCodes::byte_len(count, SUBQUANTIZERS, 8))
-        .map(|i| (i * 7 >> 3) as u8)
+        .map(|i| ((i * 7) >> 3) as u8)
         .collect();
     let codes = BlockedCodes::from_bytes(&bytes, count, SUBQUANTIZERS, 8).unwrap();
     writer.add_segment(segment, &codes).unwrap();

@@ -284,7 +284,7 @@ mod tests {
             BATCH * CHUNK + 1,
             2 * BATCH * CHUNK + 77,
         ] {
-            let payload: Vec<u8> = (0..length).map(|i| (i * 31 >> 3) as u8).collect();
+            let payload: Vec<u8> = (0..length).map(|i| ((i * 31) >> 3) as u8).collect();
             let bytes = sealed(&payload);
             assert!(open(&bytes, &key(1), HEAD).unwrap() == payload, "{length}");
         }
