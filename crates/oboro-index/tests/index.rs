@@ -284,11 +284,18 @@ fn existing_output_is_replaced_by_force_only_and_whole() {
 #[test]
 fn a_target_that_appears_meanwhile_is_kept() {
     let (dir, path) = folder();
-    let writer = start(&path, 13, false).unwrap();
-    fs::create_dir(&path).unwrap();
-    drop(writer);
+    let appear = || {
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("mine"), "x").unwrap();
+    };
+    // Without force, and with it: somebody's files are never replaced.
+    let error = build_then(&path, 13, 20, false, appear).err().unwrap();
+    assert!(matches!(error, IndexError::Exists { .. }), "{error}");
+    fs::remove_dir_all(&path).unwrap();
+    let error = build_then(&path, 13, 20, true, appear).err().unwrap();
+    assert!(matches!(error, IndexError::NotReplaced { .. }), "{error}");
     assert_eq!(names(dir.path()), ["words.index"]);
-    assert!(names(&path).is_empty());
+    assert_eq!(names(&path), ["mine"]);
 }
 
 #[test]

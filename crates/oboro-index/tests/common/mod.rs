@@ -65,6 +65,17 @@ pub fn start(path: &Path, seed: u8, force: bool) -> Result<IndexWriter, IndexErr
 /// Builds `vectors` vectors in two segments, under keys that follow from
 /// `seed`.
 pub fn build(path: &Path, seed: u8, vectors: usize, force: bool) -> Result<Built, IndexError> {
+    build_then(path, seed, vectors, force, || ())
+}
+
+/// As [`build`]; calls `before_commit` when all is written but the commit.
+pub fn build_then(
+    path: &Path,
+    seed: u8,
+    vectors: usize,
+    force: bool,
+    before_commit: impl FnOnce(),
+) -> Result<Built, IndexError> {
     let owner = owner(seed);
     let mut rng = rng(seed ^ 0xaa);
     let keeper = SecretKey::generate(ParameterSet::N2048Q50, &mut rng);
@@ -138,6 +149,7 @@ pub fn build(path: &Path, seed: u8, vectors: usize, force: bool) -> Result<Built
         codebook_digest: encrypted.masks().digest(),
         public_key: public,
     };
+    before_commit();
     let files = writer.commit(&descriptor, &owner.descriptor_key(), &mut rng)?;
     Ok(Built {
         owner,
