@@ -22,6 +22,9 @@ Exit codes:
   4  refused: attestation, policy, or an output that exists
   5  a server cannot be reached or went away
 
+Environment: OBORO_CONFIG names a configuration file, OBORO_LOG what roles log
+(such as info), OBORO_LOG_FORMAT=json how, OBORO_ARCH the instruction set.
+
 Every verb takes --json and then prints one object; progress goes to standard
 error and only to a terminal. `-` stands for standard input or output.";
 

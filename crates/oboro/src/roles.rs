@@ -46,8 +46,10 @@ pub(crate) async fn listen(address: SocketAddr) -> Outcome<TcpListener> {
     })
 }
 
-/// Log lines on standard error: warnings, or what `OBORO_LOG` asks for.
-pub(crate) fn log(json: bool) {
+/// Log lines on standard error: warnings, or what `OBORO_LOG` asks for; as JSON
+/// where `OBORO_LOG_FORMAT` is `json`.
+pub(crate) fn log() {
+    let json = std::env::var_os("OBORO_LOG_FORMAT").is_some_and(|format| format == "json");
     let filter = tracing_subscriber::EnvFilter::try_from_env("OBORO_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     let builder = tracing_subscriber::fmt()

@@ -190,11 +190,78 @@ fn from_keys_to_neighbours() {
 }
 
 #[test]
+fn roles_end_with_the_process_that_started_them() {
+    let place = Place::with_keys();
+    let file = place.write_fvecs("v.fvecs", &vectors(100, 8, 1));
+    place.build("index", &file, &["--centroids", "16"]);
+    let served = Served::start(&place.at("keys"), &place.path("index"));
+    let address = served.address.clone();
+    assert!(std::net::TcpStream::connect(&address).is_ok());
+    served.kill();
+    let gone = (0..100).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        std::net::TcpStream::connect(&address).is_err()
+    });
+    assert!(gone, "the searcher outlived the process that started it");
+}
+
+#[test]
 fn doctor_tells_what_is_here() {
     let findings = json(&["doctor"]);
     assert!(findings["cores"].as_u64().unwrap() >= 1);
     assert!(findings["instructions"].is_string());
     assert_eq!(findings["platforms"][0]["name"], "simulated");
+}
+
+#[test]
+fn a_bench_fills_its_contract() {
+    let place = Place::new();
+    let base = vectors(800, 16, 1);
+    std::fs::create_dir(place.path("set")).unwrap();
+    place.write_fvecs("set/tiny_base.fvecs", &base);
+    place.write_fvecs("set/tiny_query.fvecs", &vectors(20, 16, 2));
+    let (set, out) = (place.at("set"), place.at("figures.json"));
+    let arguments = [
+        "bench",
+        "--data",
+        &set,
+        "--out",
+        &out,
+        "--repeat",
+        "1",
+        "--clients",
+        "2",
+    ];
+    let measured = json(&arguments);
+    for key in [
+        "table_evaluate_us",
+        "table_decrypt_us",
+        "scan_ms",
+        "memory_read_ms",
+        "select_ms",
+        "sequential_qps",
+        "concurrent_qps",
+        "query_bytes_up",
+        "reply_bytes_down",
+        "keeper_bytes",
+        "build_seconds",
+        "vectors",
+        "dimension",
+        "subquantizers",
+        "centroids",
+        "threads",
+        "recall_10_at_10",
+    ] {
+        assert!(measured[key].is_number(), "{key}: {measured}");
+    }
+    assert_eq!(measured["vectors"], 800);
+    for key in ["date", "commit", "processor", "platform"] {
+        assert!(measured[key].is_string(), "{key}: {measured}");
+    }
+    let stored: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&out).unwrap()).unwrap();
+    assert_eq!(stored, measured);
+    assert!(fails(4, &arguments).contains("--force"));
 }
 
 #[test]

@@ -63,7 +63,7 @@ struct Seen {
 /// Runs the verb.
 pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     roles::check_platform(options.allow_simulated, "keeper")?;
-    roles::log(global.json);
+    roles::log();
     let folder = Folder::of(&options.keys, Role::Keeper)?;
     let mut config = KeeperConfig::new(
         folder.identity()?,

@@ -61,7 +61,7 @@ struct Seen {
 /// Runs the verb.
 pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     roles::check_platform(options.allow_simulated, "searcher")?;
-    roles::log(global.json);
+    roles::log();
     roles::check_index(&options.index)?;
     let folder = Folder::of(&options.keys, Role::Searcher)?;
     let index = Index::open(&options.index, &folder.storage_key()?)?;

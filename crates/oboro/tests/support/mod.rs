@@ -188,6 +188,14 @@ impl Served {
     }
 }
 
+impl Served {
+    /// Kills it with no chance to clean up.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
 impl Drop for Served {
     fn drop(&mut self) {
         let pid = rustix::process::Pid::from_child(&self.child);
