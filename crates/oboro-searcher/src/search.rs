@@ -30,7 +30,7 @@ use crate::{
 
 /// Collecting candidates slower than this means that records come from disk:
 /// the next collection moves off the threads that serve the network.
-const SLOW_GATHER: Duration = Duration::from_millis(1);
+const SLOW_GATHER: Duration = Duration::from_millis(5);
 
 /// Everything a search needs.
 pub(crate) struct Search {

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use oboro_attest::Attester;
 use oboro_channel::{AcceptLimits, Identity, Trust, serve_incoming, tuned_server};
-use oboro_ckks::TableEvaluator;
+use oboro_ckks::{EncryptedQuery, Packing, TableEvaluator, TableShare};
 use oboro_index::Index;
 use oboro_protocol::{
     limits,
@@ -64,7 +64,7 @@ pub struct SearcherConfig {
 }
 
 impl SearcherConfig {
-    /// The usual settings: all cores, 256 waiting tables, 64 encryptions of
+    /// The usual settings: all cores, 256 waiting tables, 32 encryptions of
     /// zero, no metrics address.
     ///
     /// # Security
@@ -86,7 +86,7 @@ impl SearcherConfig {
             seed,
             scan_threads: std::thread::available_parallelism().map_or(1, usize::from),
             queue_limit: 256,
-            zero_pool: 64,
+            zero_pool: 32,
             requests_per_connection: 128,
             accept: AcceptLimits {
                 http1: true,
@@ -221,10 +221,11 @@ impl SearcherServer {
         .map_err(|error| SearcherError::Serve(error.to_string()))?;
         let background = tokio::spawn(background(Arc::clone(&self.search), metrics_listener));
 
+        let request_limit = request_limit(&self.search.index.packing());
         let service = searcher_server::SearcherServer::new(SearcherService {
             search: self.search,
         })
-        .max_decoding_message_size(limits::SEARCHER_REQUEST_LIMIT)
+        .max_decoding_message_size(request_limit)
         .max_encoding_message_size(limits::MAX_REPLY_MESSAGE_BYTES);
         let (began, stopping) = tokio::sync::oneshot::channel();
         let server = tuned_server()
@@ -251,6 +252,14 @@ impl SearcherServer {
         background.abort();
         result
     }
+}
+
+/// The largest honest request to this index and some room for the fields
+/// around it: a larger one is refused before it is read, so that hostile peers
+/// cannot fill the memory.
+fn request_limit(packing: &Packing) -> usize {
+    let largest = EncryptedQuery::encoded_len(packing).max(TableShare::encoded_len(packing));
+    (largest + 4_096).min(limits::SEARCHER_REQUEST_LIMIT)
 }
 
 /// Brings the link to the keeper up, expires sessions, serves the metrics.
