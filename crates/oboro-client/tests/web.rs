@@ -79,7 +79,7 @@ async fn browser_style_requests_are_answered() {
 
     let reply = ask(&world, searcher.address, "Search", &[0; 5]).await;
     assert!(
-        contains(&reply, "BAD_REQUEST"),
+        contains(&reply, "oboro-reason: KEEPER_UNREACHABLE"),
         "{}",
         String::from_utf8_lossy(&reply)
     );

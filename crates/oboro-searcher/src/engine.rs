@@ -314,15 +314,15 @@ fn pass(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use std::sync::RwLock;
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
     const M: usize = 4;
     const K: usize = 256;
 
-    /// Segments of made-up codes; a pass waits while the gate is held.
+    /// Segments of made-up codes; a pass waits while they are held.
     struct Made {
         segments: Vec<BlockedCodes>,
-        gate: RwLock<()>,
+        held: AtomicBool,
     }
 
     impl Codes for Made {
@@ -331,7 +331,9 @@ mod tests {
         }
 
         fn codes(&self, index: usize) -> &BlockedCodes {
-            drop(self.gate.read().unwrap());
+            while self.held.load(Relaxed) {
+                std::thread::yield_now();
+            }
             &self.segments[index]
         }
     }
@@ -357,7 +359,7 @@ mod tests {
             .collect();
         Arc::new(Made {
             segments,
-            gate: RwLock::new(()),
+            held: AtomicBool::new(false),
         })
     }
 
@@ -407,13 +409,13 @@ mod tests {
         let engine = Arc::new(
             ScanEngine::start(Arc::clone(&made) as _, 1, 12, Arc::clone(&metrics)).unwrap(),
         );
-        let gate = made.gate.write().unwrap();
+        made.held.store(true, Relaxed);
         let ask = |seed: u64, candidates: usize| {
             let engine = Arc::clone(&engine);
             tokio::spawn(async move { engine.scan(table(seed), candidates, soon()).await })
         };
         let first = ask(0, 10);
-        // The first is taken and held at the gate; then twelve may wait.
+        // The first is taken and held; then twelve may wait.
         while !engine.shared.lock().busy {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -428,7 +430,7 @@ mod tests {
             refused,
             Err(SearcherError::QueueFull { waiting: 12 })
         ));
-        drop(gate);
+        made.held.store(false, Relaxed);
         assert_eq!(first.await.unwrap().unwrap().batch, 1);
         let mut batches = Vec::new();
         for (seed, job) in (1..=12).zip(waiting) {
@@ -456,7 +458,7 @@ mod tests {
         );
         let late = engine.scan(table(1), 10, Instant::now()).await;
         assert!(matches!(late, Err(SearcherError::Deadline)));
-        let gate = made.gate.write().unwrap();
+        made.held.store(true, Relaxed);
         let first = {
             let engine = Arc::clone(&engine);
             tokio::spawn(async move { engine.scan(table(0), 10, soon()).await })
@@ -473,10 +475,10 @@ mod tests {
         }
         abandoned.abort();
         let _ = abandoned.await;
-        drop(gate);
+        made.held.store(false, Relaxed);
         first.await.unwrap().unwrap();
         engine.scan(table(3), 10, soon()).await.unwrap();
-        assert_eq!(metrics.tables.load(std::sync::atomic::Ordering::Relaxed), 2);
+        assert_eq!(metrics.tables.load(Relaxed), 2);
     }
 
     #[tokio::test]
