@@ -10,7 +10,7 @@ mod tiers;
 use std::fmt;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask tiers | oblivious [taint|trace] [CASE]";
+const USAGE: &str = "usage: cargo xtask tiers | oblivious [taint|trace|code] [CASE]";
 
 /// Why a check failed, in words for whoever reads the log.
 #[derive(Debug)]
@@ -53,6 +53,7 @@ fn oblivious(arguments: &[String]) -> Result<(), Failure> {
     let part = match words.peek() {
         Some(&"taint") => oblivious::Part::Taint,
         Some(&"trace") => oblivious::Part::Trace,
+        Some(&"code") => oblivious::Part::Code,
         _ => oblivious::Part::All,
     };
     if part != oblivious::Part::All {

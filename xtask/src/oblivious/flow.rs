@@ -1,13 +1,14 @@
-//! A pass over the machine code of one function that follows data out of
-//! vector registers.
+//! Follows data out of vector registers through the machine code of one
+//! function.
 //!
 //! The kernels hold codes, tables and scores in vector and mask registers, and
-//! lengths and addresses in general ones. So a conditional jump, an address or
-//! a divisor must not come from a vector register. The pass goes once through
-//! the code from top to bottom; it knows nothing of data that the scalar code
-//! loads from memory, which is the business of memcheck and of the traces.
+//! lengths and addresses in general ones. So a conditional jump, an address, a
+//! mask of a load or store, or a divisor must not come from a vector register,
+//! unless that holds public numbers. The analysis goes along all paths until
+//! nothing changes. It knows nothing of data that scalar code loads from
+//! memory: that is the business of memcheck and of the traces.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap};
 
 use iced_x86::{
     Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess,
@@ -15,8 +16,8 @@ use iced_x86::{
 };
 
 use super::rules::{
-    holds_data, is_compressing_store, is_conditional_jump, is_integer_division,
-    is_packed_division_or_root, is_scalar_division, text,
+    is_compressing_store, is_conditional_jump, is_integer_division, is_packed_division_or_root,
+    is_scalar_division, text,
 };
 
 /// What one function holds.
@@ -29,42 +30,147 @@ pub(crate) struct Findings {
 
 /// Goes through the code of a marked function, which begins at `offset`.
 pub(crate) fn follow(code: &[u8], offset: u64) -> Findings {
-    let mut pass = Pass::default();
+    let instructions: Vec<Instruction> = Decoder::with_ip(64, code, offset, DecoderOptions::NONE)
+        .iter()
+        .collect();
+    let states = settle(&instructions);
     let mut findings = Findings::default();
-    let mut factory = InstructionInfoFactory::new();
-    for instruction in Decoder::with_ip(64, code, offset, DecoderOptions::NONE).iter() {
-        if is_conditional_jump(&instruction) {
-            findings.conditional_jumps += 1;
-        }
-        let reason = pass.judge(&instruction).or_else(|| {
-            let divides =
-                is_scalar_division(&instruction) || is_packed_division_or_root(&instruction);
-            divides.then_some("the time of a division or a root depends on data")
-        });
+    for (i, state) in instructions.iter().zip(&states) {
+        findings.conditional_jumps += usize::from(is_conditional_jump(i));
+        let divides = is_scalar_division(i) || is_packed_division_or_root(i);
+        let reason = state
+            .as_ref()
+            .and_then(|state| state.judge(i))
+            .or(divides.then_some("the time of a division or a root depends on data"));
         if let Some(reason) = reason {
-            findings.violations.push((
-                instruction.ip(),
-                format!("{}: {reason}", text(&instruction)),
-            ));
+            findings
+                .violations
+                .push((i.ip(), format!("{}: {reason}", text(i))));
         }
-        pass.advance(&instruction, &mut factory);
     }
     findings
 }
 
-#[derive(Default)]
-struct Pass {
-    /// General registers whose value came out of a vector register.
-    data: HashSet<Register>,
-    /// Whether the flags came from data.
-    flags: bool,
-    /// Vector registers that hold constants or public numbers.
-    public: HashSet<Register>,
+/// What is known before each instruction, on any path to it.
+fn settle(instructions: &[Instruction]) -> Vec<Option<State>> {
+    let at: HashMap<u64, usize> = instructions
+        .iter()
+        .enumerate()
+        .map(|(n, i)| (i.ip(), n))
+        .collect();
+    let mut factory = InstructionInfoFactory::new();
+    let mut states: Vec<Option<State>> = vec![None; instructions.len()];
+    // Where an indirect jump leads is not known: to whatever nothing else
+    // leads to, with all that holds at such jumps.
+    let mut indirect: Option<State> = None;
+    let mut next = 0;
+    let padding =
+        |i: &Instruction| matches!(i.mnemonic(), Mnemonic::Nop | Mnemonic::Int3 | Mnemonic::Ud2);
+    while let Some(entry) =
+        (next..instructions.len()).find(|n| states[*n].is_none() && !padding(&instructions[*n]))
+    {
+        states[entry] = Some(indirect.clone().unwrap_or_default());
+        next = entry + 1;
+        let mut work = vec![entry];
+        while let Some(n) = work.pop() {
+            let (Some(i), Some(state)) = (instructions.get(n), states[n].clone()) else {
+                continue;
+            };
+            let after = state.after(i, &mut factory);
+            let target = at.get(&i.near_branch_target()).copied();
+            let successors = match i.flow_control() {
+                FlowControl::ConditionalBranch => [Some(n + 1), target],
+                FlowControl::UnconditionalBranch => [target, None],
+                FlowControl::IndirectBranch => {
+                    indirect =
+                        Some(indirect.map_or_else(|| after.clone(), |other| other.join(&after)));
+                    [None, None]
+                }
+                FlowControl::Return | FlowControl::Exception => [None, None],
+                _ => [Some(n + 1), None],
+            };
+            for successor in successors
+                .into_iter()
+                .flatten()
+                .filter(|n| *n < instructions.len())
+            {
+                let joined = match &states[successor] {
+                    None => after.clone(),
+                    Some(known) => known.join(&after),
+                };
+                if states[successor].as_ref() != Some(&joined) {
+                    states[successor] = Some(joined);
+                    work.push(successor);
+                }
+            }
+        }
+    }
+    states
 }
 
-impl Pass {
+/// A place in the stack frame: base register and displacement.
+type Place = (Register, u64);
+
+/// The place in the stack frame that a memory operand names, if it is one.
+fn place(i: &Instruction) -> Option<Place> {
+    let base = i.memory_base();
+    (matches!(base, Register::RSP | Register::RBP) && i.memory_index() == Register::None)
+        .then(|| (base, i.memory_displacement64()))
+}
+
+/// The bit of a general register.
+fn general(register: Register) -> u64 {
+    let full = register.full_register();
+    if full.is_gpr64() {
+        1 << full.number()
+    } else {
+        0
+    }
+}
+
+/// The bit of a vector or mask register.
+fn vector(register: Register) -> u64 {
+    if register.is_vector_register() {
+        1 << register.number()
+    } else if register.is_k() || register.is_mm() {
+        1 << (32 + register.number() + if register.is_mm() { 8 } else { 0 })
+    } else {
+        0
+    }
+}
+
+/// What registers hold at one point.
+#[derive(Clone, Default, PartialEq)]
+struct State {
+    /// General registers whose value came out of a vector register.
+    data: u64,
+    /// Whether the flags came from data.
+    flags: bool,
+    /// Vector and mask registers that hold constants or public numbers.
+    public: u64,
+    /// Places in the stack frame that registers were put aside to, and
+    /// whether those held public numbers.
+    frame: BTreeMap<Place, bool>,
+}
+
+impl State {
+    /// What holds when either of two paths was taken.
+    fn join(&self, other: &Self) -> Self {
+        let frame = self
+            .frame
+            .iter()
+            .filter_map(|(place, public)| Some((*place, *public && *other.frame.get(place)?)))
+            .collect();
+        Self {
+            data: self.data | other.data,
+            flags: self.flags || other.flags,
+            public: self.public & other.public,
+            frame,
+        }
+    }
+
     fn is_data(&self, register: Register) -> bool {
-        self.data.contains(&register.full_register())
+        self.data & general(register) != 0
     }
 
     /// Why an instruction is not allowed here.
@@ -75,14 +181,14 @@ impl Pass {
         if is_compressing_store(i) {
             return Some("the length of a compressing store depends on data");
         }
-        if i.is_vsib() && !self.public.contains(&i.memory_index().full_register()) {
+        if i.is_vsib() && self.public & vector(i.memory_index()) == 0 {
             return Some("a gather or scatter by data");
         }
         if self.masked_by_data(i) {
             return Some("which bytes of memory are touched depends on data");
         }
         let addressed = (0..i.op_count()).any(|o| i.op_kind(o) == OpKind::Memory)
-            && i.mnemonic() != Mnemonic::Lea;
+            && !matches!(i.mnemonic(), Mnemonic::Lea | Mnemonic::Nop);
         if addressed && (self.is_data(i.memory_base()) || self.is_data(i.memory_index())) {
             return Some("an address made from data of a vector");
         }
@@ -113,83 +219,110 @@ impl Pass {
             i.op_mask()
         } else if matches!(
             i.mnemonic(),
-            Mnemonic::Vpmaskmovd | Mnemonic::Vpmaskmovq | Mnemonic::Vmaskmovps | Mnemonic::Vmaskmovpd
+            Mnemonic::Vpmaskmovd
+                | Mnemonic::Vpmaskmovq
+                | Mnemonic::Vmaskmovps
+                | Mnemonic::Vmaskmovpd
         ) {
             i.op_register(if memory == 0 { 1 } else { memory - 1 })
         } else {
             return false;
         };
         // Arithmetic under a mask reads memory whole; only moves skip bytes.
-        let moves = format!("{:?}", i.mnemonic()).to_ascii_lowercase().contains("mov");
-        moves && !self.public.contains(&mask.full_register())
+        let moves = format!("{:?}", i.mnemonic())
+            .to_ascii_lowercase()
+            .contains("mov");
+        moves && self.public & vector(mask) == 0
     }
 
     /// Carries marks from what an instruction reads to what it writes.
-    fn advance(&mut self, i: &Instruction, factory: &mut InstructionInfoFactory) {
-        let registers: Vec<_> = factory.info(i).used_registers().to_vec();
-        let zeroing = i.op_count() >= 2
-            && i.op_kind(i.op_count() - 1) == OpKind::Register
-            && i.op_kind(i.op_count() - 2) == OpKind::Register
-            && i.op_register(i.op_count() - 1) == i.op_register(i.op_count() - 2)
-            && {
-                let name = format!("{:?}", i.mnemonic()).to_ascii_lowercase();
-                name.contains("xor") || name.starts_with("sub") || name.contains("pcmpeq")
-            };
-        let reads = |access| {
-            matches!(
-                access,
-                OpAccess::Read | OpAccess::CondRead | OpAccess::ReadWrite | OpAccess::ReadCondWrite
-            )
-        };
-        let writes = |access| {
-            matches!(
-                access,
-                OpAccess::Write
-                    | OpAccess::CondWrite
-                    | OpAccess::ReadWrite
-                    | OpAccess::ReadCondWrite
-            )
-        };
+    fn after(mut self, i: &Instruction, factory: &mut InstructionInfoFactory) -> Self {
+        if matches!(
+            i.flow_control(),
+            FlowControl::Call | FlowControl::IndirectCall
+        ) {
+            // A call keeps the frame and six registers, and leaves its result.
+            let kept = [
+                Register::RBX,
+                Register::RBP,
+                Register::R12,
+                Register::R13,
+                Register::R14,
+                Register::R15,
+            ];
+            self.data &= kept.into_iter().map(general).sum::<u64>();
+            self.public = 0;
+            self.flags = false;
+            return self;
+        }
+        let zeroing = gives_a_constant(i);
         let mut from_data = i.rflags_read() != 0 && self.flags;
-        let mut from_vector = false;
-        let mut public = true;
-        for used in registers.iter().filter(|r| reads(r.access()) && !zeroing) {
-            let register = used.register();
-            if holds_data(register) {
-                from_vector = true;
-                public &= self.public.contains(&register.full_register());
-            } else if self.is_data(register) {
-                from_data = true;
+        let used = factory.info(i).used_registers();
+        if !zeroing {
+            for register in used
+                .iter()
+                .filter(|u| reads(u.access()))
+                .map(|u| u.register())
+            {
+                let bit = vector(register);
+                from_data |= self.is_data(register) || bit != 0 && self.public & bit == 0;
             }
         }
-        from_data |= from_vector && !public;
-        let loads = (0..i.op_count())
-            .any(|o| i.op_kind(o) == OpKind::Memory && !i.is_ip_rel_memory_operand());
-        if i.flow_control() == FlowControl::Call || i.flow_control() == FlowControl::IndirectCall {
-            // What a call leaves behind is its result.
-            self.data.clear();
-            self.public.clear();
-            self.flags = false;
-            return;
-        }
+        let memory = (0..i.op_count()).find(|o| i.op_kind(*o) == OpKind::Memory);
+        let place = place(i);
+        let public_memory = i.is_ip_rel_memory_operand()
+            || place.is_some_and(|place| self.frame.get(&place) == Some(&true));
+        let loads = memory.is_some() && !public_memory;
         if i.rflags_modified() != 0 {
             self.flags = from_data;
         }
-        for used in registers.iter().filter(|r| writes(r.access())) {
-            let register = used.register().full_register();
-            if holds_data(register) {
-                if from_data || loads || (from_vector && !public) {
-                    self.public.remove(&register);
-                } else {
-                    self.public.insert(register);
-                }
-            } else if from_data {
-                self.data.insert(register);
+        if let (Some(0), Some(place)) = (memory, place) {
+            self.frame.insert(place, !from_data);
+        }
+        for register in used
+            .iter()
+            .filter(|u| writes(u.access()))
+            .map(|u| u.register())
+        {
+            let (general, vector) = (general(register), vector(register));
+            if from_data {
+                self.data |= general;
             } else {
-                self.data.remove(&register);
+                self.data &= !general;
+            }
+            if from_data || loads {
+                self.public &= !vector;
+            } else {
+                self.public |= vector;
             }
         }
+        self
     }
+}
+
+/// `xor r, r` and its like.
+fn gives_a_constant(i: &Instruction) -> bool {
+    let count = i.op_count();
+    let register = |o| (i.op_kind(o) == OpKind::Register).then(|| i.op_register(o));
+    if count < 2 || register(count - 1).is_none() || register(count - 1) != register(count - 2) {
+        return false;
+    }
+    let name = format!("{:?}", i.mnemonic()).to_ascii_lowercase();
+    name.contains("xor") || name.starts_with("sub") || name.contains("pcmpeq")
+}
+
+fn reads(access: OpAccess) -> bool {
+    matches!(
+        access,
+        OpAccess::Read | OpAccess::CondRead | OpAccess::ReadWrite | OpAccess::ReadCondWrite
+    )
+}
+
+fn writes(access: OpAccess) -> bool {
+    matches!(
+        access,
+        OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
+    )
 }
 
 #[cfg(test)]
@@ -222,6 +355,18 @@ mod tests {
     }
 
     #[test]
+    fn another_path_does_not_count() {
+        // jmp +6; movd ecx, xmm0; jmp -2 (never returns); mov eax, [rdi + rcx]
+        let code = [
+            0xeb, 0x06, 0x66, 0x0f, 0x7e, 0xc1, 0xeb, 0xfe, 0x8b, 0x04, 0x0f,
+        ];
+        assert!(reasons(&code).is_empty(), "{:?}", reasons(&code));
+        // je +4 instead: both paths meet.
+        let code = [0x74, 0x04, 0x66, 0x0f, 0x7e, 0xc1, 0x8b, 0x04, 0x0f];
+        assert!(reasons(&code)[0].contains("address made from data"));
+    }
+
+    #[test]
     fn an_address_from_a_lane_is_found() {
         // movd eax, xmm0; mov ecx, [rdi + 4 * rax]
         let code = [0x66, 0x0f, 0x7e, 0xc0, 0x8b, 0x0c, 0x87];
@@ -243,14 +388,10 @@ mod tests {
     #[test]
     fn a_store_under_a_mask_of_data_is_found() {
         // vpcmpgtq ymm4, ymm5, ymm4; vpmaskmovq [rdi], ymm4, ymm2
-        let code = [
-            0xc4, 0xe2, 0x55, 0x37, 0xe4, 0xc4, 0xe2, 0xdd, 0x8e, 0x17,
-        ];
+        let code = [0xc4, 0xe2, 0x55, 0x37, 0xe4, 0xc4, 0xe2, 0xdd, 0x8e, 0x17];
         assert!(reasons(&code)[0].contains("which bytes of memory"));
         // kmovd k1, eax; vmovdqu64 [rdi] {k1}, zmm0
-        let code = [
-            0xc5, 0xfb, 0x92, 0xc8, 0x62, 0xf1, 0xfe, 0x49, 0x7f, 0x07,
-        ];
+        let code = [0xc5, 0xfb, 0x92, 0xc8, 0x62, 0xf1, 0xfe, 0x49, 0x7f, 0x07];
         assert!(reasons(&code).is_empty(), "{:?}", reasons(&code));
         // vpcmpud k1, zmm0, zmm1, 1; the same store
         let code = [

@@ -1,6 +1,6 @@
 //! What an instruction is, seen with the constant-time rule in mind.
 
-use iced_x86::{FastFormatter, FlowControl, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{FastFormatter, FlowControl, Instruction, Mnemonic, OpKind};
 
 /// The text of an instruction, for reports.
 pub(crate) fn text(instruction: &Instruction) -> String {
@@ -56,9 +56,4 @@ pub(crate) fn operand_mask(division: &Instruction, operand: u32) -> u64 {
         0..8 => (1 << (8 * bytes)) - 1,
         _ => u64::MAX,
     }
-}
-
-/// Vector and mask registers hold data in these kernels.
-pub(crate) fn holds_data(register: Register) -> bool {
-    register.is_vector_register() || register.is_k() || register.is_mm()
 }

@@ -387,24 +387,16 @@ impl Tracer {
             .filter(|m| touches && !m.index().is_vector_register())
             .copied()
             .collect();
-        // `vzeroupper` names all registers; the C library copies with the
-        // widest that there are.
-        if in_program
-            && !matches!(
-                instruction.mnemonic(),
-                Mnemonic::Vzeroupper | Mnemonic::Vzeroall
-            )
-        {
-            let widest = info
-                .used_registers()
-                .iter()
-                .map(|r| r.register())
-                .filter(|r| r.is_vector_register());
-            self.vector_bytes = widest
+        // The C library copies with the widest registers that there are.
+        if in_program {
+            let operands = 0..instruction.op_count();
+            let widest = operands
+                .filter(|o| instruction.op_kind(*o) == OpKind::Register)
+                .map(|o| instruction.op_register(o))
+                .filter(|r| r.is_vector_register())
                 .map(Register::size)
-                .max()
-                .unwrap_or(0)
-                .max(self.vector_bytes);
+                .max();
+            self.vector_bytes = self.vector_bytes.max(widest.unwrap_or(0));
         }
         let reason = if is_packed_division_or_root(&instruction) {
             Some("the time of a division or a root depends on data")
