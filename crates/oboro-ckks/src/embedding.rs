@@ -68,11 +68,12 @@ impl Embedding {
     /// Row u times ζ^(±u) and a factor.
     #[inline(always)]
     fn multiply_rows(&self, rows: &mut Rows, sign: f64, factor: f64) {
-        let batch = rows.batch;
-        for (u, &(cos, sin)) in self.twist.iter().enumerate() {
+        let planes = rows
+            .re
+            .chunks_exact_mut(rows.batch)
+            .zip(rows.im.chunks_exact_mut(rows.batch));
+        for (&(cos, sin), (re, im)) in self.twist.iter().zip(planes) {
             let (c, s) = (cos * factor, sin * sign * factor);
-            let re = &mut rows.re[u * batch..(u + 1) * batch];
-            let im = &mut rows.im[u * batch..(u + 1) * batch];
             for (x, y) in re.iter_mut().zip(im) {
                 (*x, *y) = (*x * c - *y * s, *x * s + *y * c);
             }
@@ -99,24 +100,26 @@ impl Embedding {
         }
         let mut half = 1;
         while half < s {
-            for start in (0..s).step_by(2 * half) {
-                for k in 0..half {
-                    let (c, w) = self.roots[k * (s / (2 * half))];
+            let run = half * batch;
+            let groups = rows
+                .re
+                .chunks_exact_mut(2 * run)
+                .zip(rows.im.chunks_exact_mut(2 * run));
+            for (re, im) in groups {
+                let (re0, re1) = re.split_at_mut(run);
+                let (im0, im1) = im.split_at_mut(run);
+                let even = re0.chunks_exact_mut(batch).zip(im0.chunks_exact_mut(batch));
+                let odd = re1.chunks_exact_mut(batch).zip(im1.chunks_exact_mut(batch));
+                let roots = self.roots.iter().step_by(s / (2 * half));
+                for ((&(c, w), (re0, im0)), (re1, im1)) in roots.zip(even).zip(odd) {
                     let w = w * sign;
-                    let (even, odd) = ((start + k) * batch, (start + k + half) * batch);
-                    let (re0, re1) = rows.re.split_at_mut(odd);
-                    let (im0, im1) = rows.im.split_at_mut(odd);
-                    let re0 = &mut re0[even..even + batch];
-                    let im0 = &mut im0[even..even + batch];
-                    let re1 = &mut re1[..batch];
-                    let im1 = &mut im1[..batch];
-                    for b in 0..batch {
-                        let tr = re1[b] * c - im1[b] * w;
-                        let ti = re1[b] * w + im1[b] * c;
-                        re1[b] = re0[b] - tr;
-                        im1[b] = im0[b] - ti;
-                        re0[b] += tr;
-                        im0[b] += ti;
+                    let first = re0.iter_mut().zip(im0);
+                    for ((x0, y0), (x1, y1)) in first.zip(re1.iter_mut().zip(im1)) {
+                        let tr = *x1 * c - *y1 * w;
+                        let ti = *x1 * w + *y1 * c;
+                        (*x1, *y1) = (*x0 - tr, *y0 - ti);
+                        *x0 += tr;
+                        *y0 += ti;
                     }
                 }
             }
