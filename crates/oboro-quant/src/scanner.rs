@@ -462,6 +462,19 @@ mod tests {
         }
     }
 
+    #[test]
+    fn many_subquantizers_make_small_tiles() {
+        let mut words = Words(5);
+        let rows = codes(900, 400, 8, &mut words);
+        let blocked = BlockedCodes::from_rows(&rows, 400, 8).unwrap();
+        let tables: Vec<_> = (0..2).map(|_| table(400, 256, &mut words)).collect();
+        let plan = SelectionPlan::new(900, 30).unwrap();
+        let found = Scanner::new().search(&blocked, &tables, &plan, 1).unwrap();
+        for (found, table) in found.iter().zip(&tables) {
+            assert_eq!(*found, sorted(&rows, table, 30));
+        }
+    }
+
     /// A lane that more of the best fall into than it keeps loses the worst of
     /// them, and nothing else changes.
     #[test]
