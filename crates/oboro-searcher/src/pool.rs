@@ -10,6 +10,11 @@ use std::{
     thread::JoinHandle,
 };
 
+/// Low enough that queries go first, high enough that the pool still fills on
+/// a busy machine.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 10;
+
 struct State<T> {
     ready: VecDeque<T>,
     stopping: bool,
@@ -123,7 +128,7 @@ fn fill<T>(shared: &Shared<T>, make: &mut impl FnMut() -> T) {
 fn lower_priority() {
     #[cfg(target_os = "linux")]
     {
-        let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 19);
+        let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
     }
 }
 
