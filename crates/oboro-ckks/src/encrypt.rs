@@ -21,10 +21,10 @@ pub(crate) fn encrypt(
     rng: &mut impl CryptoRng,
 ) -> Ciphertext {
     let mut u = sample::ternary(ring, rng).into_evaluation(ring);
-    let e0 = Zeroizing::new(sample::centered_binomial_values(ring.degree(), rng));
+    let e0 = Zeroizing::new(sample::gaussian_values(ring.degree(), rng));
     message.add_noise(ring, &e0);
     let mut b = message.into_evaluation(ring);
-    let mut a = sample::centered_binomial(ring, rng).into_evaluation(ring);
+    let mut a = sample::gaussian(ring, rng).into_evaluation(ring);
     b.mul_accumulate(ring, &[(key.b(), &u)]);
     a.mul_accumulate(ring, &[(key.a(), &u)]);
     u.zeroize();

@@ -119,8 +119,8 @@ impl TableEvaluator {
         let blocks = (0..self.packing.blocks())
             .map(|_| ZeroBlock {
                 u: sample::ternary(&self.ring, rng).into_evaluation(&self.ring),
-                e1: sample::centered_binomial_values(self.ring.degree(), rng),
-                e0: sample::centered_binomial_values(targets, rng),
+                e1: sample::gaussian_values(self.ring.degree(), rng),
+                e0: sample::gaussian_values(targets, rng),
             })
             .collect();
         ZeroEncryption { blocks }

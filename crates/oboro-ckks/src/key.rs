@@ -65,7 +65,7 @@ impl SecretKey {
         rng.fill_bytes(&mut seed);
         let a = sample::uniform_from_seed(&self.ring, &seed, 0);
         let mut product = a.mul(&self.ring, &self.s);
-        let mut b = sample::centered_binomial(&self.ring, rng).into_evaluation(&self.ring);
+        let mut b = sample::gaussian(&self.ring, rng).into_evaluation(&self.ring);
         b.sub_assign(&self.ring, &product);
         product.zeroize();
         PublicKey {

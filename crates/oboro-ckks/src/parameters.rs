@@ -8,7 +8,8 @@ use oboro_ring::Ring;
 ///
 /// Security is the smaller of the primal (usvp, bdd) and dual-hybrid attacks'
 /// cost by the lattice estimator (BDGL16 sieving, classical), for a secret
-/// uniform in {-1, 0, 1} and errors of standard deviation 3.16.
+/// uniform in {-1, 0, 1} and errors of standard deviation 3.16; the errors
+/// drawn here are slightly larger, 3.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ParameterSet {

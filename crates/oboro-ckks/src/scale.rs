@@ -13,8 +13,8 @@
 
 use crate::{CkksError, Packing, ParameterSet};
 
-/// Variance of the centred binomial error, 20 + 20 bits.
-const ERROR_VARIANCE: f64 = 10.0;
+/// Variance of the error, [`oboro_ring::sample::gaussian`].
+const ERROR_VARIANCE: f64 = 10.24;
 /// Variance of a uniform ternary coefficient.
 const TERNARY_VARIANCE: f64 = 2.0 / 3.0;
 /// Part of q that targets may fill.

@@ -88,19 +88,15 @@ fn polynomials(criterion: &mut Criterion) {
             let (mut out0, mut out1) = (Poly::zero(ring), Poly::zero(ring));
             bench.iter(|| tensor(ring, &[(&a, &b)], &[(&b, &a)], &mut out0, &mut out1));
         });
-        group.bench_function("keystream of the ternary sampler", |bench| {
-            let mut bytes = vec![0; 4 * ring.degree()];
-            bench.iter(|| rng.fill_bytes(black_box(&mut bytes)));
-        });
         group.bench_function("ternary", |bench| {
             bench.iter(|| sample::ternary(ring, &mut rng))
         });
-        group.bench_function("keystream of the binomial sampler", |bench| {
-            let mut bytes = vec![0; 5 * ring.degree()];
+        group.bench_function("keystream of the Gaussian sampler", |bench| {
+            let mut bytes = vec![0; 2 * ring.degree()];
             bench.iter(|| rng.fill_bytes(black_box(&mut bytes)));
         });
-        group.bench_function("centered binomial", |bench| {
-            bench.iter(|| sample::centered_binomial(ring, &mut rng));
+        group.bench_function("gaussian", |bench| {
+            bench.iter(|| sample::gaussian(ring, &mut rng));
         });
         group.bench_function("uniform from seed", |bench| {
             bench.iter(|| sample::uniform_from_seed(ring, &[7; 32], 0));

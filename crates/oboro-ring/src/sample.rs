@@ -10,10 +10,6 @@ use crate::ring::Ring;
 /// Values a sampler makes from one draw of bytes.
 const CHUNK: usize = 256;
 
-/// Half of the coin flips behind one value of [`centered_binomial`]: the
-/// variance is half of this.
-const FLIPS: u32 = 20;
-
 /// A uniformly random element of R_q.
 ///
 /// Limb after limb, each residue is the next little-endian 64-bit word of the
@@ -82,54 +78,56 @@ pub fn ternary(ring: &Ring, rng: &mut impl CryptoRng) -> Poly<Coefficient> {
     poly
 }
 
-/// Coefficients independently centred binomial with variance 10 (standard
-/// deviation 3.16, magnitude at most 20): the error distribution.
+/// Cumulative probabilities of |x| <= k, k = 0, 1, ..., in units of 2^-15, of
+/// the discrete Gaussian with standard deviation 3.2 rounded to such units.
+const GAUSSIAN: [u16; 14] = [
+    4085, 11866, 18587, 23852, 27592, 30003, 31412, 32158, 32517, 32674, 32736, 32758, 32765, 32767,
+];
+
+/// Coefficients independently from a discrete Gaussian with standard deviation
+/// 3.2 (variance 10.24, magnitude at most 14): the error distribution.
+///
+/// Inversion sampling from 16 bits a value, one for the sign and 15 for the
+/// magnitude, as FrodoKEM samples its errors.
 ///
 /// # Security
-/// Constant time.
-pub fn centered_binomial(ring: &Ring, rng: &mut impl CryptoRng) -> Poly<Coefficient> {
-    let noise = Zeroizing::new(centered_binomial_values(ring.degree(), rng));
+/// Constant time: every value is compared with the whole table.
+pub fn gaussian(ring: &Ring, rng: &mut impl CryptoRng) -> Poly<Coefficient> {
+    let noise = Zeroizing::new(gaussian_values(ring.degree(), rng));
     let mut poly = Poly::zero(ring);
     poly.add_noise(ring, &noise);
     poly
 }
 
-/// `count` values of the distribution of [`centered_binomial`].
+/// `count` values of the distribution of [`gaussian`].
 ///
 /// # Security
 /// Constant time.
-pub fn centered_binomial_values(count: usize, rng: &mut impl CryptoRng) -> Vec<i8> {
+pub fn gaussian_values(count: usize, rng: &mut impl CryptoRng) -> Vec<i8> {
+    let arch = oboro_simd::Arch::detect();
     let mut values = vec![0; count];
-    fill_centered_binomial(oboro_simd::Arch::detect(), &mut values, rng);
-    values
-}
-
-/// Forty coin flips a value: a 32-bit word and a byte, kept apart so that the
-/// counting is one vector instruction for many values.
-fn fill_centered_binomial(arch: oboro_simd::Arch, values: &mut [i8], rng: &mut impl CryptoRng) {
-    let mut bytes = Zeroizing::new([0; 5 * CHUNK]);
+    let mut bytes = Zeroizing::new([0; 2 * CHUNK]);
     for values in values.chunks_mut(CHUNK) {
-        let bytes = &mut bytes[..5 * values.len()];
+        let bytes = &mut bytes[..2 * values.len()];
         rng.fill_bytes(bytes);
-        let (words, rest) = bytes.split_at(4 * values.len());
         arch.vectorize(
             #[inline(always)]
             || {
-                for ((value, word), &byte) in values.iter_mut().zip(words.chunks_exact(4)).zip(rest)
-                {
-                    let word = word32(word);
-                    let plus = word & ((1 << FLIPS) - 1);
-                    let minus = word >> FLIPS << 8 | u32::from(byte);
-                    *value = plus.count_ones() as i8 - minus.count_ones() as i8;
+                for (value, word) in values.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                    let word = u16::from_le_bytes(*word);
+                    let draw = word >> 1;
+                    let mut magnitude = 0i16;
+                    for bound in GAUSSIAN {
+                        // All ones where bound <= draw.
+                        magnitude -= !((draw.wrapping_sub(bound) as i16) >> 15);
+                    }
+                    let sign = -((word & 1) as i16);
+                    *value = ((magnitude ^ sign) - sign) as i8;
                 }
             },
         );
     }
-}
-
-#[inline(always)]
-fn word32(bytes: &[u8]) -> u32 {
-    u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+    values
 }
 
 /// A generator's stream as little-endian words.
@@ -161,5 +159,21 @@ impl<'a, R: CryptoRng> Words<'a, R> {
 impl<R> Drop for Words<'_, R> {
     fn drop(&mut self) {
         self.bytes.zeroize();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::GAUSSIAN;
+
+    #[test]
+    fn the_table_is_the_discrete_gaussian() {
+        let weight = |k: i32| (-f64::from(k * k) / (2.0 * 3.2 * 3.2)).exp();
+        let total: f64 = (-60..=60).map(weight).sum();
+        for (k, &bound) in GAUSSIAN.iter().enumerate() {
+            let k = k as i32;
+            let cumulative = (-k..=k).map(weight).sum::<f64>() / total;
+            assert_eq!(f64::from(bound), (cumulative * 32768.0).round());
+        }
     }
 }

@@ -101,7 +101,7 @@ fn all_instruction_sets_give_the_same_bytes() {
             let mut bytes = Vec::new();
             let a: Poly<Evaluation> = sample::uniform(&ring, &mut rng);
             let b = sample::ternary(&ring, &mut rng);
-            let c = sample::centered_binomial(&ring, &mut rng);
+            let c = sample::gaussian(&ring, &mut rng);
             b.pack(&ring, &mut bytes);
             c.pack(&ring, &mut bytes);
             let (b, c) = (b.into_evaluation(&ring), c.into_evaluation(&ring));
@@ -382,13 +382,13 @@ fn samplers_have_their_distributions() {
     let (mean, variance, _, largest) = moments(&sample::ternary(&ring, &mut rng));
     assert!(mean.abs() < 6.0 * (2.0 / 3.0 / n).sqrt() && largest == 1.0);
     assert!((variance - 2.0 / 3.0).abs() < 6.0 * (2.0 / 9.0 / n).sqrt());
-    let (mean, variance, fourth, largest) = moments(&sample::centered_binomial(&ring, &mut rng));
-    assert!(mean.abs() < 6.0 * (10.0 / n).sqrt() && largest <= 20.0);
-    assert!((variance - 10.0).abs() < 6.0 * (195.0 / n).sqrt());
-    // Fourth moment of the sum of 40 half-unit signs: 3 v^2 - v/2.
-    assert!((fourth - 295.0).abs() < 30.0, "{fourth}");
-    let values = sample::centered_binomial_values(1001, &mut rng);
-    assert!(values.len() == 1001 && values.iter().all(|x| x.abs() <= 20));
+    let (mean, variance, fourth, largest) = moments(&sample::gaussian(&ring, &mut rng));
+    assert!(mean.abs() < 6.0 * (10.24 / n).sqrt() && largest <= 14.0);
+    assert!((variance - 10.24).abs() < 6.0 * (210.0 / n).sqrt());
+    // Fourth moment of a Gaussian: 3 v^2.
+    assert!((fourth - 314.6).abs() < 30.0, "{fourth}");
+    let values = sample::gaussian_values(1001, &mut rng);
+    assert!(values.len() == 1001 && values.iter().all(|x| x.abs() <= 14));
 }
 
 proptest! {
