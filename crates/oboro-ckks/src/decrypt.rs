@@ -58,6 +58,12 @@ impl MaskedDecryptor {
         self.key.parameter_set()
     }
 
+    /// Whether `key` is a public key of this decryptor's secret key.
+    #[must_use]
+    pub fn matches(&self, key: &crate::PublicKey) -> bool {
+        self.key.matches(key)
+    }
+
     /// Multiplies a codebook's public parts with s², once.
     ///
     /// # Errors

@@ -76,6 +76,25 @@ impl SecretKey {
         }
     }
 
+    /// Whether `key` is a public key of this secret: b + a·s is an error, far
+    /// smaller than any other key would leave.
+    #[must_use]
+    pub fn matches(&self, key: &PublicKey) -> bool {
+        /// Above every error the sampler draws.
+        const LARGEST: u128 = 64;
+        if key.set != self.set {
+            return false;
+        }
+        let mut sum = key.b.clone();
+        sum.mul_accumulate(&self.ring, &[(&key.a, &self.s)]);
+        let error = Zeroizing::new(sum.into_coefficient(&self.ring));
+        // One bit is let out, whether the keys belong together.
+        let excess = (0..self.set.degree())
+            .map(|i| LARGEST.wrapping_sub(error.centered(&self.ring, i).unsigned_abs()) >> 127)
+            .fold(0, |all, x| all | x);
+        excess == 0
+    }
+
     /// Header, parameter set, then two bits a coefficient.
     #[must_use]
     pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {

@@ -247,6 +247,8 @@ fn keys_and_codebooks_survive_their_bytes() {
         let again = SecretKey::from_bytes(&secret.to_bytes()).unwrap();
         assert_eq!(*again.to_bytes(), *secret.to_bytes());
         let key = secret.public_key(&mut rng);
+        assert!(secret.matches(&key) && again.matches(&key));
+        assert!(!SecretKey::generate(set, &mut rng).matches(&key));
         let bytes = key.to_bytes();
         assert_eq!(bytes.len(), PublicKey::encoded_len(set));
         assert_eq!(

@@ -162,7 +162,7 @@ async fn prepare(
     decryptor: &Arc<MaskedDecryptor>,
     config: &ClientConfig,
 ) -> Result<PreparedCodebook, ClientError> {
-    if decryptor.parameter_set() != descriptor.packing.set() {
+    if !decryptor.matches(&descriptor.public_key) {
         return Err(ClientError::ForeignKey);
     }
     let mut client = client

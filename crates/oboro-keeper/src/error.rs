@@ -6,8 +6,10 @@ use std::net::SocketAddr;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeeperError {
-    /// Secret and public key are of different parameter sets.
-    #[error("the secret key is for {secret} and the public key for {public}; use one key pair")]
+    /// Secret and public key are not of one pair.
+    #[error(
+        "the secret key ({secret}) and the public key ({public}) are not of one pair; use the two files that one `oboro keygen` wrote"
+    )]
     KeyMismatch {
         /// Set of the secret key.
         secret: &'static str,

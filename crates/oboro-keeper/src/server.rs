@@ -38,18 +38,17 @@ impl KeeperServer {
     /// A keeper of the given key pair.
     ///
     /// # Errors
-    /// [`KeeperError::KeyMismatch`] for keys of two parameter sets, [`KeeperError::Role`]
+    /// [`KeeperError::KeyMismatch`] for keys of two pairs, [`KeeperError::Role`]
     /// for an identity of another role.
     pub fn new(
         secret_key: SecretKey,
         public_key: &PublicKey,
         config: &KeeperConfig,
     ) -> Result<Self, KeeperError> {
-        let (secret, public) = (secret_key.parameter_set(), public_key.parameter_set());
-        if secret != public {
+        if !secret_key.matches(public_key) {
             return Err(KeeperError::KeyMismatch {
-                secret: secret.name(),
-                public: public.name(),
+                secret: secret_key.parameter_set().name(),
+                public: public_key.parameter_set().name(),
             });
         }
         if config.identity.role() != Role::Keeper {

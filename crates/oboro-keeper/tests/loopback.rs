@@ -611,10 +611,11 @@ fn fail_wrong_identity_or_keys() {
         &config(Role::Searcher),
     );
     assert!(matches!(wrong_role, Err(KeeperError::Role("searcher"))));
-    let mixed = KeeperServer::new(
+    for other in [
         secret(ParameterSet::N4096Q100),
-        &small,
-        &config(Role::Keeper),
-    );
-    assert!(matches!(mixed, Err(KeeperError::KeyMismatch { .. })));
+        SecretKey::generate(ParameterSet::N2048Q50, &mut rng(9)),
+    ] {
+        let mixed = KeeperServer::new(other, &small, &config(Role::Keeper));
+        assert!(matches!(mixed, Err(KeeperError::KeyMismatch { .. })));
+    }
 }
