@@ -64,6 +64,19 @@ impl MaskedDecryptor {
         self.key.matches(key)
     }
 
+    /// Encrypts a query with the secret key this decryptor holds.
+    ///
+    /// # Errors
+    /// As [`crate::QueryEncryptor::encrypt_seeded`].
+    pub fn encrypt(
+        &self,
+        encryptor: &crate::QueryEncryptor,
+        query: &[f32],
+        rng: &mut impl CryptoRng,
+    ) -> Result<crate::EncryptedQuery, CkksError> {
+        encryptor.encrypt_seeded(&self.key, query, rng)
+    }
+
     /// Multiplies a codebook's public parts with s², once.
     ///
     /// # Errors

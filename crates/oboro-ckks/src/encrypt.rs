@@ -1,10 +1,11 @@
-//! Public-key encryption, shared by queries, codebooks and encryptions of zero.
+//! Encryption, shared by queries and codebooks: under the public key, or with
+//! the secret key and a public part that a seed stands for.
 
 use oboro_ring::{Coefficient, Evaluation, Poly, Ring, sample};
 use rand_core::CryptoRng;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::PublicKey;
+use crate::{PublicKey, SecretKey};
 
 /// A ciphertext (b, a) in evaluation form with b + a·s = m + e.
 #[derive(Clone)]
@@ -28,6 +29,24 @@ pub(crate) fn encrypt(
     b.mul_accumulate(ring, &[(key.b(), &u)]);
     a.mul_accumulate(ring, &[(key.a(), &u)]);
     u.zeroize();
+    Ciphertext { b, a }
+}
+
+/// (m + e - a·s, a) with a from stream `stream` of a fresh public `seed`.
+pub(crate) fn encrypt_seeded(
+    ring: &Ring,
+    key: &SecretKey,
+    mut message: Poly<Coefficient>,
+    seed: &[u8; 32],
+    stream: u64,
+    rng: &mut impl CryptoRng,
+) -> Ciphertext {
+    let a = sample::uniform_from_seed(ring, seed, stream);
+    let error = Zeroizing::new(sample::gaussian_values(ring.degree(), rng));
+    message.add_noise(ring, &error);
+    let mut b = message.into_evaluation(ring);
+    let product = Zeroizing::new(a.mul(ring, key.s()));
+    b.sub_assign(ring, &product);
     Ciphertext { b, a }
 }
 

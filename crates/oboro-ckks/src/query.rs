@@ -1,16 +1,17 @@
-//! The client's side: a query encrypted under the keeper's public key.
+//! The client's side: a query encrypted under the keeper's public key, or with
+//! the secret key by a client that holds it.
 
 use std::sync::Arc;
 
-use oboro_ring::{Poly, Ring};
+use oboro_ring::{Coefficient, Evaluation, Poly, Ring, sample};
 use oboro_simd::Arch;
 use rand_core::CryptoRng;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::embedding::{Embedding, Rows};
-use crate::encrypt::{Ciphertext, encrypt};
+use crate::encrypt::{Ciphertext, encrypt, encrypt_seeded};
 use crate::key::exact;
-use crate::{CkksError, Packing, PublicKey, TableScale};
+use crate::{CkksError, Packing, PublicKey, SecretKey, TableScale};
 
 /// Encrypts queries for one index.
 pub struct QueryEncryptor {
@@ -61,6 +62,51 @@ impl QueryEncryptor {
         query: &[f32],
         rng: &mut impl CryptoRng,
     ) -> Result<EncryptedQuery, CkksError> {
+        let parts = self
+            .messages(query)?
+            .into_iter()
+            .map(|message| encrypt(&self.ring, &self.key, message, rng))
+            .collect();
+        Ok(EncryptedQuery {
+            packing: self.packing,
+            seed: None,
+            parts,
+        })
+    }
+
+    /// Encrypts with the secret key: half the bytes, since a seed stands for
+    /// the public parts, and less noise. For a client that plays the keeper.
+    ///
+    /// # Errors
+    /// As [`QueryEncryptor::encrypt`], or when `key` does not belong to the
+    /// index's parameter set.
+    pub fn encrypt_seeded(
+        &self,
+        key: &SecretKey,
+        query: &[f32],
+        rng: &mut impl CryptoRng,
+    ) -> Result<EncryptedQuery, CkksError> {
+        if key.parameter_set() != self.packing.set() {
+            return Err(CkksError::Mismatch {
+                left: "the packing",
+                right: "the secret key",
+            });
+        }
+        let mut seed = [0; 32];
+        rng.fill_bytes(&mut seed);
+        let parts = (0..)
+            .zip(self.messages(query)?)
+            .map(|(stream, message)| encrypt_seeded(&self.ring, key, message, &seed, stream, rng))
+            .collect();
+        Ok(EncryptedQuery {
+            packing: self.packing,
+            seed: Some(seed),
+            parts,
+        })
+    }
+
+    /// The encoded query, one message for each of the d1 ciphertexts.
+    fn messages(&self, query: &[f32]) -> Result<Vec<Poly<Coefficient>>, CkksError> {
         let p = &self.packing;
         if query.len() != p.query_len() {
             return Err(CkksError::Length {
@@ -81,7 +127,7 @@ impl QueryEncryptor {
         let factor = self.scale.query_scale() * if norm > bound { bound / norm } else { 1.0 };
         let d2 = p.part();
         let mut coefficients = Zeroizing::new(vec![0i64; p.set().degree()]);
-        let mut parts = Vec::with_capacity(p.split());
+        let mut messages = Vec::with_capacity(p.split());
         for part in 0..p.split() {
             let mut rows = Rows::zero(p.slots(), d2);
             for (slot, sub) in query.chunks_exact(p.width()).enumerate() {
@@ -103,16 +149,17 @@ impl QueryEncryptor {
             }
             rows.re.zeroize();
             rows.im.zeroize();
-            let message = Poly::from_signed(&self.ring, &coefficients);
-            parts.push(encrypt(&self.ring, &self.key, message, rng));
+            messages.push(Poly::from_signed(&self.ring, &coefficients));
         }
-        Ok(EncryptedQuery { packing: *p, parts })
+        Ok(messages)
     }
 }
 
 /// A query's d1 ciphertexts.
 pub struct EncryptedQuery {
     packing: Packing,
+    /// What the a-parts expand from, where they do.
+    seed: Option<[u8; 32]>,
     pub(crate) parts: Vec<Ciphertext>,
 }
 
@@ -121,19 +168,35 @@ impl EncryptedQuery {
         &self.packing
     }
 
-    /// Length of [`EncryptedQuery::to_bytes`] for a packing.
+    /// Length of [`EncryptedQuery::to_bytes`] under the public key.
     #[must_use]
     pub fn encoded_len(packing: &Packing) -> usize {
         packing.split() * Ciphertext::encoded_len(&packing.set().ring())
     }
 
-    /// Each ciphertext's b and a in evaluation form, 50 bits a residue.
+    /// Length of [`EncryptedQuery::to_bytes`] with the secret key.
+    #[must_use]
+    pub fn seeded_len(packing: &Packing) -> usize {
+        32 + packing.split() * Poly::<Evaluation>::packed_len(&packing.set().ring())
+    }
+
+    /// Under the public key each ciphertext's b and a, with the secret key the
+    /// seed and each b; evaluation form, 50 bits a residue. The two forms
+    /// differ in length.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let ring = self.packing.set().ring();
-        let mut out = Vec::with_capacity(Self::encoded_len(&self.packing));
+        let Some(seed) = self.seed else {
+            let mut out = Vec::with_capacity(Self::encoded_len(&self.packing));
+            for part in &self.parts {
+                part.pack(&ring, &mut out);
+            }
+            return out;
+        };
+        let mut out = Vec::with_capacity(Self::seeded_len(&self.packing));
+        out.extend_from_slice(&seed);
         for part in &self.parts {
-            part.pack(&ring, &mut out);
+            part.b.pack(&ring, &mut out);
         }
         out
     }
@@ -148,14 +211,33 @@ impl EncryptedQuery {
     /// that encrypts no vector learns other linear functions of the codebook,
     /// bounded by what a reply tells.
     pub fn from_bytes(packing: &Packing, bytes: &[u8]) -> Result<Self, CkksError> {
-        exact("the encrypted query", bytes, Self::encoded_len(packing))?;
         let ring = packing.set().ring();
+        if bytes.len() == Self::seeded_len(packing) {
+            let mut seed = [0; 32];
+            seed.copy_from_slice(&bytes[..32]);
+            let parts = (0..)
+                .zip(bytes[32..].chunks_exact(Poly::<Evaluation>::packed_len(&ring)))
+                .map(|(stream, b)| {
+                    Ok(Ciphertext {
+                        b: Poly::unpack(&ring, b)?,
+                        a: sample::uniform_from_seed(&ring, &seed, stream),
+                    })
+                })
+                .collect::<Result<_, CkksError>>()?;
+            return Ok(Self {
+                packing: *packing,
+                seed: Some(seed),
+                parts,
+            });
+        }
+        exact("the encrypted query", bytes, Self::encoded_len(packing))?;
         let parts = bytes
             .chunks_exact(Ciphertext::encoded_len(&ring))
             .map(|chunk| Ciphertext::unpack(&ring, chunk))
             .collect::<Result<_, _>>()?;
         Ok(Self {
             packing: *packing,
+            seed: None,
             parts,
         })
     }

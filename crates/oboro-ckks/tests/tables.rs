@@ -124,6 +124,39 @@ impl World {
     }
 }
 
+#[test]
+fn a_client_with_the_secret_key_sends_half_and_gets_the_same_table() {
+    for split in [1, 2] {
+        let packing = Packing::new(ParameterSet::N2048Q50, 16, 8, 256, split).unwrap();
+        let mut world = world(packing, true, 21);
+        let query = world.query();
+        let seeded = world
+            .keeper
+            .encrypt(&world.encryptor, &query, &mut world.rng)
+            .unwrap();
+        let bytes = seeded.to_bytes();
+        assert_eq!(bytes.len(), EncryptedQuery::seeded_len(&packing));
+        assert!(bytes.len() < EncryptedQuery::encoded_len(&packing) * 51 / 100);
+        let seeded = EncryptedQuery::from_bytes(&packing, &bytes).unwrap();
+        assert_eq!(seeded.to_bytes(), bytes);
+        let zero = world.evaluator.zero(&mut world.rng);
+        let (share, products) = world.evaluator.evaluate(&seeded, zero).unwrap();
+        let prepared = world
+            .keeper
+            .prepare(packing, world.scale, &world.evaluator.masks())
+            .unwrap();
+        let table = world
+            .keeper
+            .decrypt(&prepared, &products, &mut world.rng)
+            .unwrap();
+        let table = world.evaluator.unmask(&share, &table).unwrap();
+        for (got, want) in table.iter().zip(world.exact(&query)) {
+            assert!((f64::from(*got) - want).abs() < 7.0 * world.scale.table_error());
+        }
+        assert!(EncryptedQuery::from_bytes(&packing, &bytes[1..]).is_err());
+    }
+}
+
 fn errors(world: &mut World) -> (f64, f64) {
     let query = world.query();
     let table = world.encrypted(&query).unwrap();
