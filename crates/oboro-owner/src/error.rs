@@ -84,7 +84,7 @@ pub enum OwnerError {
     },
     /// The encrypted path gave other tables than plain arithmetic.
     #[error(
-        "the check of the encrypted path failed: a table entry is off by {error:.3e} where {bound:.3e} is proven; nothing was written, report this"
+        "the check of the encrypted path failed: a table entry is off by {error:.3e} where at most {bound:.3e} is possible; nothing was written, report this"
     )]
     TrialFailed {
         /// The largest error seen.

@@ -460,7 +460,7 @@ impl Report for Built {
         )?;
         writeln!(
             out,
-            "  largest table error {:.1e} (proven bound {:.1e})",
+            "  largest table error {:.1e} (bound {:.1e})",
             self.trial.table_error, self.trial.table_error_bound
         )?;
         writeln!(
