@@ -27,7 +27,7 @@
 //! # Reading order
 //! [`parameters`], [`packing`] (where each number lies), [`embedding`],
 //! [`scale`] (noise), [`key`], [`query`], [`codebook`], [`evaluate`],
-//! [`decrypt`], [`wire`].
+//! [`decrypt`], [`wire`]; [`randomness`] is where the roles get theirs.
 
 pub mod codebook;
 pub mod decrypt;
@@ -39,6 +39,7 @@ pub mod key;
 pub mod packing;
 pub mod parameters;
 pub mod query;
+pub mod randomness;
 pub mod scale;
 pub mod wire;
 
@@ -50,6 +51,7 @@ pub use key::{PublicKey, SecretKey};
 pub use packing::Packing;
 pub use parameters::ParameterSet;
 pub use query::{EncryptedQuery, QueryEncryptor};
+pub use randomness::Randomness;
 pub use scale::TableScale;
 pub use wire::{MaskedProducts, TableShare};
 

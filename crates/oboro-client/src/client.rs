@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use oboro_attest::Verifier;
 use oboro_channel::{Identity, Trust};
-use oboro_ckks::{MaskedDecryptor, MaskedProducts, SecretKey};
+use oboro_ckks::{MaskedDecryptor, MaskedProducts, Randomness, SecretKey};
 use oboro_index::keys::ClientKey;
 use oboro_protocol::{Reason, limits, v1, validate};
 use prost::Message as _;
@@ -21,7 +21,6 @@ use zeroize::Zeroizing;
 
 use crate::{
     ClientError, IndexSummary, Neighbour, Rerank, SearchOptions, SearchResult, Stages,
-    random::Randomness,
     ranking::nearest,
     session::Session,
     transport::{late, within},

@@ -15,7 +15,6 @@
 pub mod blocking;
 mod client;
 mod error;
-mod random;
 mod ranking;
 mod result;
 mod session;

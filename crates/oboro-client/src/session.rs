@@ -5,7 +5,7 @@ use std::{sync::Arc, time::SystemTime};
 use oboro_attest::{AttestedRole, Expected, NO_CKKS_KEY, unix_seconds};
 use oboro_channel::{ConnectOptions, Role, connect};
 use oboro_ckks::{
-    CodebookMasks, EncryptedQuery, MaskedDecryptor, PreparedCodebook, QueryEncryptor,
+    CodebookMasks, EncryptedQuery, MaskedDecryptor, PreparedCodebook, QueryEncryptor, Randomness,
 };
 use oboro_index::{Descriptor, record::RecordOpener, rotation::RotationMatrix};
 use oboro_protocol::{
@@ -15,9 +15,7 @@ use oboro_protocol::{
 use oboro_quant::Subspaces;
 use tonic::transport::Channel;
 
-use crate::{
-    ClientConfig, ClientError, IndexSummary, Keyholder, random::Randomness, transport::within,
-};
+use crate::{ClientConfig, ClientError, IndexSummary, Keyholder, transport::within};
 
 /// A connection whose other end proved what it is, and the index it serves.
 pub(crate) struct Session {

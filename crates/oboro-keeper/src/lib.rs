@@ -20,7 +20,6 @@ mod exposition;
 mod gate;
 mod metrics;
 mod prepared;
-mod random;
 mod rate;
 mod server;
 mod service;

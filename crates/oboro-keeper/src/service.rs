@@ -4,7 +4,6 @@ use crate::admission::Admission;
 use crate::config::KeeperConfig;
 use crate::metrics::{Metrics, Stage};
 use crate::prepared::{Entry, Handle, PreparedCodebooks};
-use crate::random::Randomness;
 use crate::rate::RateLimiter;
 use crate::view::ByteCounts;
 use bytes::Bytes;
@@ -12,7 +11,7 @@ use oboro_attest::{AttestedRole, Attester, Claims, unix_seconds};
 use oboro_channel::{Identity, PeerInfo, Role, peer};
 use oboro_ckks::{
     CkksError, CodebookMasks, MaskedDecryptor, MaskedProducts, Packing, ParameterSet, PublicKey,
-    TableScale, TableShare,
+    Randomness, TableScale, TableShare,
 };
 use oboro_protocol::{Failure, PROTOCOL_VERSION, Reason, v1, validate};
 use std::sync::Arc;
@@ -131,9 +130,10 @@ impl Shared {
         products: &MaskedProducts,
     ) -> Result<(TableShare, Duration), Failure> {
         let begin = Instant::now();
+        let rng = &mut self.randomness.generator();
         let share = self
-            .randomness
-            .with(|rng| self.decryptor.decrypt(&entry.codebook, products, rng))
+            .decryptor
+            .decrypt(&entry.codebook, products, rng)
             .map_err(malformed)?;
         let elapsed = begin.elapsed();
         self.metrics.record(Stage::Decrypt, elapsed);

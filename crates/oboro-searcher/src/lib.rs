@@ -23,7 +23,6 @@ mod link;
 mod merge;
 mod metrics;
 mod pool;
-mod random;
 mod search;
 mod served;
 mod server;

@@ -14,6 +14,7 @@ use std::{
 use bytes::Bytes;
 use oboro_attest::{AttestedRole, Attester, Claims, Expected, NO_CKKS_KEY, Verifier, unix_seconds};
 use oboro_channel::{ConnectOptions, Identity, Role, Trust};
+use oboro_ckks::Randomness;
 use oboro_protocol::{
     PROTOCOL_VERSION, Reason, limits, reason_of,
     v1::{self, keeper_client::KeeperClient},
@@ -21,7 +22,7 @@ use oboro_protocol::{
 };
 use tonic::{Code, Request, Status, transport::Channel};
 
-use crate::{SearcherError, metrics::Metrics, random::Randomness};
+use crate::{SearcherError, metrics::Metrics};
 
 /// Where the keeper is and what it must prove.
 #[derive(Clone)]

@@ -10,7 +10,9 @@ use std::{
 
 use bytes::Bytes;
 use oboro_attest::Attester;
-use oboro_ckks::{EncryptedQuery, SearcherShare, TableEvaluator, TableShare, ZeroEncryption};
+use oboro_ckks::{
+    EncryptedQuery, Randomness, SearcherShare, TableEvaluator, TableShare, ZeroEncryption,
+};
 use oboro_protocol::{Failure, Reason, v1, validate};
 use oboro_quant::QuantizedTable;
 use zeroize::Zeroizing;
@@ -22,7 +24,6 @@ use crate::{
     merge::Key,
     metrics::{Metrics, Stage},
     pool::Pool,
-    random::Randomness,
     served::ServedIndex,
     service::micros,
     sessions::Sessions,

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use oboro_attest::Attester;
 use oboro_channel::{AcceptLimits, Identity, Trust, serve_incoming, tuned_server};
-use oboro_ckks::{EncryptedQuery, Packing, TableEvaluator, TableShare};
+use oboro_ckks::{EncryptedQuery, Packing, Randomness, TableEvaluator, TableShare};
 use oboro_index::Index;
 use oboro_protocol::{
     limits,
@@ -26,7 +26,6 @@ use crate::{
     link::{KeeperLink, Registration},
     metrics::Metrics,
     pool::Pool,
-    random::Randomness,
     search::Search,
     served::ServedIndex,
     service::{PERMITTED, SearcherService},
