@@ -24,6 +24,7 @@ const TIERS: &[(&str, u8)] = &[
     ("oboro-attest", 3),
     ("oboro-protocol", 3),
     ("oboro-channel", 3),
+    ("oboro-telemetry", 3),
     ("oboro-client", 4),
     ("oboro-searcher", 4),
     ("oboro-keeper", 4),

@@ -1,6 +1,6 @@
 //! Why a keeper does not start or stops.
 
-use std::net::SocketAddr;
+use oboro_telemetry::TelemetryError;
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -19,17 +19,9 @@ pub enum KeeperError {
     /// The identity names another role.
     #[error("the identity is a {0}'s; a keeper needs one issued for the keeper role")]
     Role(&'static str),
-    /// The metrics address can be reached from elsewhere.
-    #[error("the metrics address {0} is not loopback; use 127.0.0.1 or [::1]")]
-    MetricsAddress(SocketAddr),
-    /// The metrics address cannot be bound.
-    #[error("cannot listen for metrics on {address}: {source}")]
-    MetricsListen {
-        /// The address.
-        address: SocketAddr,
-        /// The system's reason.
-        source: std::io::Error,
-    },
+    /// The metrics cannot be served.
+    #[error(transparent)]
+    Metrics(#[from] TelemetryError),
     /// The channel could not be set up.
     #[error(transparent)]
     Channel(#[from] oboro_channel::ChannelError),

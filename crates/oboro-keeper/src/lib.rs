@@ -16,7 +16,6 @@
 mod admission;
 mod config;
 mod error;
-mod exposition;
 mod gate;
 mod metrics;
 mod prepared;
@@ -27,6 +26,7 @@ mod view;
 
 pub use config::{KeeperConfig, RateLimit};
 pub use error::KeeperError;
-pub use metrics::{MetricsSnapshot, PeerCount, Stage, StageSnapshot};
+pub use metrics::{MetricsSnapshot, PeerCount, Stage};
+pub use oboro_telemetry::Durations;
 pub use server::KeeperServer;
 pub use view::KeeperView;

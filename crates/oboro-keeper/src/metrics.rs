@@ -1,15 +1,10 @@
-//! Counters and stage histograms, and their Prometheus text. Counts only, no content.
+//! What a keeper counts, and its Prometheus text. Counts only, no content.
 
+use oboro_telemetry::{Durations, Exposition, Histogram};
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-
-/// Upper bounds of the histogram buckets in microseconds; a last, unbounded one follows.
-const BUCKETS_US: [u64; 13] = [
-    10, 20, 50, 100, 150, 200, 350, 500, 1_000, 2_000, 10_000, 100_000, 1_000_000,
-];
 
 /// Searcher keys counted one by one; further ones share one count.
 const MAX_PEERS: usize = 1_024;
@@ -36,32 +31,6 @@ impl Stage {
             Self::Receive => "receive",
             Self::Decrypt => "decrypt",
             Self::Total => "total",
-        }
-    }
-}
-
-#[derive(Default)]
-struct Histogram {
-    buckets: [AtomicU64; BUCKETS_US.len() + 1],
-    sum_us: AtomicU64,
-}
-
-/// One stage's durations at a moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StageSnapshot {
-    /// How many durations were recorded.
-    pub count: u64,
-    /// Their sum in microseconds.
-    pub sum_us: u64,
-}
-
-impl StageSnapshot {
-    /// Mean in microseconds; 0 before the first record.
-    #[must_use]
-    pub fn mean_us(self) -> f64 {
-        match self.count {
-            0 => 0.0,
-            count => self.sum_us as f64 / count as f64,
         }
     }
 }
@@ -93,7 +62,7 @@ pub struct MetricsSnapshot {
     /// Bytes of shares sent.
     pub bytes_sent: u64,
     /// Durations by stage, in the order of [`Stage::ALL`].
-    pub stages: [StageSnapshot; 3],
+    pub stages: [Durations; Stage::ALL.len()],
     /// Requests by searcher key, in no particular order.
     pub peers: Vec<PeerCount>,
 }
@@ -113,11 +82,7 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) fn record(&self, stage: Stage, elapsed: Duration) {
-        let us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-        let histogram = &self.stages[stage as usize];
-        let bucket = BUCKETS_US.partition_point(|&bound| bound < us);
-        histogram.buckets[bucket].fetch_add(1, Relaxed);
-        histogram.sum_us.fetch_add(us, Relaxed);
+        self.stages[stage as usize].record(elapsed);
     }
 
     pub(crate) fn table(&self, peer: &[u8; 32], received: usize, sent: usize) {
@@ -140,10 +105,6 @@ impl Metrics {
     }
 
     pub(crate) fn snapshot(&self) -> MetricsSnapshot {
-        let stages = self.stages.each_ref().map(|histogram| StageSnapshot {
-            count: histogram.buckets.iter().map(|b| b.load(Relaxed)).sum(),
-            sum_us: histogram.sum_us.load(Relaxed),
-        });
         let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         let peers = peers
             .iter()
@@ -160,41 +121,21 @@ impl Metrics {
             prepared: self.prepared.load(Relaxed),
             bytes_received: self.bytes_received.load(Relaxed),
             bytes_sent: self.bytes_sent.load(Relaxed),
-            stages,
+            stages: self.stages.each_ref().map(Histogram::durations),
             peers,
         }
     }
 
     /// The Prometheus exposition text, format 0.0.4.
     pub(crate) fn render(&self) -> String {
-        let mut out = String::with_capacity(4_096);
-        let name = "oboro_keeper_stage_seconds";
-        let _ = writeln!(
-            out,
-            "# HELP {name} Time per stage of a table decryption.\n# TYPE {name} histogram"
+        let mut text = Exposition::new("oboro_keeper");
+        text.histograms(
+            "stage_seconds",
+            "Time per stage of a table decryption.",
+            "stage",
+            Stage::ALL.map(|stage| (stage.name(), &self.stages[stage as usize])),
         );
-        for stage in Stage::ALL {
-            let histogram = &self.stages[stage as usize];
-            let label = stage.name();
-            let mut running = 0;
-            for (bound, bucket) in BUCKETS_US.iter().zip(&histogram.buckets) {
-                running += bucket.load(Relaxed);
-                let le = *bound as f64 / 1e6;
-                let _ = writeln!(
-                    out,
-                    "{name}_bucket{{stage=\"{label}\",le=\"{le}\"}} {running}"
-                );
-            }
-            running += histogram.buckets[BUCKETS_US.len()].load(Relaxed);
-            let sum = histogram.sum_us.load(Relaxed) as f64 / 1e6;
-            let _ = writeln!(
-                out,
-                "{name}_bucket{{stage=\"{label}\",le=\"+Inf\"}} {running}\n\
-                 {name}_sum{{stage=\"{label}\"}} {sum}\n\
-                 {name}_count{{stage=\"{label}\"}} {running}"
-            );
-        }
-        let counters = [
+        text.counters([
             ("tables_total", "Tables decrypted.", &self.tables),
             ("refused_total", "Requests refused.", &self.refused),
             (
@@ -209,16 +150,8 @@ impl Metrics {
                 &self.bytes_received,
             ),
             ("sent_bytes_total", "Table shares sent.", &self.bytes_sent),
-        ];
-        for (counter, help, value) in counters {
-            let _ = writeln!(
-                out,
-                "# HELP oboro_keeper_{counter} {help}\n# TYPE oboro_keeper_{counter} counter\n\
-                 oboro_keeper_{counter} {}",
-                value.load(Relaxed)
-            );
-        }
-        out
+        ]);
+        text.finish()
     }
 }
 
@@ -227,23 +160,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buckets_are_cumulative_and_every_name_appears_once() {
+    fn every_name_appears_once() {
         let metrics = Metrics::default();
-        for us in [5, 10, 11, 120, 5_000_000] {
-            metrics.record(Stage::Decrypt, Duration::from_micros(us));
-        }
+        metrics.record(Stage::Decrypt, Duration::from_micros(120));
         metrics.table(&[1; 32], 100, 10);
         metrics.refuse(&[2; 32]);
         let text = metrics.render();
-        for (le, count) in [
-            ("0.00001", 2),
-            ("0.00002", 3),
-            ("0.00015", 4),
-            ("1", 4),
-            ("+Inf", 5),
-        ] {
+        for stage in Stage::ALL {
+            let count = u64::from(stage == Stage::Decrypt);
             let line = format!(
-                "oboro_keeper_stage_seconds_bucket{{stage=\"decrypt\",le=\"{le}\"}} {count}\n"
+                "\noboro_keeper_stage_seconds_count{{stage=\"{}\"}} {count}\n",
+                stage.name()
             );
             assert_eq!(text.matches(&line).count(), 1, "{line}{text}");
         }
@@ -251,7 +178,7 @@ mod tests {
         assert!(text.contains("\noboro_keeper_received_bytes_total 100\n"));
         assert_eq!(text.matches("# TYPE").count(), 7);
         let snapshot = metrics.snapshot();
-        assert_eq!(snapshot.stages[1].count, 5);
+        assert_eq!(snapshot.stages[1].count, 1);
         assert_eq!(snapshot.peers.len(), 2);
     }
 

@@ -1,11 +1,11 @@
 //! Starting, serving and stopping a keeper.
 
+use crate::KeeperError;
 use crate::config::KeeperConfig;
 use crate::gate::RoleGateLayer;
 use crate::metrics::MetricsSnapshot;
 use crate::service::{Service, Shared};
 use crate::view::{ByteCounts, KeeperView};
-use crate::{KeeperError, exposition};
 use oboro_channel::{AcceptLimits, Identity, Role, Trust, serve_incoming, tuned_server};
 use oboro_ckks::{MaskedDecryptor, PublicKey, SecretKey};
 use oboro_protocol::{limits, v1::keeper_server};
@@ -77,7 +77,7 @@ impl KeeperServer {
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), KeeperError> {
         let metrics = match self.metrics_address {
-            Some(address) => Some(exposition::bind(address).await?),
+            Some(address) => Some(oboro_telemetry::bind(address).await?),
             None => None,
         };
         let incoming = serve_incoming(
@@ -109,7 +109,8 @@ impl KeeperServer {
         };
         let text = async {
             if let Some(listener) = metrics {
-                exposition::serve(listener, self.shared.metrics.clone()).await;
+                let metrics = self.shared.metrics.clone();
+                oboro_telemetry::serve(listener, move || metrics.render()).await;
             }
             std::future::pending::<()>().await;
         };

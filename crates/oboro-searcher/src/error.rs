@@ -3,6 +3,7 @@
 use std::io;
 
 use oboro_protocol::{Failure, Reason};
+use oboro_telemetry::TelemetryError;
 use tonic::Status;
 
 /// Why a searcher could not start or a search could not be answered.
@@ -19,9 +20,9 @@ pub enum SearcherError {
     /// Listening, accepting or serving failed.
     #[error("serving failed: {0}")]
     Serve(String),
-    /// The metrics address cannot be used.
-    #[error("the metrics address cannot be used: {0}")]
-    MetricsAddress(#[source] io::Error),
+    /// The metrics cannot be served.
+    #[error(transparent)]
+    Metrics(#[from] TelemetryError),
     /// The index does not fit the roles.
     #[error("{0}")]
     Index(String),
@@ -85,7 +86,7 @@ impl SearcherError {
             Self::Request(failure) => failure.reason,
             Self::Thread(_)
             | Self::Serve(_)
-            | Self::MetricsAddress(_)
+            | Self::Metrics(_)
             | Self::Index(_)
             | Self::Records(_)
             | Self::KeeperRefused(_)

@@ -18,7 +18,6 @@
 
 mod engine;
 mod error;
-mod exposition;
 mod link;
 mod merge;
 mod metrics;
@@ -32,6 +31,7 @@ mod sessions;
 pub use engine::MAX_BATCH;
 pub use error::SearcherError;
 pub use link::KeeperConfig;
-pub use metrics::{BUCKETS_US, Histogram, Metrics, SearcherView, Stage};
+pub use metrics::{Metrics, SearcherView, Stage};
+pub use oboro_telemetry::{Durations, Histogram};
 pub use server::{SearcherConfig, SearcherServer};
 pub use sessions::SessionLimits;

@@ -1,67 +1,11 @@
-//! Counters and stage histograms, and their Prometheus text.
+//! What a searcher counts, and its Prometheus text.
 //!
 //! Everything here is a count, a number of bytes or a duration of public work.
 //! No content, identifier or key ever reaches a metric.
 
-use std::{
-    fmt::Write as _,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::Duration,
-};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Upper bounds of the histogram buckets in microseconds; a last, unbounded
-/// bucket follows them.
-pub const BUCKETS_US: [u64; 15] = [
-    10, 20, 50, 100, 200, 350, 500, 750, 1_000, 2_000, 5_000, 10_000, 50_000, 250_000, 1_000_000,
-];
-
-/// A histogram of durations; recording is three relaxed atomic additions.
-#[derive(Debug, Default)]
-pub struct Histogram {
-    buckets: [AtomicU64; BUCKETS_US.len() + 1],
-    sum_us: AtomicU64,
-    count: AtomicU64,
-}
-
-impl Histogram {
-    /// Adds one duration.
-    pub fn record(&self, elapsed: Duration) {
-        let us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-        let bucket = BUCKETS_US.partition_point(|&bound| bound < us);
-        self.buckets[bucket].fetch_add(1, Relaxed);
-        self.sum_us.fetch_add(us, Relaxed);
-        self.count.fetch_add(1, Relaxed);
-    }
-
-    /// How many durations were recorded.
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        self.count.load(Relaxed)
-    }
-
-    /// Mean in microseconds; 0 before the first record.
-    #[must_use]
-    pub fn mean_us(&self) -> f64 {
-        match self.count() {
-            0 => 0.0,
-            count => self.sum_us.load(Relaxed) as f64 / count as f64,
-        }
-    }
-
-    fn render(&self, out: &mut String, name: &str, label: &str) {
-        let mut running = 0;
-        for (bound, bucket) in BUCKETS_US.iter().zip(&self.buckets) {
-            running += bucket.load(Relaxed);
-            let seconds = *bound as f64 / 1e6;
-            let _ = writeln!(out, "{name}_bucket{{{label},le=\"{seconds}\"}} {running}");
-        }
-        running += self.buckets[BUCKETS_US.len()].load(Relaxed);
-        let _ = writeln!(out, "{name}_bucket{{{label},le=\"+Inf\"}} {running}");
-        let sum = self.sum_us.load(Relaxed) as f64 / 1e6;
-        let _ = writeln!(out, "{name}_sum{{{label}}} {sum}");
-        let _ = writeln!(out, "{name}_count{{{label}}} {running}");
-    }
-}
+use oboro_telemetry::{Exposition, Histogram};
 
 /// The stages of a search, in the order in which they happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,17 +106,14 @@ impl Metrics {
     /// The Prometheus exposition text, format 0.0.4.
     #[must_use]
     pub fn render(&self) -> String {
-        let mut out = String::with_capacity(8_192);
-        out.push_str(
-            "# HELP oboro_searcher_stage_seconds Time per stage of a search.\n\
-             # TYPE oboro_searcher_stage_seconds histogram\n",
+        let mut text = Exposition::new("oboro_searcher");
+        text.histograms(
+            "stage_seconds",
+            "Time per stage of a search.",
+            "stage",
+            Stage::ALL.map(|stage| (stage.name(), self.stage(stage))),
         );
-        for stage in Stage::ALL {
-            let label = format!("stage=\"{}\"", stage.name());
-            self.stage(stage)
-                .render(&mut out, "oboro_searcher_stage_seconds", &label);
-        }
-        let counters: [(&str, &str, &AtomicU64); 14] = [
+        text.counters([
             ("answered_total", "Searches answered.", &self.answered),
             ("failed_total", "Searches refused or failed.", &self.failed),
             (
@@ -231,16 +172,8 @@ impl Metrics {
                 "Candidates whose record or id was sent.",
                 &self.ids_touched,
             ),
-        ];
-        for (name, help, value) in counters {
-            let _ = writeln!(
-                out,
-                "# HELP oboro_searcher_{name} {help}\n# TYPE oboro_searcher_{name} counter\n\
-                 oboro_searcher_{name} {}",
-                value.load(Relaxed)
-            );
-        }
-        out
+        ]);
+        text.finish()
     }
 
     /// What this searcher saw so far, for people.
@@ -249,7 +182,7 @@ impl Metrics {
         SearcherView {
             ciphertext_bytes: self.query_bytes.load(Relaxed),
             share_bytes: self.keeper_bytes_down.load(Relaxed),
-            tables_decoded: self.stage(Stage::Unmask).count(),
+            tables_decoded: self.stage(Stage::Unmask).durations().count,
             ids_touched: self.ids_touched.load(Relaxed),
             searches: self.answered.load(Relaxed),
         }
@@ -275,27 +208,9 @@ pub struct SearcherView {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
 
-    #[test]
-    fn buckets_are_cumulative_and_end_at_the_count() {
-        let histogram = Histogram::default();
-        for us in [5, 10, 11, 999, 5_000_000] {
-            histogram.record(Duration::from_micros(us));
-        }
-        let mut text = String::new();
-        histogram.render(&mut text, "t", "stage=\"x\"");
-        assert!(
-            text.contains("t_bucket{stage=\"x\",le=\"0.00001\"} 2\n"),
-            "{text}"
-        );
-        assert!(text.contains("le=\"0.00002\"} 3\n"), "{text}");
-        assert!(text.contains("le=\"0.001\"} 4\n"), "{text}");
-        assert!(text.contains("le=\"1\"} 4\n"), "{text}");
-        assert!(text.contains("le=\"+Inf\"} 5\n"), "{text}");
-        assert!(text.contains("t_count{stage=\"x\"} 5\n"), "{text}");
-        assert_eq!(histogram.count(), 5);
-    }
+    use super::*;
 
     #[test]
     fn text_names_every_stage_and_counter_once() {

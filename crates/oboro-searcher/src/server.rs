@@ -22,7 +22,6 @@ use zeroize::Zeroizing;
 use crate::{
     KeeperConfig, SearcherError, SearcherView, SessionLimits,
     engine::ScanEngine,
-    exposition,
     link::{KeeperLink, Registration},
     metrics::Metrics,
     pool::Pool,
@@ -203,11 +202,7 @@ impl SearcherServer {
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), SearcherError> {
         let metrics_listener = match self.metrics_address {
-            Some(address) => Some(
-                exposition::bind(address)
-                    .await
-                    .map_err(SearcherError::MetricsAddress)?,
-            ),
+            Some(address) => Some(oboro_telemetry::bind(address).await?),
             None => None,
         };
         let incoming = serve_incoming(
@@ -277,7 +272,8 @@ async fn background(search: Arc<Search>, metrics: Option<TcpListener>) {
     };
     let text = async {
         if let Some(listener) = metrics {
-            exposition::serve(listener, Arc::clone(&search.metrics)).await;
+            let metrics = Arc::clone(&search.metrics);
+            oboro_telemetry::serve(listener, move || metrics.render()).await;
         }
     };
     tokio::join!(link, expire, text);

@@ -89,6 +89,7 @@ impl From<oboro_searcher::SearcherError> for Failure {
         use oboro_searcher::SearcherError as E;
         let kind = match &error {
             E::Index(_) => Kind::BadInput,
+            E::Metrics(cause) if cause.is_bad_address() => Kind::Usage,
             E::KeeperUnreachable(_) => Kind::Unreachable,
             E::KeeperUntrusted(_) | E::KeeperRefused(_) => Kind::Refused,
             _ => Kind::Failed,
@@ -103,7 +104,7 @@ impl From<oboro_keeper::KeeperError> for Failure {
         match error {
             E::Channel(error) => error.into(),
             E::KeyMismatch { .. } | E::Role(_) => Self::input(error),
-            E::MetricsAddress(_) => Self::usage(error),
+            E::Metrics(ref cause) if cause.is_bad_address() => Self::usage(error),
             _ => Self::failed(error),
         }
     }
