@@ -1,7 +1,7 @@
 //! The client's side: one gRPC channel to one role.
 
 use crate::accept::{FRAME, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, WINDOW};
-use crate::explain::root_cause;
+use crate::explain::{root_cause, unreachable_reason};
 use crate::tls::{PeerInfo, client_config};
 use crate::{ChannelError, Identity, Role, Trust};
 use hyper_util::rt::TokioIo;
@@ -131,7 +131,7 @@ pub async fn connect(
     let channel = endpoint
         .connect_with_connector(service)
         .await
-        .map_err(|error| dialer.unreachable(root_cause(&error)))?;
+        .map_err(|error| dialer.unreachable(unreachable_reason(&error)))?;
     let first = peers
         .borrow_and_update()
         .map(|state: PeerState| state.peer)

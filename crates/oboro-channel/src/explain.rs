@@ -1,5 +1,6 @@
 //! Sentences for failed handshakes, which the transport reports as "transport error".
 
+use crate::ChannelError;
 use rustls::CertificateError;
 use std::error::Error;
 use std::io;
@@ -10,8 +11,21 @@ use std::io;
 pub fn explain(status: &tonic::Status) -> String {
     match status.source() {
         Some(source) => root_cause(source),
+        None if status.message().is_empty() => status.code().to_string(),
         None => status.message().to_owned(),
     }
+}
+
+/// Why a connection could not be made. Where the error is of this crate and says so
+/// already, that is the reason: wrapped once more it would name the address twice.
+pub(crate) fn unreachable_reason(error: &(dyn Error + 'static)) -> String {
+    let mut causes = std::iter::successors(Some(error), |&error| error.source());
+    causes
+        .find_map(|cause| match cause.downcast_ref() {
+            Some(ChannelError::Unreachable { reason, .. }) => Some(reason.clone()),
+            _ => None,
+        })
+        .unwrap_or_else(|| root_cause(error))
 }
 
 pub(crate) fn root_cause(error: &(dyn Error + 'static)) -> String {

@@ -16,6 +16,7 @@
 
 mod accept;
 mod authority;
+mod call;
 mod connect;
 mod error;
 mod explain;
@@ -26,6 +27,7 @@ mod tls;
 
 pub use accept::{AcceptLimits, Conn, Incoming, serve_incoming, tuned_server};
 pub use authority::Authority;
+pub use call::within;
 pub use connect::{ConnectOptions, Connection, connect};
 pub use error::ChannelError;
 pub use explain::explain;

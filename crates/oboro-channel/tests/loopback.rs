@@ -464,6 +464,9 @@ async fn fail_nobody_there_and_bad_address() {
         .err()
         .unwrap();
     assert!(matches!(error, ChannelError::Unreachable { .. }));
+    let text = error.to_string();
+    assert_eq!(text.matches(&address).count(), 1, "{text}");
+    assert_eq!(text.matches("cannot reach").count(), 1, "{text}");
     for bad in ["", "localhost", ":443", "localhost:http", "localhost:70000"] {
         let error = connect(bad, &identity, &trust, Role::Keeper, options).await;
         assert!(matches!(error, Err(ChannelError::Address(_))), "{bad}");

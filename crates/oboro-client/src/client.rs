@@ -233,10 +233,13 @@ impl Inner {
         let start = Instant::now();
         let asked = check(&session.summary, vector, options)?;
         let padded = Zeroizing::new(session.padded(vector)?);
-        let query = session
-            .encryptor
-            .encrypt(&padded, &mut self.randomness.generator())
-            .map_err(|error| ClientError::Encrypt(error.to_string()))?;
+        let rng = &mut self.randomness.generator();
+        let query = match &self.config.keyholder {
+            Keyholder::Keeper => session.encryptor.encrypt(&padded, rng),
+            // Who holds the secret key sends half the bytes.
+            Keyholder::Client(key) => key.encrypt(&session.encryptor, &padded, rng),
+        }
+        .map_err(|error| ClientError::Encrypt(error.to_string()))?;
         let reranks = matches!(options.rerank, Rerank::Candidates(_));
         let request = v1::SearchRequest {
             index_id: session.summary.index_id.to_vec().into(),

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::SystemTime};
 
 use oboro_attest::{AttestedRole, Expected, NO_CKKS_KEY, unix_seconds};
-use oboro_channel::{ConnectOptions, Role, connect};
+use oboro_channel::{ChannelError, ConnectOptions, Role, connect};
 use oboro_ckks::{
     CodebookMasks, EncryptedQuery, MaskedDecryptor, PreparedCodebook, QueryEncryptor, Randomness,
 };
@@ -49,7 +49,10 @@ impl Session {
         .await
         .map_err(|error| ClientError::Unreachable {
             address: config.address.clone(),
-            cause: error.to_string(),
+            cause: match error {
+                ChannelError::Unreachable { reason, .. } => reason,
+                other => other.to_string(),
+            },
         })?;
         // The channel reconnects by itself, but only to this key: what its
         // evidence says stays true for the whole session.
@@ -127,7 +130,10 @@ impl Session {
             security_bits: packing.set().security_bits(),
             platform: appraisal.platform.name(),
             simulated: appraisal.is_simulated(),
-            query_bytes: EncryptedQuery::encoded_len(&packing),
+            query_bytes: match &config.keyholder {
+                Keyholder::Keeper => EncryptedQuery::encoded_len(&packing),
+                Keyholder::Client(_) => EncryptedQuery::seeded_len(&packing),
+            },
         };
         Ok(Self {
             client,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use oboro_channel::explain;
 use oboro_protocol::{Failure, Reason};
 use tonic::{Code, Response, Status};
 
@@ -12,11 +13,9 @@ pub(crate) async fn within<T>(
     limit: Duration,
     call: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Result<T, ClientError> {
-    match tokio::time::timeout(limit, call).await {
-        Ok(Ok(reply)) => Ok(reply.into_inner()),
-        Ok(Err(status)) => Err(failure(&status, limit)),
-        Err(_) => Err(late(limit)),
-    }
+    oboro_channel::within(limit, call)
+        .await
+        .map_err(|status| failure(&status, limit))
 }
 
 pub(crate) fn late(limit: Duration) -> ClientError {
@@ -40,25 +39,7 @@ pub(crate) fn failure(status: &Status, limit: Duration) -> ClientError {
                 reason: Reason::Limit,
                 message: status.message().to_owned(),
             },
-            _ => ClientError::Broken(sentence(status)),
+            _ => ClientError::Broken(explain(status)),
         },
-    }
-}
-
-/// The status with its causes in one line.
-fn sentence(status: &Status) -> String {
-    let mut text = status.message().to_owned();
-    let mut cause = std::error::Error::source(status);
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    if text.is_empty() {
-        format!("{:?}", status.code())
-    } else {
-        text
     }
 }

@@ -82,7 +82,9 @@ async fn keeper_killed_and_restarted() {
         let start = Instant::now();
         let error = client.search(query, &options).await.unwrap_err();
         assert_eq!(error.reason(), Some(Reason::KeeperUnreachable), "{error}");
-        assert!(error.to_string().contains("keeper unreachable"), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("keeper unreachable"), "{text}");
+        assert!(text.matches(&address.to_string()).count() <= 1, "{text}");
         assert!(error.is_unreachable());
         // Bounded by the connection's timeout, far below the search's.
         assert!(start.elapsed() < Duration::from_secs(4));
@@ -123,6 +125,8 @@ async fn searcher_starts_before_its_keeper() {
     let options = SearchOptions::default();
     let error = client.search(query, &options).await.unwrap_err();
     assert_eq!(error.reason(), Some(Reason::KeeperUnreachable), "{error}");
+    let text = error.to_string();
+    assert_eq!(text.matches(&address.to_string()).count(), 1, "{text}");
     let (_server, _keeper) = world.keeper(&address.to_string()).await;
     tokio::time::sleep(Duration::from_millis(400)).await;
     client.search(query, &options).await.unwrap();

@@ -137,7 +137,14 @@ async fn client_that_holds_the_key_needs_no_keeper() {
     let client = Client::connect(config).await.unwrap();
     let found = recall(&world, &client, &SearchOptions::default()).await;
     assert!(found >= 0.95, "{found}");
-    assert_eq!(metrics.view().searches, QUERIES as u64);
+    let view = metrics.view();
+    assert_eq!(view.searches, QUERIES as u64);
+    // A seed stands for half of each query.
+    assert!(client.index().query_bytes < 13_000);
+    assert_eq!(
+        view.ciphertext_bytes,
+        (QUERIES * client.index().query_bytes) as u64
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

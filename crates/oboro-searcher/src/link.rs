@@ -13,14 +13,14 @@ use std::{
 
 use bytes::Bytes;
 use oboro_attest::{AttestedRole, Attester, Claims, Expected, NO_CKKS_KEY, Verifier, unix_seconds};
-use oboro_channel::{ConnectOptions, Identity, Role, Trust};
+use oboro_channel::{ConnectOptions, Identity, Role, Trust, explain, within};
 use oboro_ckks::Randomness;
 use oboro_protocol::{
     PROTOCOL_VERSION, Reason, limits, reason_of,
     v1::{self, keeper_client::KeeperClient},
     validate,
 };
-use tonic::{Code, Request, Status, transport::Channel};
+use tonic::{Code, Status, transport::Channel};
 
 use crate::{SearcherError, metrics::Metrics};
 
@@ -153,7 +153,7 @@ impl KeeperLink {
             }
             self.lost(&up, broken.then_some(&status));
             if last || status.code() == Code::DeadlineExceeded {
-                return Err(SearcherError::KeeperUnreachable(sentence(&status)));
+                return Err(SearcherError::KeeperUnreachable(explain(&status)));
             }
             up = self.reconnect().await?;
         }
@@ -171,13 +171,8 @@ impl KeeperLink {
         };
         // A clone of the client is a handle to the same connection.
         let mut client = up.client.clone();
-        match tokio::time::timeout(timeout, client.decrypt(Request::new(request))).await {
-            Ok(reply) => reply.map(|reply| reply.into_inner().share),
-            Err(_) => Err(Status::deadline_exceeded(format!(
-                "no answer within {} ms",
-                timeout.as_millis()
-            ))),
-        }
+        let reply = within(timeout, client.decrypt(request)).await?;
+        Ok(reply.share)
     }
 
     /// Marks the link down, unless another task has replaced it already.
@@ -273,7 +268,9 @@ impl KeeperLink {
         let describe = client.describe(v1::DescribeRequest {
             nonce: nonce.to_vec().into(),
         });
-        let description = within(self.config.connect_timeout, describe).await?;
+        let description = within(self.config.connect_timeout, describe)
+            .await
+            .map_err(failure)?;
         if description.protocol_version != PROTOCOL_VERSION {
             return Err(SearcherError::KeeperUntrusted(format!(
                 "it speaks protocol version {} and this searcher {PROTOCOL_VERSION}",
@@ -295,7 +292,9 @@ impl KeeperLink {
         let mut request = self.registration.request.clone();
         request.evidence = self.evidence(&description.challenge)?.into();
         let prepare = client.prepare(request);
-        let prepared = within(limits::PREPARE_DEADLINE, prepare).await?;
+        let prepared = within(limits::PREPARE_DEADLINE, prepare)
+            .await
+            .map_err(failure)?;
         Metrics::add(&self.metrics.registrations, 1);
         tracing::info!("codebook registered with the keeper");
         Ok(Arc::new(Up {
@@ -324,18 +323,12 @@ impl KeeperLink {
     }
 }
 
-async fn within<T>(
-    limit: Duration,
-    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
-) -> Result<T, SearcherError> {
-    match tokio::time::timeout(limit, call).await {
-        Ok(Ok(reply)) => Ok(reply.into_inner()),
-        Ok(Err(status)) if reason_of(&status).is_some() => Err(refusal(&status)),
-        Ok(Err(status)) => Err(SearcherError::KeeperUnreachable(sentence(&status))),
-        Err(_) => Err(SearcherError::KeeperUnreachable(format!(
-            "no answer within {} ms",
-            limit.as_millis()
-        ))),
+/// A request while connecting failed.
+fn failure(status: Status) -> SearcherError {
+    if reason_of(&status).is_some() {
+        refusal(&status)
+    } else {
+        SearcherError::KeeperUnreachable(explain(&status))
     }
 }
 
@@ -349,23 +342,5 @@ fn refusal(status: &Status) -> SearcherError {
             ))
         }
         _ => SearcherError::KeeperRefused(status.message().to_owned()),
-    }
-}
-
-/// What the transport said, with its causes, in one line.
-fn sentence(status: &Status) -> String {
-    let mut text = status.message().to_owned();
-    let mut cause = std::error::Error::source(status);
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    if text.is_empty() {
-        format!("{:?}", status.code())
-    } else {
-        text
     }
 }
