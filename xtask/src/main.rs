@@ -1,8 +1,10 @@
 //! Checks of the workspace that the compiler does not make.
 //!
 //! `cargo xtask tiers` holds the dependency rule between crates;
+//! `cargo xtask claims` finds the tests that SECURITY.md names;
 //! `cargo xtask oblivious` holds the constant-time rule in the machine code.
 
+mod claims;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod oblivious;
 mod tiers;
@@ -10,7 +12,7 @@ mod tiers;
 use std::fmt;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask tiers | oblivious [taint|trace|code] [CASE]";
+const USAGE: &str = "usage: cargo xtask tiers | claims | oblivious [taint|trace|code] [CASE]";
 
 /// Why a check failed, in words for whoever reads the log.
 #[derive(Debug)]
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match arguments.first().map(String::as_str) {
         Some("tiers") => tiers::run(),
+        Some("claims") => claims::run(),
         Some("oblivious") => oblivious(&arguments[1..]),
         _ => {
             eprintln!("{USAGE}");
