@@ -61,7 +61,7 @@ fn missing(named: &[String], sources: &str) -> Vec<String> {
         .collect()
 }
 
-fn collect(folder: &Path, sources: &mut String) -> Result<(), Failure> {
+pub(crate) fn collect(folder: &Path, sources: &mut String) -> Result<(), Failure> {
     let fail = |e: std::io::Error| Failure::new(format!("cannot read {}: {e}", folder.display()));
     for entry in fs::read_dir(folder).map_err(fail)? {
         let path = entry.map_err(fail)?.path();

@@ -8,6 +8,8 @@ mod claims;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod oblivious;
 mod tiers;
+#[cfg(test)]
+mod widths;
 
 use std::fmt;
 use std::process::ExitCode;

@@ -44,17 +44,20 @@ fn table(subquantizers: usize, centroids: usize, seed: u64) -> QuantizedTable {
 /// The fastest that memory gives: 512 bits at a time, eight sums.
 #[inline(never)]
 fn plain_read(arch: Arch, bytes: &[u8]) -> u64 {
-    arch.vectorize(|| {
-        let mut sums = [[0u64; 8]; 8];
-        for chunk in bytes.chunks_exact(512) {
-            for (sums, words) in sums.iter_mut().zip(chunk.chunks_exact(64)) {
-                for (sum, word) in sums.iter_mut().zip(words.chunks_exact(8)) {
-                    *sum ^= u64::from_ne_bytes(word.try_into().expect("eight bytes"));
+    arch.vectorize(
+        #[inline(always)]
+        || {
+            let (words, _) = bytes.as_chunks::<8>();
+            let (lines, _) = words.as_chunks::<64>();
+            let mut sums = [0_u64; 64];
+            for line in lines {
+                for (sum, word) in sums.iter_mut().zip(line) {
+                    *sum ^= u64::from_ne_bytes(*word);
                 }
             }
-        }
-        sums.iter().flatten().fold(0, |all, sum| all ^ sum)
-    })
+            sums.iter().fold(0, |all, sum| all ^ sum)
+        },
+    )
 }
 
 /// Scans in tiles whose scores stay in the first-level cache.

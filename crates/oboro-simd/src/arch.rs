@@ -92,9 +92,10 @@ impl Arch {
 
     /// Runs `work` compiled for this instruction set.
     ///
-    /// For plain loops that the compiler vectorizes by itself: the closure
-    /// (and everything `#[inline(always)]` that it calls) is compiled once per
-    /// instruction set. Rust never contracts `a * b + c`, so floating-point
+    /// For plain loops that the compiler vectorizes by itself: a closure marked
+    /// `#[inline(always)]` (and everything so marked that it calls) is compiled
+    /// once per instruction set; one without the mark only once, for the
+    /// baseline, which a test of the workspace refuses. Rust never contracts `a * b + c`, so floating-point
     /// results are the same bits on every one.
     #[inline(always)]
     pub fn vectorize<R>(self, work: impl FnOnce() -> R) -> R {
@@ -167,13 +168,16 @@ mod tests {
         let x: Vec<f64> = (0..1003).map(|i| (i as f64 * 0.37).sin()).collect();
         let run = |arch: Arch| {
             let mut y = vec![0.1; x.len()];
-            arch.vectorize(|| {
-                for _ in 0..5 {
-                    for (y, x) in y.iter_mut().zip(&x) {
-                        *y = *y * 0.9 + *x * *x;
+            arch.vectorize(
+                #[inline(always)]
+                || {
+                    for _ in 0..5 {
+                        for (y, x) in y.iter_mut().zip(&x) {
+                            *y = *y * 0.9 + *x * *x;
+                        }
                     }
-                }
-            });
+                },
+            );
             y.iter().map(|v| v.to_bits()).collect::<Vec<_>>()
         };
         let reference = run(Arch::available()[0]);

@@ -119,7 +119,10 @@ pub fn assign(
         #[cfg(target_arch = "x86_64")]
         // SAFETY: an `Avx512` value proves the features of the kernel.
         Arch::Avx512(_) => unsafe { avx512::assign(points, stride, centroids, indexes, values) },
-        _ => arch.vectorize(|| assign_portable(points, stride, centroids, indexes, values)),
+        _ => arch.vectorize(
+            #[inline(always)]
+            || assign_portable(points, stride, centroids, indexes, values),
+        ),
     }
 }
 
@@ -191,7 +194,10 @@ pub fn products(arch: Arch, queries: &[f32], rows: &Transposed, out: &mut [f32])
         #[cfg(target_arch = "x86_64")]
         // SAFETY: an `Avx512` value proves the features of the kernel.
         Arch::Avx512(_) => unsafe { avx512::products(queries, rows, out) },
-        _ => arch.vectorize(|| products_portable(queries, rows, out)),
+        _ => arch.vectorize(
+            #[inline(always)]
+            || products_portable(queries, rows, out),
+        ),
     }
 }
 

@@ -143,20 +143,20 @@ fn milliseconds(work: impl FnOnce()) -> f64 {
 /// Every byte once, 512 bits at a time, into eight independent sums.
 #[inline(never)]
 fn read(arch: Arch, bytes: &[u8]) -> u64 {
-    arch.vectorize(|| {
-        let mut sums = [[0_u64; 8]; 8];
-        let (lines, _) = bytes.as_chunks::<512>();
-        for line in lines {
-            let (groups, _) = line.as_chunks::<64>();
-            for (sum, group) in sums.iter_mut().zip(groups) {
-                let (words, _) = group.as_chunks::<8>();
-                for (sum, word) in sum.iter_mut().zip(words) {
+    arch.vectorize(
+        #[inline(always)]
+        || {
+            let (words, _) = bytes.as_chunks::<8>();
+            let (lines, _) = words.as_chunks::<64>();
+            let mut sums = [0_u64; 64];
+            for line in lines {
+                for (sum, word) in sums.iter_mut().zip(line) {
                     *sum ^= u64::from_ne_bytes(*word);
                 }
             }
-        }
-        sums.iter().flatten().fold(0, |all, sum| all ^ sum)
-    })
+            sums.iter().fold(0, |all, sum| all ^ sum)
+        },
+    )
 }
 
 fn scan(arch: Arch, codes: &BlockedCodes, table: &QuantizedTable, scores: &mut [u16]) {
