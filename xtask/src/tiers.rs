@@ -20,8 +20,11 @@ const TIERS: &[(&str, u8)] = &[
     ("oboro-ring", 1),
     ("oboro-ckks", 2),
     ("oboro-quant", 2),
+    ("oboro-attest", 2),
+    ("oboro-lockdown", 1),
+    ("oboro-tpm", 1),
     ("oboro-index", 3),
-    ("oboro-attest", 3),
+    ("oboro-simulated", 3),
     ("oboro-protocol", 3),
     ("oboro-channel", 3),
     ("oboro-telemetry", 3),
@@ -29,9 +32,11 @@ const TIERS: &[(&str, u8)] = &[
     ("oboro-searcher", 4),
     ("oboro-keeper", 4),
     ("oboro-owner", 4),
-    ("oboro", 5),
-    ("xtask-probe", 5),
-    ("xtask", 5),
+    ("oboro-learn", 4),
+    ("oboro-server", 5),
+    ("oboro", 6),
+    ("xtask-probe", 6),
+    ("xtask", 6),
 ];
 
 /// The only crate that may lift the ban on `unsafe`.

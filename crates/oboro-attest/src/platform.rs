@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// What protects a role from the host it runs on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Platform {
     /// AMD SEV-SNP.
     SevSnp,
@@ -11,13 +11,25 @@ pub enum Platform {
     Tdx,
     /// AWS Nitro Enclaves.
     Nitro,
+    /// Intel SGX.
+    Sgx,
+    /// A TPM 2.0, usually a virtual one. It measures what was started; by itself it
+    /// keeps no memory from the host.
+    Tpm,
     /// A process of its own; for trials, protects nothing.
     Simulated,
 }
 
 impl Platform {
     /// All platforms.
-    pub const ALL: [Self; 4] = [Self::SevSnp, Self::Tdx, Self::Nitro, Self::Simulated];
+    pub const ALL: [Self; 6] = [
+        Self::SevSnp,
+        Self::Tdx,
+        Self::Nitro,
+        Self::Sgx,
+        Self::Tpm,
+        Self::Simulated,
+    ];
 
     /// The name in policies and outputs.
     #[must_use]
@@ -26,11 +38,13 @@ impl Platform {
             Self::SevSnp => "sev-snp",
             Self::Tdx => "tdx",
             Self::Nitro => "nitro",
+            Self::Sgx => "sgx",
+            Self::Tpm => "tpm",
             Self::Simulated => "simulated",
         }
     }
 
-    /// The platform of a name.
+    /// The platform of a name made by [`name`](Self::name).
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL
@@ -43,6 +57,8 @@ impl Platform {
             Self::SevSnp => 1,
             Self::Tdx => 2,
             Self::Nitro => 3,
+            Self::Sgx => 4,
+            Self::Tpm => 5,
             Self::Simulated => 0xff,
         }
     }
@@ -60,16 +76,33 @@ impl fmt::Display for Platform {
     }
 }
 
-/// A role that runs in an enclave.
+/// A role whose program can be attested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AttestedRole {
-    /// Holds codes and encrypted codebook.
+    /// Holds codes and the encrypted codebook.
     Searcher,
     /// Holds the decryption key.
     Keeper,
 }
 
 impl AttestedRole {
+    /// The name in policies and outputs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Searcher => "searcher",
+            Self::Keeper => "keeper",
+        }
+    }
+
+    /// The role of a name made by [`name`](Self::name).
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Searcher, Self::Keeper]
+            .into_iter()
+            .find(|role| role.name() == name)
+    }
+
     pub(crate) const fn number(self) -> u8 {
         match self {
             Self::Searcher => 1,
@@ -83,5 +116,11 @@ impl AttestedRole {
             2 => Some(Self::Keeper),
             _ => None,
         }
+    }
+}
+
+impl fmt::Display for AttestedRole {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
     }
 }

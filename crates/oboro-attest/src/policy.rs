@@ -1,167 +1,127 @@
-//! Appraisal: is this evidence about the peer at hand, fresh, and of an allowed program?
+//! The appraisal policy (RFC 9334): which evidence a relying party accepts.
 
-use crate::simulated::verify_signature;
-use crate::{AttestError, AttestedRole, Evidence, Measurement, Platform};
+use crate::dcap::DcapRules;
+use crate::nitro::NitroRules;
+use crate::snp::SnpRules;
+use crate::tpm::TpmRules;
+use crate::{AttestError, AttestedRole, Claims, Platform};
 use std::time::Duration;
 
-/// What the verifier knows from elsewhere and the evidence must repeat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Expected {
-    /// The role the peer must play.
-    pub role: AttestedRole,
-    /// SHA-256 of the public key the TLS channel has really used.
-    pub channel_key: [u8; 32],
-    /// Fingerprint of the CKKS public key, or [`NO_CKKS_KEY`](crate::NO_CKKS_KEY).
-    pub ckks_key: [u8; 32],
-    /// The nonce sent for this evidence.
-    pub nonce: [u8; 32],
-}
-
-/// Which platforms and programs are acceptable.
+/// Which evidence is accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Accept the simulated platform, which protects nothing.
-    pub allow_simulated: bool,
-    /// The acceptable programs. An empty list accepts none on a real platform, and any on
-    /// the simulated one, where a measurement means nothing.
-    pub measurements: Vec<Measurement>,
-    /// How old evidence may be.
+    /// Oldest accepted evidence.
     pub max_age: Duration,
-    /// How far ahead the peer's clock may be.
+    /// How far the attester's clock may be ahead.
     pub clock_skew: Duration,
+    /// Evidence is accepted that satisfies one of these.
+    pub accept: Vec<Acceptance>,
 }
 
 impl Default for Policy {
-    /// No simulated platform, no program, evidence of at most five minutes.
+    /// Five minutes, one minute, nothing accepted.
     fn default() -> Self {
         Self {
-            allow_simulated: false,
-            measurements: Vec::new(),
             max_age: Duration::from_secs(300),
             clock_skew: Duration::from_secs(60),
+            accept: Vec::new(),
         }
     }
 }
 
 impl Policy {
-    /// The default policy, but with the simulated platform accepted: for trials.
+    /// This policy, and the simulated platform accepted whatever its measurement.
     #[must_use]
-    pub fn allowing_simulated() -> Self {
-        Self {
-            allow_simulated: true,
-            ..Self::default()
-        }
-    }
-}
-
-/// The outcome of a successful appraisal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Appraisal {
-    /// The platform that vouched.
-    pub platform: Platform,
-    /// The peer's role.
-    pub role: AttestedRole,
-    /// Its program.
-    pub measurement: Measurement,
-    /// When the evidence was made, seconds since 1970.
-    pub issued_at: u64,
-}
-
-impl Appraisal {
-    /// The platform protects nothing; every output must say so.
-    #[must_use]
-    pub fn is_simulated(&self) -> bool {
-        self.platform == Platform::Simulated
-    }
-}
-
-/// Judges evidence.
-pub trait Verifier: Send + Sync {
-    /// Appraises encoded evidence about the peer at `now`, seconds since 1970.
-    ///
-    /// # Errors
-    /// The first rule that the evidence breaks.
-    fn verify(
-        &self,
-        evidence: &[u8],
-        expected: &Expected,
-        now: u64,
-    ) -> Result<Appraisal, AttestError>;
-}
-
-/// The verifier of all platforms this version supports.
-#[derive(Clone, Debug)]
-pub struct PolicyVerifier {
-    policy: Policy,
-}
-
-impl PolicyVerifier {
-    /// A verifier under `policy`.
-    #[must_use]
-    pub fn new(policy: Policy) -> Self {
-        Self { policy }
+    pub fn allowing_simulated(mut self) -> Self {
+        self.accept.push(Acceptance {
+            role: None,
+            configurations: Vec::new(),
+            rules: Rules::Simulated(SimulatedRules::default()),
+        });
+        self
     }
 
-    /// The policy.
-    #[must_use]
-    pub fn policy(&self) -> &Policy {
-        &self.policy
+    pub(crate) fn accepted(&self, platform: Platform) -> impl Iterator<Item = &Acceptance> {
+        self.accept
+            .iter()
+            .filter(move |acceptance| acceptance.rules.platform() == platform)
     }
-}
 
-impl Verifier for PolicyVerifier {
-    fn verify(
-        &self,
-        evidence: &[u8],
-        expected: &Expected,
-        now: u64,
-    ) -> Result<Appraisal, AttestError> {
-        let evidence = Evidence::decode(evidence)?;
-        match evidence.platform {
-            Platform::Simulated if self.policy.allow_simulated => verify_signature(&evidence)?,
-            Platform::Simulated => return Err(AttestError::SimulatedRefused),
-            platform @ (Platform::SevSnp | Platform::Tdx | Platform::Nitro) => {
-                return Err(AttestError::Unsupported(platform));
-            }
-        }
-        let claims = &evidence.claims;
-        if claims.role != expected.role {
-            return Err(AttestError::Role);
-        }
-        if claims.channel_key != expected.channel_key {
-            return Err(AttestError::ChannelKey);
-        }
-        if claims.ckks_key != expected.ckks_key {
-            return Err(AttestError::CkksKey);
-        }
-        if claims.nonce != expected.nonce {
-            return Err(AttestError::Nonce);
-        }
-        self.check_time(claims.issued_at, now)?;
-        let any = self.policy.measurements.is_empty() && evidence.platform == Platform::Simulated;
-        if !any && !self.policy.measurements.contains(&evidence.measurement) {
-            return Err(AttestError::Measurement);
-        }
-        Ok(Appraisal {
-            platform: evidence.platform,
-            role: claims.role,
-            measurement: evidence.measurement,
-            issued_at: claims.issued_at,
-        })
-    }
-}
-
-impl PolicyVerifier {
-    fn check_time(&self, issued_at: u64, now: u64) -> Result<(), AttestError> {
+    pub(crate) fn check_time(&self, issued_at: u64, now: u64) -> Result<(), AttestError> {
         let ahead = issued_at.saturating_sub(now);
-        if ahead > self.policy.clock_skew.as_secs() {
+        if ahead > self.clock_skew.as_secs() {
             return Err(AttestError::FromTheFuture { ahead });
         }
         let age = now.saturating_sub(issued_at);
-        let limit = self.policy.max_age.as_secs();
+        let limit = self.max_age.as_secs();
         if age > limit {
             return Err(AttestError::Expired { age, limit });
         }
         Ok(())
     }
+}
+
+/// One way to be accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acceptance {
+    /// Only for this role; `None` for any.
+    pub role: Option<AttestedRole>,
+    /// Only these configuration digests; empty for any.
+    pub configurations: Vec<[u8; 32]>,
+    /// What the platform's evidence must satisfy.
+    pub rules: Rules,
+}
+
+impl Acceptance {
+    pub(crate) fn check_claims(&self, claims: &Claims) -> Result<(), AttestError> {
+        if self.role.is_some_and(|role| role != claims.role) {
+            return Err(AttestError::Role);
+        }
+        if !self.configurations.is_empty()
+            && !self.configurations.contains(&claims.subject.configuration)
+        {
+            return Err(AttestError::Configuration);
+        }
+        Ok(())
+    }
+}
+
+/// Rules of one platform.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Rules {
+    /// AMD SEV-SNP.
+    SevSnp(SnpRules),
+    /// Intel TDX.
+    Tdx(DcapRules),
+    /// Intel SGX.
+    Sgx(DcapRules),
+    /// AWS Nitro Enclaves.
+    Nitro(NitroRules),
+    /// A TPM 2.0.
+    Tpm(TpmRules),
+    /// The simulated platform.
+    Simulated(SimulatedRules),
+}
+
+impl Rules {
+    /// The platform they are for.
+    #[must_use]
+    pub fn platform(&self) -> Platform {
+        match self {
+            Self::SevSnp(_) => Platform::SevSnp,
+            Self::Tdx(_) => Platform::Tdx,
+            Self::Sgx(_) => Platform::Sgx,
+            Self::Nitro(_) => Platform::Nitro,
+            Self::Tpm(_) => Platform::Tpm,
+            Self::Simulated(_) => Platform::Simulated,
+        }
+    }
+}
+
+/// Rules of the simulated platform.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SimulatedRules {
+    /// Accepted measurements, 48 bytes each; empty for any.
+    pub measurements: Vec<Vec<u8>>,
 }

@@ -1,0 +1,5 @@
+//! Evidence of Intel TDX and SGX.
+
+mod rules;
+
+pub use rules::DcapRules;

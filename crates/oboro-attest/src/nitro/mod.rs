@@ -1,0 +1,5 @@
+//! Evidence of AWS Nitro Enclaves.
+
+mod rules;
+
+pub use rules::NitroRules;

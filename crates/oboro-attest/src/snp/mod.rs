@@ -1,0 +1,5 @@
+//! Evidence of AMD SEV-SNP.
+
+mod rules;
+
+pub use rules::SnpRules;
