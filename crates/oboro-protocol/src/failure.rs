@@ -26,6 +26,8 @@ pub enum Reason {
     RateLimited,
     /// The peer's role may not make this request.
     Forbidden,
+    /// The state of the index is older than, or a fork of, one the keeper has recorded.
+    Stale,
     /// The request is malformed.
     BadRequest,
     /// The time allowed for the request is over.
@@ -36,7 +38,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::KeeperUnreachable,
         Self::WrongEpoch,
         Self::UnknownHandle,
@@ -45,6 +47,7 @@ impl Reason {
         Self::Busy,
         Self::RateLimited,
         Self::Forbidden,
+        Self::Stale,
         Self::BadRequest,
         Self::Deadline,
         Self::Internal,
@@ -62,6 +65,7 @@ impl Reason {
             Self::Busy => "BUSY",
             Self::RateLimited => "RATE_LIMITED",
             Self::Forbidden => "FORBIDDEN",
+            Self::Stale => "STALE",
             Self::BadRequest => "BAD_REQUEST",
             Self::Deadline => "DEADLINE",
             Self::Internal => "INTERNAL",
@@ -79,7 +83,7 @@ impl Reason {
     pub const fn code(self) -> Code {
         match self {
             Self::KeeperUnreachable => Code::Unavailable,
-            Self::WrongEpoch => Code::FailedPrecondition,
+            Self::WrongEpoch | Self::Stale => Code::FailedPrecondition,
             Self::UnknownHandle | Self::UnknownSession => Code::NotFound,
             Self::Limit => Code::OutOfRange,
             Self::Busy | Self::RateLimited => Code::ResourceExhausted,

@@ -17,17 +17,14 @@ pub const MAX_DIMENSION: u32 = 4_096;
 /// Bytes of an index id.
 pub const INDEX_ID_BYTES: usize = 16;
 
-/// Bytes of a nonce.
-pub const NONCE_BYTES: usize = 32;
-
 /// Bytes of a prepared codebook's handle.
 pub const HANDLE_BYTES: usize = 32;
 
+/// Bytes of a public key's fingerprint, a manifest's digest, a share of a storage key.
+pub const DIGEST_BYTES: usize = 32;
+
 /// Bytes of a search session's name.
 pub const SESSION_BYTES: usize = 16;
-
-/// Most bytes of one piece of evidence.
-pub const MAX_EVIDENCE_BYTES: usize = 64 << 10;
 
 /// Most bytes of a request that carries a query or a table share.
 pub const MAX_QUERY_MESSAGE_BYTES: usize = 16 << 20;

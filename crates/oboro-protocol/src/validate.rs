@@ -1,7 +1,7 @@
 //! The checks a receiver makes before it touches a message's contents.
 
 use crate::limits::{
-    HANDLE_BYTES, INDEX_ID_BYTES, MAX_CANDIDATES, MAX_DIMENSION, NONCE_BYTES, SESSION_BYTES,
+    DIGEST_BYTES, HANDLE_BYTES, INDEX_ID_BYTES, MAX_CANDIDATES, MAX_DIMENSION, SESSION_BYTES,
 };
 use crate::v1;
 use crate::{Failure, Reason};
@@ -23,12 +23,12 @@ pub fn index_id(bytes: &[u8]) -> Result<[u8; INDEX_ID_BYTES], Failure> {
     exact(bytes, "index id")
 }
 
-/// The nonce in `bytes`.
+/// The fingerprint, digest or share in `bytes`, called `what` in the error.
 ///
 /// # Errors
 /// `BAD_REQUEST` for another length than 32.
-pub fn nonce(bytes: &[u8]) -> Result<[u8; NONCE_BYTES], Failure> {
-    exact(bytes, "nonce")
+pub fn digest(bytes: &[u8], what: &str) -> Result<[u8; DIGEST_BYTES], Failure> {
+    exact(bytes, what)
 }
 
 /// The handle of a prepared codebook in `bytes`.
@@ -194,12 +194,15 @@ mod tests {
         for length in [0, 15, 17, 31, 33, 1 << 20] {
             let bytes = vec![0; length];
             assert_eq!(index_id(&bytes).unwrap_err().reason, Reason::BadRequest);
-            assert_eq!(nonce(&bytes).unwrap_err().reason, Reason::BadRequest);
+            assert_eq!(
+                digest(&bytes, "digest").unwrap_err().reason,
+                Reason::BadRequest
+            );
             assert_eq!(handle(&bytes).unwrap_err().reason, Reason::BadRequest);
             assert_eq!(session(&bytes).unwrap_err().reason, Reason::BadRequest);
         }
         assert_eq!(index_id(&[7; 16]).unwrap(), [7; 16]);
-        assert_eq!(nonce(&[7; 32]).unwrap(), [7; 32]);
+        assert_eq!(digest(&[7; 32], "digest").unwrap(), [7; 32]);
     }
 
     #[test]
