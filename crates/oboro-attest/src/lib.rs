@@ -17,6 +17,9 @@ mod claims;
 pub mod dcap;
 mod error;
 mod evidence;
+mod files;
+#[allow(dead_code, reason = "used by the rules of single platforms")]
+mod hex;
 pub mod nitro;
 mod platform;
 mod policy;
@@ -28,6 +31,7 @@ pub use attester::{Attester, Sealer, unix_seconds};
 pub use claims::{Claims, NO_CKKS_KEYS, Subject, key_set_digest};
 pub use error::AttestError;
 pub use evidence::{Evidence, MAX_ENDORSEMENT_BYTES, MAX_EVIDENCE_BYTES, MAX_STATEMENT_BYTES};
+pub use files::{MAX_POLICY_FILE_BYTES, PolicyFile};
 pub use platform::{AttestedRole, Platform};
 pub use policy::{Acceptance, Policy, Rules, SimulatedRules};
 pub use verifier::{
