@@ -6,6 +6,7 @@
 //! to encrypt nor how to open a socket. Beside the messages it holds
 //!
 //! - [`limits`]: how large a message, how many candidates, how long a request may be;
+//! - [`sizes`]: the one size that all requests, and all replies, of an index have;
 //! - [`Reason`] and [`Failure`]: the stable reason an error carries;
 //! - [`validate`]: the checks every receiver makes before it touches the contents.
 //!
@@ -16,6 +17,7 @@
 mod debug;
 mod failure;
 pub mod limits;
+pub mod sizes;
 pub mod validate;
 
 pub use failure::{Failure, REASON_METADATA_KEY, Reason, reason_of};

@@ -53,9 +53,9 @@ pub struct SearchRequest {
     /// Send the quantized score of every candidate.
     #[prost(bool, tag = "7")]
     pub with_scores: bool,
-    /// Zeros that give all requests to one index the same size.
-    #[prost(bytes = "bytes", tag = "15")]
-    pub padding: ::prost::bytes::Bytes,
+    /// Zeros, in one piece or two, that give all requests to one index the same size.
+    #[prost(bytes = "bytes", repeated, tag = "15")]
+    pub padding: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
 /// The candidates of one query, best first.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -76,9 +76,9 @@ pub struct SearchReply {
     /// Where the searcher spent its time.
     #[prost(message, optional, tag = "5")]
     pub timings: ::core::option::Option<SearchTimings>,
-    /// Zeros that give all replies of one index the same size.
-    #[prost(bytes = "bytes", tag = "15")]
-    pub padding: ::prost::bytes::Bytes,
+    /// Zeros, in one piece or two, that give all replies of one index the same size.
+    #[prost(bytes = "bytes", repeated, tag = "15")]
+    pub padding: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
 /// Microseconds of each stage of one query inside the searcher.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -133,9 +133,6 @@ pub struct FinishSearchRequest {
     /// The decrypted share.
     #[prost(bytes = "bytes", tag = "2")]
     pub share: ::prost::bytes::Bytes,
-    /// Zeros that give all requests to one index the same size.
-    #[prost(bytes = "bytes", tag = "15")]
-    pub padding: ::prost::bytes::Bytes,
 }
 /// Asks for the public masks of one index's codebook.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
