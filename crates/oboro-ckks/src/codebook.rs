@@ -112,6 +112,33 @@ impl EncryptedCodebook {
         &self.packing
     }
 
+    pub(crate) fn has_offsets(&self) -> bool {
+        self.blocks.iter().all(|block| block.offsets.is_some())
+    }
+
+    /// The same shape with every ciphertext, in the order of its bytes, replaced.
+    pub(crate) fn map(&self, mut replace: impl FnMut(&Ciphertext) -> Ciphertext) -> Self {
+        let blocks = self
+            .blocks
+            .iter()
+            .map(|block| Block {
+                parts: block.parts.iter().map(&mut replace).collect(),
+                offsets: block.offsets.as_ref().map(&mut replace),
+            })
+            .collect();
+        Self {
+            packing: self.packing,
+            blocks,
+        }
+    }
+
+    /// Every ciphertext, in the order of its bytes.
+    pub(crate) fn ciphertexts_mut(&mut self) -> impl Iterator<Item = &mut Ciphertext> {
+        self.blocks
+            .iter_mut()
+            .flat_map(|block| block.parts.iter_mut().chain(&mut block.offsets))
+    }
+
     /// The public parts a of every centroid ciphertext, for the keeper.
     #[must_use]
     pub fn masks(&self) -> CodebookMasks {
@@ -129,7 +156,7 @@ impl EncryptedCodebook {
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let ring = self.packing.set().ring();
-        let with_offsets = self.blocks.iter().all(|block| block.offsets.is_some());
+        let with_offsets = self.has_offsets();
         let mut out = Vec::with_capacity(Self::encoded_len(&self.packing, with_offsets));
         out.push(u8::from(with_offsets));
         for block in &self.blocks {
@@ -140,7 +167,7 @@ impl EncryptedCodebook {
         out
     }
 
-    fn encoded_len(packing: &Packing, with_offsets: bool) -> usize {
+    pub(crate) fn encoded_len(packing: &Packing, with_offsets: bool) -> usize {
         let each = packing.split() + usize::from(with_offsets);
         1 + packing.blocks() * each * Ciphertext::encoded_len(&packing.set().ring())
     }

@@ -58,6 +58,12 @@ impl MaskedDecryptor {
         self.key.parameter_set()
     }
 
+    /// The key itself, to seal it or to re-encrypt codebooks with it.
+    #[must_use]
+    pub const fn key(&self) -> &SecretKey {
+        &self.key
+    }
+
     /// Whether `key` is a public key of this decryptor's secret key.
     #[must_use]
     pub fn matches(&self, key: &crate::PublicKey) -> bool {

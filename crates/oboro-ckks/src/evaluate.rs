@@ -106,6 +106,12 @@ impl TableEvaluator {
         &self.packing
     }
 
+    /// The codebook that is evaluated.
+    #[must_use]
+    pub const fn codebook(&self) -> &EncryptedCodebook {
+        &self.codebook
+    }
+
     /// What the keeper has to register before it can answer.
     #[must_use]
     pub fn masks(&self) -> CodebookMasks {

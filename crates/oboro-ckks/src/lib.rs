@@ -27,7 +27,8 @@
 //! # Reading order
 //! [`parameters`], [`packing`] (where each number lies), [`embedding`],
 //! [`scale`] (noise), [`key`], [`query`], [`codebook`], [`evaluate`],
-//! [`decrypt`], [`wire`]; [`randomness`] is where the roles get theirs.
+//! [`decrypt`], [`wire`]; [`mod@reencrypt`] rotates the key under a codebook,
+//! [`randomness`] is where the roles get theirs.
 
 pub mod codebook;
 pub mod decrypt;
@@ -40,6 +41,7 @@ pub mod packing;
 pub mod parameters;
 pub mod query;
 pub mod randomness;
+pub mod reencrypt;
 pub mod scale;
 pub mod wire;
 
@@ -52,6 +54,7 @@ pub use packing::Packing;
 pub use parameters::ParameterSet;
 pub use query::{EncryptedQuery, QueryEncryptor};
 pub use randomness::Randomness;
+pub use reencrypt::{CodebookMasking, MAX_ROTATIONS, MaskKeep, MaskedCodebook, reencrypt};
 pub use scale::TableScale;
 pub use wire::{MaskedProducts, TableShare};
 

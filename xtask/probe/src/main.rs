@@ -28,6 +28,7 @@ const CASES: &[(&str, Case)] = &[
     ("zero", table::zero),
     ("evaluate", table::evaluate),
     ("decrypt", table::decrypt),
+    ("reencrypt", table::reencrypt),
     ("unmask", table::unmask),
     ("quantize", scan::quantize),
     ("search-8-bit", scan::search_eight_bits),
@@ -45,7 +46,8 @@ fn main() -> ExitCode {
             for (name, _) in CASES {
                 // Long and without a marked function of its own: traced on
                 // the best instruction set alone.
-                let long = ["zero", "evaluate", "decrypt", "whole-query"].contains(name);
+                let long = ["zero", "evaluate", "decrypt", "reencrypt", "whole-query"];
+                let long = long.contains(name);
                 println!("{name} {}", if long { "best" } else { "all" });
             }
             return ExitCode::SUCCESS;

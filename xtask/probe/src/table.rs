@@ -2,8 +2,9 @@
 //! decryption, unmasking. Keys, queries and randomness are secret.
 
 use oboro_ckks::{
-    EncryptedCodebook, EncryptedQuery, MaskedDecryptor, MaskedProducts, Packing, ParameterSet,
-    PublicKey, QueryEncryptor, SearcherShare, SecretKey, TableEvaluator, TableScale, TableShare,
+    CodebookMasking, EncryptedCodebook, EncryptedQuery, MaskedDecryptor, MaskedProducts, Packing,
+    ParameterSet, PublicKey, QueryEncryptor, SearcherShare, SecretKey, TableEvaluator, TableScale,
+    TableShare,
 };
 use oboro_simd::taint;
 
@@ -45,6 +46,22 @@ pub(crate) fn decrypt(run: &Run) {
         decryptor.decrypt(&prepared, &products, &mut dither)
     });
     run.expect_secret(&share.expect("the parts fit").to_bytes());
+}
+
+/// The keeper's re-encryption of a masked codebook, with marked keys and errors.
+pub(crate) fn reencrypt(run: &Run) {
+    let setup = Setup::new(run);
+    // Under the mask the codebook is uniform: the keeper and the wire may see it.
+    let codebook = setup.evaluator.codebook();
+    let (masked, _) = CodebookMasking::mask(codebook, &mut Run::plain_rng(5));
+    let old = SecretKey::generate(setup.packing.set(), &mut run.rng());
+    let new = SecretKey::generate(setup.packing.set(), &mut run.rng());
+    let mut errors = run.rng();
+    let switched = run
+        .region(|| oboro_ckks::reencrypt(&old, &new, &setup.packing, &masked, &mut errors))
+        .expect("the parts fit");
+    // After the byte that tells of offsets comes the first b-part.
+    run.expect_secret(&switched.to_bytes()[1..1_000]);
 }
 
 /// Adding the shares, centring and decoding.
