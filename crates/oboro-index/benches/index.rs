@@ -59,7 +59,14 @@ fn records(c: &mut Criterion) {
 fn build(path: &Path, owner: &OwnerKey, rows: &[f32]) {
     let count = rows.len() / DIMENSION;
     let mut rng = rng();
-    let mut writer = IndexWriter::create(path, &owner.storage_key(), INDEX_ID, true).unwrap();
+    let mut writer = IndexWriter::create(
+        path,
+        &owner.storage_key(),
+        Some(&owner.release_key()),
+        INDEX_ID,
+        true,
+    )
+    .unwrap();
     let encoding = RecordEncoding::INTEGERS;
     let mut segment = writer
         .begin_segment(&owner.record_key(), encoding, DIMENSION, count, &mut rng)
@@ -114,6 +121,7 @@ fn index(c: &mut Criterion) {
         .map_or(1_000_000, |v| v.parse().unwrap());
     let owner = OwnerKey::generate(&mut rng());
     let rows = vectors(count);
+    let key = owner.epoch_key(&INDEX_ID, 1, true);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("index");
     let mut group = c.benchmark_group("index");
@@ -122,15 +130,15 @@ fn index(c: &mut Criterion) {
     group.bench_function("write", |b| b.iter(|| build(&path, &owner, &rows)));
     build(&path, &owner, &rows);
     group.bench_function("open", |b| {
-        b.iter(|| Index::open(&path, &owner.storage_key()).unwrap());
+        b.iter(|| Index::open(&path, &key).unwrap());
     });
     group.bench_function("verify with client key", |b| {
         b.iter(|| {
-            let report = verify(&path, &owner.storage_key(), Some(&owner.client_key())).unwrap();
+            let report = verify(&path, &key, Some(&owner.client_key())).unwrap();
             assert!(report.is_sound());
         });
     });
-    let index = Index::open(&path, &owner.storage_key()).unwrap();
+    let index = Index::open(&path, &key).unwrap();
     group.throughput(Throughput::Elements(100));
     let mut next = 1_u32;
     let mut out = Vec::new();

@@ -12,9 +12,9 @@ use std::path::Path;
 fn main() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/stored")
-        .join(format!("v{}", oboro_index::descriptor::FORMAT_VERSION));
+        .join(format!("v{}", oboro_index::FORMAT_VERSION));
     std::fs::create_dir_all(&folder).unwrap();
-    let built = common::build(&folder.join("index"), 42, 300, false).unwrap();
+    let built = common::build(&folder.join("index"), 43, 300, false).unwrap();
     let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
     let remark = "# For tests only: published, so it protects nothing.\n";
     write(
@@ -30,17 +30,22 @@ fn main() {
         &format!("{remark}{}\n", *built.owner.storage_key().to_text()),
     );
     write(
+        "release.key",
+        &format!("{remark}{}\n", *built.owner.release_key().to_text()),
+    );
+    write(
         "keeper.key",
         &format!("{remark}{}\n", *keeper_secret_to_text(&built.keeper)),
     );
-    let public = oboro_index::Index::open(folder.join("index"), &built.owner.storage_key())
+    let public = oboro_index::Index::open(folder.join("index"), &built.key)
         .unwrap()
         .descriptor()
         .public_key
         .clone();
     write_keeper_public(folder.join("keeper.pub"), &public).unwrap();
     println!(
-        "made the stored index of format version 1 with {} files",
+        "made the stored index of format version {} with {} files",
+        oboro_index::FORMAT_VERSION,
         built.files.len()
     );
 }

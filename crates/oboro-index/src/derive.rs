@@ -6,7 +6,7 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 /// A 32-byte key for `label`, bound to `context` (an index, a file).
-pub(crate) fn key(parent: &[u8; 32], label: &str, context: &[u8]) -> Zeroizing<[u8; 32]> {
+pub(crate) fn key(parent: &[u8], label: &str, context: &[u8]) -> Zeroizing<[u8; 32]> {
     let mut out = Zeroizing::new([0; 32]);
     Hkdf::<Sha256>::new(Some(context), parent)
         .expand_multi_info(&[b"oboro/v1/", label.as_bytes()], &mut out[..])

@@ -88,6 +88,71 @@ impl Descriptor {
         record::wire_len(self.record_encoding, self.dimension as usize)
     }
 
+    /// The same index one epoch later: its codebook under another key of the
+    /// keeper, whose masks have the digest `codebook_digest`.
+    ///
+    /// # Errors
+    /// If the key is of another parameter set: then packing and scale would
+    /// not fit any more, and only a new build helps.
+    pub fn next_epoch(
+        &self,
+        public_key: PublicKey,
+        codebook_digest: [u8; 32],
+    ) -> Result<Self, IndexError> {
+        if public_key.parameter_set() != self.packing.set() {
+            return Err(IndexError::Invalid(format!(
+                "the new key is of the set {} but the index of {}; make a key of the same set, or build the index again",
+                public_key.parameter_set().name(),
+                self.packing.set().name()
+            )));
+        }
+        Ok(Self {
+            epoch: self.epoch.saturating_add(1),
+            public_key,
+            codebook_digest,
+            ..self.clone()
+        })
+    }
+
+    /// Whether `next` is this index one epoch later and differs from it in the
+    /// keeper's key and the codebook's digest only.
+    ///
+    /// # Errors
+    /// If it does not, naming what differs.
+    pub fn check_next(&self, next: &Self) -> Result<(), IndexError> {
+        if next.epoch != self.epoch.saturating_add(1) {
+            return Err(IndexError::Mismatch {
+                what: "the epoch of the new descriptor",
+                found: next.epoch,
+                expected: self.epoch.saturating_add(1),
+            });
+        }
+        let same = [
+            ("index", self.index_id == next.index_id),
+            ("dimension", self.dimension == next.dimension),
+            ("metric", self.metric == next.metric),
+            ("rotation of the vectors", self.rotation == next.rotation),
+            ("number of vectors", self.vectors == next.vectors),
+            (
+                "limit of candidates",
+                self.candidates_max == next.candidates_max,
+            ),
+            (
+                "encoding of originals",
+                self.record_encoding == next.record_encoding,
+            ),
+            ("packing", self.packing == next.packing),
+            // As stored: floating-point equality has its exceptions.
+            ("scale", self.scale.to_bytes() == next.scale.to_bytes()),
+        ];
+        match same.iter().find(|(_, same)| !same) {
+            None => Ok(()),
+            Some((what, _)) => Err(IndexError::Invalid(format!(
+                "the new descriptor has another {what} than the present one; a new epoch changes keys only, so make it from the present descriptor"
+            ))),
+        }
+    }
+
     /// Magic, version, the fields, MAC under `key`, checksum.
     #[must_use]
     pub fn to_bytes(&self, key: &DescriptorKey) -> Vec<u8> {

@@ -59,6 +59,31 @@ pub enum IndexError {
         /// The kind of key.
         key: &'static str,
     },
+    /// A key for another index.
+    #[error(
+        "the storage key was derived for another index; derive it for the index in this folder"
+    )]
+    OtherIndex,
+    /// A key for another epoch.
+    #[error(
+        "the index is at epoch {found} but the storage key was derived for epoch {key}; look at the index again and derive the key anew"
+    )]
+    OtherEpoch {
+        /// The epoch of the index.
+        found: u64,
+        /// The epoch of the key.
+        key: u64,
+    },
+    /// The keeper's share is needed and was not given.
+    #[error(
+        "the index opens only with what its keeper releases, and the keeper's share is missing; connect to the keeper or give the owner's key"
+    )]
+    ShareMissing,
+    /// A share was given for an index that has none.
+    #[error(
+        "the index was built without a keeper's share, but one was given; derive the key without it"
+    )]
+    ShareUnused,
     /// A key file that cannot be used.
     #[error("{path}: {reason}")]
     KeyFile {

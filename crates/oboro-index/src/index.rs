@@ -1,8 +1,8 @@
 //! Reading an index: the searcher's side.
 
-use crate::keys::StorageKey;
+use crate::keys::EpochKey;
 use crate::layout::{FileKind, MANIFEST};
-use crate::manifest::{FileEntry, Manifest, SegmentEntry};
+use crate::manifest::{FileEntry, IndexHead, Manifest, SegmentEntry};
 use crate::sealed::{Header, SealedFile};
 use crate::{Descriptor, IndexError, record, segment_writer};
 use aligned_vec::{AVec, ConstAlign};
@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
 /// A manifest is 177 bytes a segment; nothing honest is larger.
 const MAX_MANIFEST: u64 = 16 << 20;
@@ -26,13 +27,28 @@ pub struct Index {
     descriptor: Descriptor,
     descriptor_bytes: Vec<u8>,
     codebook_bytes: Vec<u8>,
-    generation: u64,
-    manifest_digest: [u8; 32],
+    manifest: Manifest,
+    head: IndexHead,
     files: Vec<(String, u64)>,
     segments: Vec<Segment>,
 }
 
 impl Index {
+    /// What the manifest in the folder `path` says of the state of the index:
+    /// what must be known to get the key that opens it.
+    ///
+    /// # Errors
+    /// If there is no index or its manifest is damaged.
+    ///
+    /// # Security
+    /// Nothing is authenticated: whoever can write to the folder chooses the
+    /// result. It is right if [`open`](Self::open) succeeds with the key made
+    /// from it and gives the same [`head`](Self::head).
+    pub fn peek(path: impl AsRef<Path>) -> Result<IndexHead, IndexError> {
+        let bytes = read_manifest(path.as_ref())?;
+        Ok(Manifest::from_bytes(None, &bytes)?.head(&bytes))
+    }
+
     /// Opens the index in the folder `path`.
     ///
     /// Everything but the originals is authenticated: codes, ids, codebook and
@@ -42,8 +58,8 @@ impl Index {
     ///
     /// # Errors
     /// If there is no index, a file is missing or damaged, or the key is
-    /// another one.
-    pub fn open(path: impl AsRef<Path>, key: &StorageKey) -> Result<Self, IndexError> {
+    /// of another owner, index or epoch.
+    pub fn open(path: impl AsRef<Path>, key: &EpochKey) -> Result<Self, IndexError> {
         let folder = path.as_ref();
         let bytes = read_manifest(folder)?;
         let manifest = Manifest::from_bytes(Some(key), &bytes)?;
@@ -58,10 +74,9 @@ impl Index {
         let codebook_bytes =
             open_sealed(folder, &manifest, FileKind::Codebook, &manifest.codebook)?.read(key)?;
         let codebook = EncryptedCodebook::from_bytes(&descriptor.packing, &codebook_bytes)?;
-        let vectors: u64 = manifest.segments.iter().map(|s| u64::from(s.vectors)).sum();
         if descriptor.index_id != manifest.index_id
             || descriptor.epoch != manifest.epoch
-            || descriptor.vectors != vectors
+            || descriptor.vectors != manifest.vectors()
             || descriptor.codebook_digest != codebook.masks().digest()
         {
             return Err(IndexError::damaged(
@@ -78,9 +93,9 @@ impl Index {
             descriptor,
             descriptor_bytes,
             codebook_bytes,
-            generation: manifest.generation,
-            manifest_digest: *blake3::hash(&bytes).as_bytes(),
-            files: list(&manifest, bytes.len() as u64),
+            head: manifest.head(&bytes),
+            files: manifest.list(bytes.len() as u64),
+            manifest,
             segments,
         })
     }
@@ -114,16 +129,22 @@ impl Index {
         &self.segments
     }
 
+    /// The state that was opened.
+    #[must_use]
+    pub const fn head(&self) -> IndexHead {
+        self.head
+    }
+
     /// Counts the commits of this index, from 1.
     #[must_use]
     pub const fn generation(&self) -> u64 {
-        self.generation
+        self.head.generation
     }
 
     /// BLAKE3 of the manifest: names this state of the index.
     #[must_use]
     pub const fn manifest_digest(&self) -> &[u8; 32] {
-        &self.manifest_digest
+        &self.head.manifest_digest
     }
 
     /// Every file with its size in bytes, the manifest first.
@@ -142,6 +163,10 @@ pub struct Summary {
     pub epoch: u64,
     /// Its number of commits.
     pub generation: u64,
+    /// BLAKE3 of its manifest.
+    pub manifest_digest: [u8; 32],
+    /// Whether the keeper's share is needed to open it.
+    pub released: bool,
     /// Number of vectors.
     pub vectors: u64,
     /// Number of sub-quantizers and bits of a code, of each segment.
@@ -163,25 +188,17 @@ impl Summary {
             index_id: manifest.index_id,
             epoch: manifest.epoch,
             generation: manifest.generation,
-            vectors: manifest.segments.iter().map(|s| u64::from(s.vectors)).sum(),
+            manifest_digest: manifest.head(&bytes).manifest_digest,
+            released: manifest.released,
+            vectors: manifest.vectors(),
             segments: manifest
                 .segments
                 .iter()
                 .map(|s| (s.subquantizers, s.bits))
                 .collect(),
-            files: list(&manifest, bytes.len() as u64),
+            files: manifest.list(bytes.len() as u64),
         })
     }
-}
-
-fn list(manifest: &Manifest, manifest_bytes: u64) -> Vec<(String, u64)> {
-    std::iter::once((MANIFEST.to_owned(), manifest_bytes))
-        .chain(
-            manifest
-                .files()
-                .map(|(kind, entry)| (manifest.file_name(kind, &entry), entry.bytes)),
-        )
-        .collect()
 }
 
 pub(crate) fn read_manifest(folder: &Path) -> Result<Vec<u8>, IndexError> {
@@ -209,13 +226,19 @@ pub(crate) fn open_sealed(
     let header = Header {
         kind,
         index_id: manifest.index_id,
+        epoch: manifest.epoch,
         file_id: entry.id,
     };
     SealedFile::open(&folder.join(&name), &name, header)
 }
 
-/// An immutable run of vectors.
-pub struct Segment {
+/// An immutable run of vectors. A clone is the same one: it takes no memory,
+/// and the files of several epochs of an index share their segments.
+#[derive(Clone)]
+pub struct Segment(Arc<Parts>);
+
+/// What a segment has of its own.
+struct Parts {
     id: [u8; 16],
     codes: BlockedCodes,
     ids: Vec<u64>,
@@ -229,7 +252,7 @@ impl Segment {
         manifest: &Manifest,
         descriptor: &Descriptor,
         entry: &SegmentEntry,
-        key: &StorageKey,
+        key: &EpochKey,
     ) -> Result<Self, IndexError> {
         let vectors = entry.vectors as usize;
         let (subquantizers, bits) = (entry.subquantizers as usize, usize::from(entry.bits));
@@ -269,49 +292,49 @@ impl Segment {
             .map(|&id| u64::from_le_bytes(id))
             .collect();
         let (records, record_len) = open_records(folder, manifest, descriptor, entry)?;
-        Ok(Self {
+        Ok(Self(Arc::new(Parts {
             id: entry.codes.id,
             codes,
             ids,
             records,
             record_len,
-        })
+        })))
     }
 
     /// The random id of the segment.
     #[must_use]
-    pub const fn id(&self) -> &[u8; 16] {
-        &self.id
+    pub fn id(&self) -> &[u8; 16] {
+        &self.0.id
     }
 
     /// Number of vectors.
     #[must_use]
-    pub const fn len(&self) -> usize {
-        self.ids.len()
+    pub fn len(&self) -> usize {
+        self.0.ids.len()
     }
 
     /// Whether there is no vector.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.ids.is_empty()
+    pub fn is_empty(&self) -> bool {
+        self.0.ids.is_empty()
     }
 
     /// The codes.
     #[must_use]
-    pub const fn codes(&self) -> &BlockedCodes {
-        &self.codes
+    pub fn codes(&self) -> &BlockedCodes {
+        &self.0.codes
     }
 
     /// The ids, by position.
     #[must_use]
     pub fn ids(&self) -> &[u64] {
-        &self.ids
+        &self.0.ids
     }
 
     /// Bytes of one record on the wire.
     #[must_use]
-    pub const fn wire_len(&self) -> usize {
-        record::WIRE_HEADER + self.record_len
+    pub fn wire_len(&self) -> usize {
+        record::WIRE_HEADER + self.0.record_len
     }
 
     /// Appends the sealed record at `position`, in its wire form, to `out`:
@@ -333,23 +356,23 @@ impl Segment {
             "position {position} of {}",
             self.len()
         );
-        record::append_wire_header(&self.id, position, out);
+        record::append_wire_header(&self.0.id, position, out);
         let start = out.len();
-        out.resize(start + self.record_len, 0);
-        let offset = segment_writer::HEADER as u64 + u64::from(position) * self.record_len as u64;
-        self.records.read_exact_at(&mut out[start..], offset)
+        out.resize(start + self.0.record_len, 0);
+        let offset = segment_writer::HEADER as u64 + u64::from(position) * self.0.record_len as u64;
+        self.0.records.read_exact_at(&mut out[start..], offset)
     }
 
     /// The stored form of `count` records from `first`, for verification.
     pub(crate) fn stored_records(&self, first: u32, count: usize) -> io::Result<Vec<u8>> {
-        let mut out = vec![0; count * self.record_len];
-        let offset = segment_writer::HEADER as u64 + u64::from(first) * self.record_len as u64;
-        self.records.read_exact_at(&mut out, offset)?;
+        let mut out = vec![0; count * self.0.record_len];
+        let offset = segment_writer::HEADER as u64 + u64::from(first) * self.0.record_len as u64;
+        self.0.records.read_exact_at(&mut out, offset)?;
         Ok(out)
     }
 
-    pub(crate) const fn record_len(&self) -> usize {
-        self.record_len
+    pub(crate) fn record_len(&self) -> usize {
+        self.0.record_len
     }
 }
 

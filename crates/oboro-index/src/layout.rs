@@ -2,7 +2,7 @@
 
 use crate::IndexError;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// The file that makes a folder an index.
@@ -29,14 +29,14 @@ impl FileKind {
         }
     }
 
-    /// The name within the index; `id` is the segment's or, for files of an
-    /// epoch, one drawn when the file was written.
+    /// The name within the index; `id` is the segment's or, for descriptor and
+    /// codebook, one drawn when the file was written. Originals outlive epochs.
     pub(crate) fn file_name(self, epoch: u64, id: &[u8; 16]) -> String {
         match self {
             Self::Descriptor => format!("descriptor-{epoch}.oboro"),
             Self::Codebook => format!("codebook-{epoch}.oboro"),
-            Self::Codes => format!("segment-{}.codes", hex(id)),
-            Self::Ids => format!("segment-{}.ids", hex(id)),
+            Self::Codes => format!("segment-{}-{epoch}.codes", hex(id)),
+            Self::Ids => format!("segment-{}-{epoch}.ids", hex(id)),
             Self::Records => format!("segment-{}.records", hex(id)),
         }
     }
@@ -59,6 +59,16 @@ pub(crate) fn sync_folder(folder: &Path) -> Result<(), IndexError> {
     File::open(folder)
         .and_then(|f| f.sync_all())
         .map_err(IndexError::io(folder))
+}
+
+/// Writes the file `path`, which must not exist, and makes its content durable.
+pub(crate) fn write_new(path: &Path, content: &[u8]) -> Result<(), IndexError> {
+    File::create_new(path)
+        .and_then(|mut file| {
+            file.write_all(content)?;
+            file.sync_all()
+        })
+        .map_err(IndexError::io(path))
 }
 
 /// Renames `from` to `to`, which must not exist.

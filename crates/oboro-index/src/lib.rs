@@ -41,10 +41,17 @@ pub use descriptor::Descriptor;
 pub use encoding::{EncodingChoice, EncodingSurvey, RecordEncoding};
 pub use error::IndexError;
 pub use index::{Index, Segment, Summary};
-pub use keys::{ClientKey, DescriptorKey, OwnerKey, RecordKey, RotationSeed, StorageKey};
+pub use keys::{
+    ClientKey, DescriptorKey, EpochKey, OwnerKey, RecordKey, ReleaseKey, ReleaseShare,
+    RotationSeed, StorageKey,
+};
+pub use manifest::IndexHead;
 pub use record::{Record, RecordOpener, RecordSealer};
 pub use rotation::{Rotation, RotationMatrix};
 pub use segment_writer::SegmentWriter;
 pub use shuffle::permutation;
 pub use verify::{FileStatus, Report, verify};
-pub use writer::IndexWriter;
+pub use writer::{Committed, IndexWriter};
+
+/// The format of indexes that this crate writes and reads.
+pub const FORMAT_VERSION: u16 = 2;

@@ -1,18 +1,31 @@
 //! The list of an index's files: what makes them one index.
 //!
-//! The manifest is written last, and renamed into place in one step. It ends
-//! in a MAC under a key that derives from the storage key, so that a file
-//! replaced by the host (records included, which the searcher cannot open) is
-//! noticed, and in a checksum that tells damage from a foreign key.
+//! The manifest is written last, and renamed into place in one step. It begins
+//! with what anybody may know of this state ([`IndexHead`]), ends in a MAC under
+//! a key that derives from the epoch's, so that a file replaced by the host
+//! (records included, which the searcher cannot open) is noticed, and in a
+//! checksum that tells damage from a foreign key.
+//!
+//! | bytes | content |
+//! |---|---|
+//! | 8 | magic `OBOROMAN` |
+//! | 2 | format version |
+//! | 16 | index id |
+//! | 8 | epoch |
+//! | 8 | generation |
+//! | 1 | whether a keeper's share is in the epoch's key |
+//! | 56 each | descriptor, codebook: id, size, hash |
+//! | 4 | number of segments |
+//! | 177 each | vectors, sub-quantizers, bits; codes, ids, records as above |
+//! | 64 | MAC, checksum |
 
 use crate::cursor::Cursor;
-use crate::keys::StorageKey;
+use crate::keys::EpochKey;
 use crate::layout::{FileKind, MANIFEST};
-use crate::{IndexError, derive, trailer};
+use crate::{FORMAT_VERSION, IndexError, derive, trailer};
 use zeroize::Zeroizing;
 
 const MAGIC: &[u8; 8] = b"OBOROMAN";
-pub(crate) const VERSION: u16 = 1;
 /// No index has more segments.
 const MAX_SEGMENTS: usize = 65_536;
 
@@ -57,30 +70,46 @@ impl SegmentEntry {
     const LEN: usize = 4 + 4 + 1 + 3 * FileEntry::LEN;
 }
 
+/// One state of an index, as the beginning of its manifest tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IndexHead {
+    /// Names the index.
+    pub index_id: [u8; 16],
+    /// Counts the owner's rotations of the CKKS key, from 1.
+    pub epoch: u64,
+    /// Counts the commits of the index, from 1, through all epochs.
+    pub generation: u64,
+    /// BLAKE3 of all bytes of the manifest: names this state.
+    pub manifest_digest: [u8; 32],
+    /// Whether the keeper's share is needed to open it.
+    pub released: bool,
+}
+
 /// All files of an index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Manifest {
     pub(crate) index_id: [u8; 16],
     pub(crate) epoch: u64,
-    /// Counts commits, from 1.
     pub(crate) generation: u64,
+    pub(crate) released: bool,
     pub(crate) descriptor: FileEntry,
     pub(crate) codebook: FileEntry,
     pub(crate) segments: Vec<SegmentEntry>,
 }
 
-fn mac_key(key: &StorageKey) -> Zeroizing<[u8; 32]> {
+fn mac_key(key: &EpochKey) -> Zeroizing<[u8; 32]> {
     derive::key(key.secret(), "manifest-mac", b"")
 }
 
 impl Manifest {
-    pub(crate) fn to_bytes(&self, key: &StorageKey) -> Vec<u8> {
+    pub(crate) fn to_bytes(&self, key: &EpochKey) -> Vec<u8> {
         let mut out = Vec::new();
         out.extend_from_slice(MAGIC);
-        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
         out.extend_from_slice(&self.index_id);
         out.extend_from_slice(&self.epoch.to_le_bytes());
         out.extend_from_slice(&self.generation.to_le_bytes());
+        out.push(u8::from(self.released));
         self.descriptor.append(&mut out);
         self.codebook.append(&mut out);
         out.extend_from_slice(&(self.segments.len() as u32).to_le_bytes());
@@ -97,17 +126,51 @@ impl Manifest {
     }
 
     /// Reads a manifest; with `None` for the key only its checksum is tested.
-    pub(crate) fn from_bytes(key: Option<&StorageKey>, bytes: &[u8]) -> Result<Self, IndexError> {
-        Cursor::new(MANIFEST, bytes).magic(MAGIC, VERSION)?;
-        let body = match key {
-            Some(key) => trailer::authenticated(MANIFEST, bytes, &mac_key(key), "storage key")?,
-            None => trailer::checked(MANIFEST, bytes)?,
-        };
+    pub(crate) fn from_bytes(key: Option<&EpochKey>, bytes: &[u8]) -> Result<Self, IndexError> {
+        Cursor::new(MANIFEST, bytes).magic(MAGIC, FORMAT_VERSION)?;
+        let body = trailer::checked(MANIFEST, bytes)?;
+        let manifest = Self::parse(body)?;
+        if let Some(key) = key {
+            // Before the MAC, which would say no more than that it is wrong.
+            manifest.refuse_other_state(key)?;
+            let name = if key.released() {
+                "storage key or release key"
+            } else {
+                "storage key"
+            };
+            trailer::authenticated(MANIFEST, bytes, &mac_key(key), name)?;
+        }
+        Ok(manifest)
+    }
+
+    fn refuse_other_state(&self, key: &EpochKey) -> Result<(), IndexError> {
+        if *key.index_id() != self.index_id {
+            return Err(IndexError::OtherIndex);
+        }
+        if key.epoch() != self.epoch {
+            return Err(IndexError::OtherEpoch {
+                found: self.epoch,
+                key: key.epoch(),
+            });
+        }
+        match (self.released, key.released()) {
+            (true, false) => Err(IndexError::ShareMissing),
+            (false, true) => Err(IndexError::ShareUnused),
+            _ => Ok(()),
+        }
+    }
+
+    fn parse(body: &[u8]) -> Result<Self, IndexError> {
         let mut cursor = Cursor::new(MANIFEST, body);
-        cursor.magic(MAGIC, VERSION)?;
+        cursor.magic(MAGIC, FORMAT_VERSION)?;
         let index_id = cursor.array()?;
         let epoch = cursor.u64()?;
         let generation = cursor.u64()?;
+        let released = match cursor.u8()? {
+            0 => false,
+            1 => true,
+            _ => return Err(IndexError::damaged(MANIFEST, "its head is wrong")),
+        };
         let descriptor = FileEntry::parse(&mut cursor)?;
         let codebook = FileEntry::parse(&mut cursor)?;
         let count = cursor.u32()? as usize;
@@ -134,10 +197,39 @@ impl Manifest {
             index_id,
             epoch,
             generation,
+            released,
             descriptor,
             codebook,
             segments,
         })
+    }
+
+    /// What [`Self::to_bytes`] made, in short.
+    pub(crate) fn head(&self, bytes: &[u8]) -> IndexHead {
+        IndexHead {
+            index_id: self.index_id,
+            epoch: self.epoch,
+            generation: self.generation,
+            manifest_digest: *blake3::hash(bytes).as_bytes(),
+            released: self.released,
+        }
+    }
+
+    /// Every file with its size, the manifest first.
+    pub(crate) fn list(&self, manifest_bytes: u64) -> Vec<(String, u64)> {
+        std::iter::once((MANIFEST.to_owned(), manifest_bytes))
+            .chain(
+                self.files()
+                    .map(|(kind, entry)| (self.file_name(kind, &entry), entry.bytes)),
+            )
+            .collect()
+    }
+
+    pub(crate) fn vectors(&self) -> u64 {
+        self.segments
+            .iter()
+            .map(|segment| u64::from(segment.vectors))
+            .sum()
     }
 
     /// Every file but the manifest itself.
@@ -170,8 +262,12 @@ mod tests {
     use proptest::prelude::*;
     use rand_core::SeedableRng;
 
-    fn key(seed: u8) -> StorageKey {
-        OwnerKey::generate(&mut ChaCha20Rng::from_seed([seed; 32])).storage_key()
+    fn key(seed: u8) -> EpochKey {
+        owner(seed).epoch_key(&[1; 16], 3, true)
+    }
+
+    fn owner(seed: u8) -> OwnerKey {
+        OwnerKey::generate(&mut ChaCha20Rng::from_seed([seed; 32]))
     }
 
     fn sample() -> Manifest {
@@ -184,6 +280,7 @@ mod tests {
             index_id: [1; 16],
             epoch: 3,
             generation: 9,
+            released: true,
             descriptor: entry(2),
             codebook: entry(3),
             segments: (4..6)
@@ -218,10 +315,10 @@ mod tests {
             assert!(Manifest::from_bytes(Some(&key(1)), &bytes[..at]).is_err());
         }
         let mut newer = bytes.clone();
-        newer[8] = 2;
+        newer[8] = 3;
         assert!(matches!(
             Manifest::from_bytes(None, &newer),
-            Err(IndexError::Version { found: 2, .. })
+            Err(IndexError::Version { found: 3, .. })
         ));
         // Well-formed trailers around bodies that are wrong.
         let body = &bytes[..bytes.len() - trailer::LEN];
@@ -232,10 +329,40 @@ mod tests {
         }
     }
 
+    #[test]
+    fn fail_keys_of_another_state_say_which() {
+        let bytes = sample().to_bytes(&key(1));
+        let open = |key: EpochKey| Manifest::from_bytes(Some(&key), &bytes).unwrap_err();
+        assert!(matches!(
+            open(owner(1).epoch_key(&[2; 16], 3, true)),
+            IndexError::OtherIndex
+        ));
+        assert!(matches!(
+            open(owner(1).epoch_key(&[1; 16], 2, true)),
+            IndexError::OtherEpoch { found: 3, key: 2 }
+        ));
+        assert!(matches!(
+            open(owner(1).epoch_key(&[1; 16], 3, false)),
+            IndexError::ShareMissing
+        ));
+        // The head says it needs no share: the key is then another, too.
+        let mut open = sample();
+        open.released = false;
+        let bytes = open.to_bytes(&key(1));
+        assert!(matches!(
+            Manifest::from_bytes(Some(&key(1)), &bytes),
+            Err(IndexError::ShareUnused)
+        ));
+        assert!(matches!(
+            Manifest::from_bytes(Some(&owner(1).epoch_key(&[1; 16], 3, false)), &bytes),
+            Err(IndexError::ForeignKey { .. })
+        ));
+    }
+
     proptest! {
         #[test]
         fn fail_random_bodies_never_panic(body in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let mut bytes = [&MAGIC[..], &VERSION.to_le_bytes(), &body].concat();
+            let mut bytes = [&MAGIC[..], &FORMAT_VERSION.to_le_bytes(), &body].concat();
             trailer::append(&mut bytes, &mac_key(&key(1)));
             let _ = Manifest::from_bytes(Some(&key(1)), &bytes);
         }

@@ -1,4 +1,4 @@
-//! Files sealed under the storage key, in chunks of 64 KiB.
+//! Files sealed under an epoch's key, in chunks of 64 KiB.
 //!
 //! | bytes | content |
 //! |---|---|
@@ -9,18 +9,21 @@
 //! | 4 | bytes of a chunk |
 //! | 8 | bytes of the payload |
 //! | 16 | index id |
+//! | 8 | epoch |
 //! | 16 | file id |
 //! | then | per chunk: ciphertext, 16-byte tag |
 //!
-//! Each file has a key of its own, derived from storage key, index id, kind
-//! and file id, and the chunk number is the nonce: unique by construction.
+//! Each file has a key of its own, derived from the epoch's key, index id,
+//! epoch, kind and file id, and the chunk number is the nonce: unique by
+//! construction.
 //! Header and chunk number are authenticated with each chunk, so chunks cannot
 //! be dropped, moved, repeated or taken from another file. An empty payload
 //! has one empty chunk, so that its header is authenticated as well.
 
 use crate::cursor::Cursor;
-use crate::keys::StorageKey;
+use crate::keys::EpochKey;
 use crate::layout::FileKind;
+use crate::manifest::FileEntry;
 use crate::{IndexError, derive};
 use aes_gcm_siv::aead::{AeadInOut, KeyInit};
 use aes_gcm_siv::{Aes256GcmSiv, Nonce, Tag};
@@ -30,8 +33,8 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 const MAGIC: &[u8; 8] = b"OBOROSEA";
-pub(crate) const VERSION: u16 = 1;
-pub(crate) const HEADER: usize = 56;
+pub(crate) const VERSION: u16 = 2;
+pub(crate) const HEADER: usize = 64;
 const CHUNK: usize = 64 << 10;
 const TAG: usize = 16;
 /// Chunks in memory at a time, beside the payload.
@@ -42,6 +45,7 @@ const BATCH: usize = 64;
 pub(crate) struct Header {
     pub(crate) kind: FileKind,
     pub(crate) index_id: [u8; 16],
+    pub(crate) epoch: u64,
     pub(crate) file_id: [u8; 16],
 }
 
@@ -66,15 +70,17 @@ impl Header {
         out[12..16].copy_from_slice(&(CHUNK as u32).to_le_bytes());
         out[16..24].copy_from_slice(&payload.to_le_bytes());
         out[24..40].copy_from_slice(&self.index_id);
-        out[40..].copy_from_slice(&self.file_id);
+        out[40..48].copy_from_slice(&self.epoch.to_le_bytes());
+        out[48..].copy_from_slice(&self.file_id);
         out
     }
 
-    fn cipher(&self, key: &StorageKey) -> Aes256GcmSiv {
-        let mut context = [0; 33];
+    fn cipher(&self, key: &EpochKey) -> Aes256GcmSiv {
+        let mut context = [0; 41];
         context[0] = self.kind.code();
         context[1..17].copy_from_slice(&self.index_id);
-        context[17..].copy_from_slice(&self.file_id);
+        context[17..25].copy_from_slice(&self.epoch.to_le_bytes());
+        context[25..].copy_from_slice(&self.file_id);
         let key = derive::key(key.secret(), "file-sealing", &context);
         Aes256GcmSiv::new((&*key).into())
     }
@@ -95,7 +101,7 @@ fn associated(header: &[u8; HEADER], chunk: u64) -> [u8; HEADER + 8] {
 
 /// Writes `payload` sealed; chunks are sealed in parallel.
 pub(crate) fn seal(
-    key: &StorageKey,
+    key: &EpochKey,
     header: &Header,
     payload: &[u8],
     out: &mut impl Write,
@@ -135,6 +141,58 @@ pub(crate) fn seal(
     Ok(())
 }
 
+/// Seals `payload` into a new file of `folder`, durable when this returns.
+pub(crate) fn write_file(
+    folder: &Path,
+    key: &EpochKey,
+    kind: FileKind,
+    file_id: [u8; 16],
+    payload: &[u8],
+) -> Result<FileEntry, IndexError> {
+    let header = Header {
+        kind,
+        index_id: *key.index_id(),
+        epoch: key.epoch(),
+        file_id,
+    };
+    let path = folder.join(kind.file_name(key.epoch(), &file_id));
+    let write = || {
+        let mut out = HashingWriter {
+            file: File::create_new(&path)?,
+            hasher: blake3::Hasher::new(),
+            bytes: 0,
+        };
+        seal(key, &header, payload, &mut out)?;
+        out.file.sync_all()?;
+        Ok(FileEntry {
+            id: file_id,
+            bytes: out.bytes,
+            hash: *out.hasher.finalize().as_bytes(),
+        })
+    };
+    write().map_err(IndexError::io(&path))
+}
+
+/// Hashes what it writes.
+struct HashingWriter {
+    file: File,
+    hasher: blake3::Hasher,
+    bytes: u64,
+}
+
+impl Write for HashingWriter {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let count = self.file.write(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        self.bytes += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
 /// A sealed file whose header has been read and found to be what it should.
 pub(crate) struct SealedFile {
     file: File,
@@ -171,7 +229,7 @@ impl SealedFile {
     }
 
     /// Opens the payload into `out`, which must be of its length.
-    pub(crate) fn read_into(mut self, key: &StorageKey, out: &mut [u8]) -> Result<(), IndexError> {
+    pub(crate) fn read_into(mut self, key: &EpochKey, out: &mut [u8]) -> Result<(), IndexError> {
         assert_eq!(out.len() as u64, self.payload, "buffer does not fit");
         let cipher = self.header.cipher(key);
         let header = self.header.to_bytes(self.payload);
@@ -213,7 +271,7 @@ impl SealedFile {
     }
 
     /// Opens the payload.
-    pub(crate) fn read(self, key: &StorageKey) -> Result<Vec<u8>, IndexError> {
+    pub(crate) fn read(self, key: &EpochKey) -> Result<Vec<u8>, IndexError> {
         let mut out = vec![0; self.payload_len()];
         self.read_into(key, &mut out)?;
         Ok(out)
@@ -227,13 +285,18 @@ pub(crate) fn parse_header(name: &str, bytes: &[u8], expected: &Header) -> Resul
     let kind = cursor.u16()?;
     let chunk = cursor.u32()?;
     let payload = cursor.u64()?;
-    let (index_id, file_id) = (cursor.array::<16>()?, cursor.array::<16>()?);
+    let index_id = cursor.array::<16>()?;
+    let epoch = cursor.u64()?;
+    let file_id = cursor.array::<16>()?;
     cursor.end()?;
     if kind != u16::from(expected.kind.code()) || chunk != CHUNK as u32 {
         return Err(IndexError::damaged(name, "its header is wrong"));
     }
     if index_id != expected.index_id || file_id != expected.file_id {
         return Err(IndexError::damaged(name, "it belongs to another index"));
+    }
+    if epoch != expected.epoch {
+        return Err(IndexError::damaged(name, "it belongs to another epoch"));
     }
     Ok(payload)
 }
@@ -247,17 +310,18 @@ mod tests {
     use proptest::prelude::*;
     use rand_core::SeedableRng;
 
-    fn key(seed: u8) -> StorageKey {
-        OwnerKey::generate(&mut ChaCha20Rng::from_seed([seed; 32])).storage_key()
+    fn key(seed: u8) -> EpochKey {
+        OwnerKey::generate(&mut ChaCha20Rng::from_seed([seed; 32])).epoch_key(&[4; 16], 6, true)
     }
 
     const HEAD: Header = Header {
         kind: FileKind::Codes,
         index_id: [4; 16],
+        epoch: 6,
         file_id: [5; 16],
     };
 
-    fn open(bytes: &[u8], key: &StorageKey, header: Header) -> Result<Vec<u8>, IndexError> {
+    fn open(bytes: &[u8], key: &EpochKey, header: Header) -> Result<Vec<u8>, IndexError> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");
         std::fs::write(&path, bytes).unwrap();
@@ -316,6 +380,7 @@ mod tests {
                 file_id: [0; 16],
                 ..HEAD
             },
+            Header { epoch: 7, ..HEAD },
         ] {
             assert!(open(&bytes, &key(1), other).is_err());
         }

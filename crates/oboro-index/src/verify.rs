@@ -1,7 +1,7 @@
 //! Reading an index whole, to find any damage.
 
 use crate::index::{Index, Segment, open_sealed, read_manifest};
-use crate::keys::{ClientKey, StorageKey};
+use crate::keys::{ClientKey, EpochKey};
 use crate::layout::FileKind;
 use crate::manifest::{FileEntry, Manifest};
 use crate::{Descriptor, IndexError, RecordOpener, segment_writer};
@@ -52,18 +52,19 @@ impl Report {
 }
 
 /// Checks the index in the folder `path`: size and hash of every file, every
-/// seal that the storage key opens, that the parts belong together; with a
+/// seal that the epoch's key opens, that the parts belong together; with a
 /// client key also the descriptor's origin and every original.
 ///
 /// Problems of single files are reported, not returned as errors, so that one
 /// call finds them all.
 ///
 /// # Errors
-/// If there is no manifest, or it is damaged or of another storage key: then
+/// If there is no manifest, or it is damaged or the key is not the one of this
+/// owner, index and epoch: then
 /// nothing can be said of the rest.
 pub fn verify(
     path: impl AsRef<Path>,
-    key: &StorageKey,
+    key: &EpochKey,
     client: Option<&ClientKey>,
 ) -> Result<Report, IndexError> {
     let folder = path.as_ref();
@@ -84,7 +85,7 @@ pub fn verify(
         })
         .collect();
     let mut report = Report {
-        vectors: manifest.segments.iter().map(|s| u64::from(s.vectors)).sum(),
+        vectors: manifest.vectors(),
         records_opened: 0,
         unlisted: unlisted(folder, &files)?,
         problems: Vec::new(),
@@ -108,7 +109,7 @@ fn check_file(
     manifest: &Manifest,
     kind: FileKind,
     entry: &FileEntry,
-    key: &StorageKey,
+    key: &EpochKey,
 ) -> Result<(), IndexError> {
     let name = manifest.file_name(kind, entry);
     let path = folder.join(&name);

@@ -1,9 +1,9 @@
 //! Making an index: everything under a name of its own, visible at the end.
 
-use crate::keys::{DescriptorKey, StorageKey};
+use crate::keys::{DescriptorKey, EpochKey, ReleaseKey, StorageKey};
 use crate::layout::{self, FileKind, MANIFEST};
-use crate::manifest::{FileEntry, Manifest, SegmentEntry};
-use crate::sealed::{self, Header};
+use crate::manifest::{FileEntry, IndexHead, Manifest, SegmentEntry};
+use crate::sealed;
 use crate::segment_writer::SegmentWriter;
 use crate::{Descriptor, IndexError, RecordEncoding, RecordKey, RecordSealer};
 use oboro_ckks::EncryptedCodebook;
@@ -11,7 +11,7 @@ use oboro_quant::BlockedCodes;
 use rand_core::CryptoRng;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Writes a new index.
@@ -26,7 +26,7 @@ pub struct IndexWriter {
     building: PathBuf,
     /// Held while the build lives, so that nobody takes it for a leftover.
     _lock: File,
-    key: StorageKey,
+    key: EpochKey,
     index_id: [u8; 16],
     force: bool,
     codebook: Option<(EncryptedCodebookFile, [u8; 32])>,
@@ -34,14 +34,29 @@ pub struct IndexWriter {
     committed: bool,
 }
 
-/// The codebook waits for the descriptor, which tells its epoch.
+/// The epoch that a build makes.
+const FIRST_EPOCH: u64 = 1;
+
+/// What a commit made visible.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// The state, for the keeper to register.
+    pub head: IndexHead,
+    /// Every file with its size in bytes, the manifest first.
+    pub files: Vec<(String, u64)>,
+}
+
+/// The codebook waits for the commit, so that it may come before segments.
 struct EncryptedCodebookFile {
     bytes: Vec<u8>,
     file_id: [u8; 16],
 }
 
 impl IndexWriter {
-    /// Begins the index `index_id` (random and new) that will lie at `target`.
+    /// Begins the index `index_id` (random and new) that will lie at `target`,
+    /// at epoch 1. With a `release` key it will open only with what the keeper
+    /// releases; without one, which is for indexes without a keeper, with the
+    /// storage key alone.
     ///
     /// # Errors
     /// If `target` exists and `force` is not given, or is something else than
@@ -49,9 +64,11 @@ impl IndexWriter {
     pub fn create(
         target: impl AsRef<Path>,
         key: &StorageKey,
+        release: Option<&ReleaseKey>,
         index_id: [u8; 16],
         force: bool,
     ) -> Result<Self, IndexError> {
+        let share = release.map(|release| release.share(&index_id, FIRST_EPOCH));
         let target = target.as_ref().to_owned();
         refuse_existing(&target, force)?;
         let prefix = building_prefix(&target)?;
@@ -67,7 +84,7 @@ impl IndexWriter {
             target,
             building,
             _lock: lock,
-            key: key.duplicate(),
+            key: key.for_epoch(share.as_ref(), &index_id, FIRST_EPOCH),
             index_id,
             force,
             codebook: None,
@@ -113,9 +130,9 @@ impl IndexWriter {
             });
         }
         let id = done.segment_id;
-        let codes_entry = self.write_sealed(FileKind::Codes, 0, id, codes.as_bytes())?;
+        let codes_entry = self.write_sealed(FileKind::Codes, id, codes.as_bytes())?;
         let ids: Vec<u8> = done.ids.iter().flat_map(|id| id.to_le_bytes()).collect();
-        let ids_entry = self.write_sealed(FileKind::Ids, 0, id, &ids)?;
+        let ids_entry = self.write_sealed(FileKind::Ids, id, &ids)?;
         let entry = SegmentEntry {
             vectors: done.ids.len() as u32,
             subquantizers: codes.subquantizers() as u32,
@@ -145,7 +162,7 @@ impl IndexWriter {
         ));
     }
 
-    /// Makes the index visible. The result lists its files with their sizes.
+    /// Makes the index visible.
     ///
     /// # Errors
     /// If descriptor, codebook and segments do not belong together, a file
@@ -156,40 +173,30 @@ impl IndexWriter {
         descriptor: &Descriptor,
         key: &DescriptorKey,
         rng: &mut impl CryptoRng,
-    ) -> Result<Vec<(String, u64)>, IndexError> {
+    ) -> Result<Committed, IndexError> {
         let codebook = self.check(descriptor)?;
-        let epoch = descriptor.epoch;
-        let codebook =
-            self.write_sealed(FileKind::Codebook, epoch, codebook.file_id, &codebook.bytes)?;
+        let codebook = self.write_sealed(FileKind::Codebook, codebook.file_id, &codebook.bytes)?;
         let mut id = [0; 16];
         rng.fill_bytes(&mut id);
         let bytes = descriptor.to_bytes(key);
-        let descriptor = self.write_sealed(FileKind::Descriptor, epoch, id, &bytes)?;
+        let descriptor = self.write_sealed(FileKind::Descriptor, id, &bytes)?;
         let manifest = Manifest {
             index_id: self.index_id,
-            epoch,
+            epoch: FIRST_EPOCH,
             generation: 1,
+            released: self.key.released(),
             descriptor,
             codebook,
             segments: self.segments.iter().map(|(entry, ..)| *entry).collect(),
         };
         let bytes = manifest.to_bytes(&self.key);
-        let path = self.building.join(MANIFEST);
-        File::create_new(&path)
-            .and_then(|mut file| {
-                file.write_all(&bytes)?;
-                file.sync_all()
-            })
-            .map_err(IndexError::io(&path))?;
+        layout::write_new(&self.building.join(MANIFEST), &bytes)?;
         layout::sync_folder(&self.building)?;
         self.publish()?;
-        let mut files = vec![(MANIFEST.to_owned(), bytes.len() as u64)];
-        files.extend(
-            manifest
-                .files()
-                .map(|(kind, entry)| (manifest.file_name(kind, &entry), entry.bytes)),
-        );
-        Ok(files)
+        Ok(Committed {
+            head: manifest.head(&bytes),
+            files: manifest.list(bytes.len() as u64),
+        })
     }
 
     /// Whether all parts were given and agree.
@@ -203,6 +210,13 @@ impl IndexWriter {
                 "the descriptor describes another index or codebook; make it from the same build"
                     .into(),
             ));
+        }
+        if descriptor.epoch != FIRST_EPOCH {
+            return Err(IndexError::Mismatch {
+                what: "the epoch of a new index",
+                found: descriptor.epoch,
+                expected: FIRST_EPOCH,
+            });
         }
         let vectors: u64 = self.segments.iter().map(|s| u64::from(s.0.vectors)).sum();
         let mismatch = |what, found, expected| IndexError::Mismatch {
@@ -245,31 +259,10 @@ impl IndexWriter {
     fn write_sealed(
         &self,
         kind: FileKind,
-        epoch: u64,
         file_id: [u8; 16],
         payload: &[u8],
     ) -> Result<FileEntry, IndexError> {
-        let path = self.building.join(kind.file_name(epoch, &file_id));
-        let header = Header {
-            kind,
-            index_id: self.index_id,
-            file_id,
-        };
-        let write = || {
-            let mut out = HashingWriter {
-                file: File::create_new(&path)?,
-                hasher: blake3::Hasher::new(),
-                bytes: 0,
-            };
-            sealed::seal(&self.key, &header, payload, &mut out)?;
-            out.file.sync_all()?;
-            Ok(FileEntry {
-                id: file_id,
-                bytes: out.bytes,
-                hash: *out.hasher.finalize().as_bytes(),
-            })
-        };
-        write().map_err(IndexError::io(&path))
+        sealed::write_file(&self.building, &self.key, kind, file_id, payload)
     }
 
     fn publish(&mut self) -> Result<(), IndexError> {
@@ -303,26 +296,6 @@ impl Drop for IndexWriter {
         if !self.committed {
             let _ = fs::remove_dir_all(&self.building);
         }
-    }
-}
-
-/// Hashes what it writes.
-struct HashingWriter {
-    file: File,
-    hasher: blake3::Hasher,
-    bytes: u64,
-}
-
-impl Write for HashingWriter {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        let count = self.file.write(buffer)?;
-        self.hasher.update(&buffer[..count]);
-        self.bytes += count as u64;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
     }
 }
 

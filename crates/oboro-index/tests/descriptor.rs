@@ -14,7 +14,7 @@ fn sample() -> &'static [u8] {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");
         build(&path, 20, 10, false).unwrap();
-        Index::open(&path, &owner(20).storage_key())
+        Index::open(&path, &common::key(20))
             .unwrap()
             .descriptor_bytes()
             .to_vec()

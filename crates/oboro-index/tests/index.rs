@@ -28,7 +28,7 @@ fn what_was_written_is_read() {
     let (dir, path) = folder();
     let built = build(&path, 1, 300, false).unwrap();
     assert_eq!(names(dir.path()), ["words.index"]);
-    let index = Index::open(&path, &built.owner.storage_key()).unwrap();
+    let index = Index::open(&path, &built.key).unwrap();
     assert_eq!(index.files(), built.files);
     for (name, bytes) in &built.files {
         assert_eq!(fs::metadata(path.join(name)).unwrap().len(), *bytes);
@@ -70,7 +70,7 @@ fn what_was_written_is_read() {
         index.codebook().unwrap().masks().digest(),
         descriptor.codebook_digest
     );
-    let report = verify(&path, &built.owner.storage_key(), Some(&client)).unwrap();
+    let report = verify(&path, &built.key, Some(&client)).unwrap();
     assert!(report.is_sound(), "{report:?}");
     assert_eq!((report.vectors, report.records_opened), (300, 300));
     assert!(report.unlisted.is_empty());
@@ -83,20 +83,15 @@ fn an_empty_index_and_tiny_segments_work() {
     for vectors in [0, 1, 2, 64, 65] {
         let (_dir, path) = folder();
         let built = build(&path, 2, vectors, false).unwrap();
-        let report = verify(
-            &path,
-            &built.owner.storage_key(),
-            Some(&built.owner.client_key()),
-        )
-        .unwrap();
+        let report = verify(&path, &built.key, Some(&built.owner.client_key())).unwrap();
         assert!(report.is_sound(), "{report:?}");
         assert_eq!(report.records_opened, vectors as u64);
     }
 }
 
 /// Whether something is wrong with the index, as far as open and verify say.
-fn found(path: &Path, owner: &OwnerKey) -> bool {
-    match verify(path, &owner.storage_key(), Some(&owner.client_key())) {
+fn found(path: &Path, built: &Built) -> bool {
+    match verify(path, &built.key, Some(&built.owner.client_key())) {
         Ok(report) => {
             assert!(
                 report
@@ -113,7 +108,7 @@ fn found(path: &Path, owner: &OwnerKey) -> bool {
 fn fail_a_byte_flipped_anywhere_is_detected() {
     let (_dir, path) = folder();
     let built = build(&path, 3, 90, false).unwrap();
-    assert!(!found(&path, &built.owner));
+    assert!(!found(&path, &built));
     for (name, bytes) in &built.files {
         let file = path.join(name);
         let good = fs::read(&file).unwrap();
@@ -127,31 +122,28 @@ fn fail_a_byte_flipped_anywhere_is_detected() {
             let mut bad = good.clone();
             bad[at] ^= 1 << (at % 8);
             fs::write(&file, bad).unwrap();
-            assert!(found(&path, &built.owner), "{name} byte {at}");
+            assert!(found(&path, &built), "{name} byte {at}");
             // All but the originals' content is noticed when opening.
             if !name.ends_with("records") || at < 64 {
-                assert!(
-                    Index::open(&path, &built.owner.storage_key()).is_err(),
-                    "{name} byte {at}"
-                );
+                assert!(Index::open(&path, &built.key).is_err(), "{name} byte {at}");
             }
         }
         for cut in [0, 1, bytes / 2, bytes - 1] {
             fs::write(&file, &good[..cut]).unwrap();
-            assert!(found(&path, &built.owner), "{name} cut to {cut}");
-            assert!(Index::open(&path, &built.owner.storage_key()).is_err());
+            assert!(found(&path, &built), "{name} cut to {cut}");
+            assert!(Index::open(&path, &built.key).is_err());
         }
         fs::write(&file, [&good[..], &[0]].concat()).unwrap();
-        assert!(found(&path, &built.owner), "{name} with a byte more");
-        assert!(Index::open(&path, &built.owner.storage_key()).is_err());
+        assert!(found(&path, &built), "{name} with a byte more");
+        assert!(Index::open(&path, &built.key).is_err());
         fs::remove_file(&file).unwrap();
-        assert!(found(&path, &built.owner), "{name} missing");
-        assert!(Index::open(&path, &built.owner.storage_key()).is_err());
+        assert!(found(&path, &built), "{name} missing");
+        assert!(Index::open(&path, &built.key).is_err());
         fs::write(&file, good).unwrap();
     }
-    assert!(!found(&path, &built.owner));
+    assert!(!found(&path, &built));
     fs::write(path.join("note.txt"), "mine").unwrap();
-    let report = verify(&path, &built.owner.storage_key(), None).unwrap();
+    let report = verify(&path, &built.key, None).unwrap();
     assert_eq!(report.unlisted, ["note.txt"]);
     assert!(report.is_sound());
 }
@@ -167,8 +159,8 @@ fn fail_files_of_another_index() {
         let file = path.join(&ours.0);
         let good = fs::read(&file).unwrap();
         fs::copy(other.join(&theirs.0), &file).unwrap();
-        assert!(found(&path, &built.owner), "{}", ours.0);
-        assert!(Index::open(&path, &built.owner.storage_key()).is_err());
+        assert!(found(&path, &built), "{}", ours.0);
+        assert!(Index::open(&path, &built.key).is_err());
         fs::write(&file, good).unwrap();
     }
     // The two segments' files exchanged.
@@ -185,10 +177,10 @@ fn fail_files_of_another_index() {
             fs::rename(path.join("x"), &of_kind[1]).unwrap();
         };
         swap();
-        assert!(Index::open(&path, &built.owner.storage_key()).is_err());
+        assert!(Index::open(&path, &built.key).is_err());
         swap();
     }
-    assert!(!found(&path, &built.owner));
+    assert!(!found(&path, &built));
 }
 
 #[test]
@@ -196,28 +188,62 @@ fn fail_foreign_keys_say_so() {
     let (dir, path) = folder();
     let built = build(&path, 6, 30, false).unwrap();
     let stranger = owner(7);
-    let error = Index::open(&path, &stranger.storage_key()).err().unwrap();
+    let foreign = stranger.epoch_key(&index_id(6), 1, false);
+    let error = Index::open(&path, &foreign).err().unwrap();
     assert_eq!(
         error.to_string(),
         "MANIFEST was made under another storage key; use the storage key of this index's owner"
     );
-    let index = Index::open(&path, &built.owner.storage_key()).unwrap();
+    let index = Index::open(&path, &built.key).unwrap();
     let error = Descriptor::from_bytes(&stranger.descriptor_key(), index.descriptor_bytes())
         .err()
         .unwrap();
     assert!(matches!(error, IndexError::ForeignKey { .. }), "{error}");
-    let report = verify(
-        &path,
-        &built.owner.storage_key(),
-        Some(&stranger.client_key()),
-    )
-    .unwrap();
+    let report = verify(&path, &built.key, Some(&stranger.client_key())).unwrap();
     assert!(report.problems[0].contains("another client key"));
-    let error = Index::open(dir.path(), &built.owner.storage_key())
-        .err()
-        .unwrap();
+    let error = Index::open(dir.path(), &built.key).err().unwrap();
     assert!(error.to_string().contains("is no index"), "{error}");
     assert!(Summary::read(dir.path().join("nowhere")).is_err());
+}
+
+#[test]
+fn fail_a_foreign_or_missing_release_share() {
+    let (_dir, path) = folder();
+    let built = build(&path, 17, 30, false).unwrap();
+    let head = Index::peek(&path).unwrap();
+    assert_eq!(head, built.head);
+    assert!(head.released);
+    assert_eq!(Index::open(&path, &built.key).unwrap().head(), head);
+    let (owner, stranger) = (owner(17), owner(18));
+    let (id, storage) = (&head.index_id, owner.storage_key());
+    let refusal = |share: Option<&ReleaseShare>| {
+        let key = storage.for_epoch(share, id, head.epoch);
+        Index::open(&path, &key).err().unwrap()
+    };
+    let error = refusal(None);
+    assert!(matches!(error, IndexError::ShareMissing), "{error}");
+    // Shares of another owner, index or epoch.
+    for share in [
+        stranger.release_key().share(id, 1),
+        owner.release_key().share(&[0; 16], 1),
+        owner.release_key().share(id, 2),
+    ] {
+        let error = refusal(Some(&share));
+        assert_eq!(
+            error.to_string(),
+            "MANIFEST was made under another storage key or release key; use the storage key or release key of this index's owner"
+        );
+    }
+    // The keeper's share is not enough, either.
+    let share = owner.release_key().share(id, 1);
+    let key = stranger.storage_key().for_epoch(Some(&share), id, 1);
+    assert!(Index::open(&path, &key).is_err());
+    // As it comes from the keeper.
+    let share = ReleaseShare::from_bytes(&share.to_bytes()[..]).unwrap();
+    Index::open(&path, &storage.for_epoch(Some(&share), id, 1)).unwrap();
+    for length in [0, 31, 33] {
+        assert!(ReleaseShare::from_bytes(&vec![0; length]).is_err());
+    }
 }
 
 #[test]
@@ -246,13 +272,13 @@ fn existing_output_is_replaced_by_force_only_and_whole() {
     let first = build(&path, 10, 20, false).unwrap();
     let error = build(&path, 11, 30, false).err().unwrap();
     assert!(error.to_string().contains("--force"), "{error}");
-    let open = Index::open(&path, &first.owner.storage_key()).unwrap();
+    let open = Index::open(&path, &first.key).unwrap();
     // A forced build that fails leaves the old one.
     drop(start(&path, 11, true).unwrap());
-    assert!(!found(&path, &first.owner));
+    assert!(!found(&path, &first));
     let second = build(&path, 11, 30, true).unwrap();
     assert_eq!(names(dir.path()), ["words.index"]);
-    assert!(!found(&path, &second.owner));
+    assert!(!found(&path, &second));
     // A reader of the old one goes on undisturbed.
     let mut wire = Vec::new();
     open.segments()[0].append_record(0, &mut wire).unwrap();
@@ -353,7 +379,7 @@ fn a_full_disk_is_a_clean_error() {
 fn no_key_and_no_vector_lies_in_the_clear() {
     let (_dir, path) = folder();
     let built = build(&path, 16, 90, false).unwrap();
-    let codebook = Index::open(&path, &built.owner.storage_key())
+    let codebook = Index::open(&path, &built.key)
         .unwrap()
         .codebook()
         .unwrap()

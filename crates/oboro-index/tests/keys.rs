@@ -47,7 +47,9 @@ fn derived_keys_are_separate_and_stable() {
     let texts = [
         key.storage_key().to_text(),
         key.client_key().to_text(),
+        key.release_key().to_text(),
         owner(2).storage_key().to_text(),
+        owner(2).release_key().to_text(),
         owner(2).client_key().to_text(),
     ];
     for (i, a) in texts.iter().enumerate() {
@@ -61,6 +63,18 @@ fn derived_keys_are_separate_and_stable() {
     assert_eq!(*client.to_text(), *texts[1]);
     let storage = StorageKey::from_text(&texts[0].to_lowercase()).unwrap();
     assert_eq!(*storage.to_text(), *texts[0]);
+    let release = ReleaseKey::from_text(&texts[2]).unwrap();
+    assert_eq!(*release.to_text(), *texts[2]);
+    // A share for each index and epoch.
+    let shares = [
+        release.share(&[1; 16], 1).to_bytes(),
+        release.share(&[1; 16], 2).to_bytes(),
+        release.share(&[2; 16], 1).to_bytes(),
+        owner(2).release_key().share(&[1; 16], 1).to_bytes(),
+    ];
+    for (i, a) in shares.iter().enumerate() {
+        assert!(shares[..i].iter().all(|b| a != b));
+    }
 }
 
 #[test]

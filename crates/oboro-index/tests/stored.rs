@@ -17,23 +17,30 @@ fn folder(version: u16) -> PathBuf {
 }
 
 #[test]
-fn version_1_opens_and_answers() {
-    let folder = folder(1);
+fn version_2_opens_and_answers() {
+    let folder = folder(2);
     // The files' modes are the repository's, so keys are read as text.
     let text = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
     let owner = OwnerKey::from_text(&text("owner.key")).unwrap();
     let client = ClientKey::from_text(&text("client.key")).unwrap();
     let storage = StorageKey::from_text(&text("storage.key")).unwrap();
+    let release = ReleaseKey::from_text(&text("release.key")).unwrap();
     let keeper = keeper_secret_from_text(&text("keeper.key")).unwrap();
     let public = keeper_public_from_text(&text("keeper.pub")).unwrap();
     assert_eq!(*owner.client_key().to_text(), *client.to_text());
     assert_eq!(*owner.storage_key().to_text(), *storage.to_text());
 
+    assert_eq!(*owner.release_key().to_text(), *release.to_text());
+
     let path = folder.join("index");
-    let report = verify(&path, &storage, Some(&client)).unwrap();
+    let head = Index::peek(&path).unwrap();
+    assert!(head.released);
+    let share = release.share(&head.index_id, head.epoch);
+    let key = storage.for_epoch(Some(&share), &head.index_id, head.epoch);
+    let report = verify(&path, &key, Some(&client)).unwrap();
     assert!(report.is_sound(), "{report:?}");
     assert_eq!(report.records_opened, 300);
-    let index = Index::open(&path, &storage).unwrap();
+    let index = Index::open(&path, &key).unwrap();
     let descriptor =
         Descriptor::from_bytes(client.descriptor_key(), index.descriptor_bytes()).unwrap();
     assert_eq!(descriptor.public_key_fingerprint(), public.fingerprint());

@@ -4,12 +4,27 @@
 //! |---|---|---|
 //! | [`OwnerKey`] | owner | everything: all others below derive from it |
 //! | [`ClientKey`] | client | open records, rotate queries, check the descriptor |
-//! | [`StorageKey`] | searcher | open codes, ids and the encrypted codebook at rest |
+//! | [`StorageKey`] | searcher | its half of what opens codes, ids and the encrypted codebook at rest |
+//! | [`ReleaseKey`] | keeper | the other half |
 //! | keeper's secret ([`read_keeper_secret`]) | keeper | decrypt masked tables |
 //! | keeper's public key ([`read_keeper_public`]) | everyone | encrypt |
 //!
 //! Derivation is HKDF-SHA256 with one label per purpose. A client key and a
 //! storage key derived from one owner key tell nothing about each other.
+//!
+//! ```text
+//! owner key ┬─ record key, rotation seed, descriptor key: the client key
+//!           ├─ storage key ────────────────────────┐
+//!           └─ release key ── share(index, epoch) ─┴─ epoch key ┬─ key of each sealed file
+//!                                                               └─ key of the manifest's MAC
+//! ```
+//!
+//! The keeper releases its [`ReleaseShare`] to a searcher that it has appraised
+//! and for the newest state of an index only, so that the searcher's disk and
+//! its storage key are not enough to open an index, and an older copy of it
+//! cannot be served. An index for a client that holds the decryption key has
+//! no keeper: its [`EpochKey`] comes from the storage key alone, and the
+//! manifest says so.
 //!
 //! A key file is text: lines that begin with `#` are remarks, one line is the
 //! key. Short keys are Bech32m, upper case, so that a mistyped character is
@@ -18,6 +33,7 @@
 //! with mode 0600, never overwritten, and refused when others can read them.
 
 mod armour;
+mod epoch;
 mod file;
 mod text;
 
@@ -25,6 +41,8 @@ pub use armour::{
     keeper_public_from_text, keeper_public_to_text, keeper_secret_from_text, keeper_secret_to_text,
     read_keeper_public, read_keeper_secret, write_keeper_public, write_keeper_secret,
 };
+
+pub use epoch::{EpochKey, ReleaseKey, ReleaseShare};
 
 use crate::{IndexError, derive};
 use rand_core::CryptoRng;
@@ -100,7 +118,8 @@ single_key! {
     DescriptorKey
 }
 single_key! {
-    /// Opens codes, ids and the encrypted codebook at rest: the searcher's key.
+    /// The searcher's key: with what the keeper releases, it opens codes, ids
+    /// and the encrypted codebook at rest.
     StorageKey
 }
 
@@ -155,6 +174,10 @@ impl OwnerKey {
         }
     }
 
+    pub(crate) const fn secret(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     fn bytes(&self) -> Zeroizing<[u8; 32]> {
         Zeroizing::new(self.0)
     }
@@ -179,17 +202,20 @@ impl StorageKey {
     fn from_secret(bytes: &[u8; 32]) -> Self {
         Self(*bytes)
     }
-
-    pub(crate) fn duplicate(&self) -> Self {
-        Self(self.0)
-    }
 }
 
 text_key!(
     StorageKey,
     "OBORO-STORAGE-KEY-",
     "a storage key",
-    "Oboro storage key, for the searcher. Opens codes, ids and the encrypted codebook of the owner's indexes."
+    "Oboro storage key, for the searcher. With what the keeper releases, opens codes, ids and the encrypted codebook of the owner's indexes."
+);
+
+text_key!(
+    ReleaseKey,
+    "OBORO-RELEASE-KEY-",
+    "a release key",
+    "Oboro release key, for the keeper. Its part in the storage keys of the owner's indexes; alone it opens nothing."
 );
 
 /// What lets a client query and read results.

@@ -53,13 +53,37 @@ pub fn codebook() -> Codebook {
 /// What a build leaves behind besides the index.
 pub struct Built {
     pub owner: OwnerKey,
+    pub key: EpochKey,
+    pub head: IndexHead,
     pub keeper: SecretKey,
     pub order: Vec<u32>,
     pub files: Vec<(String, u64)>,
 }
 
 pub fn start(path: &Path, seed: u8, force: bool) -> Result<IndexWriter, IndexError> {
-    IndexWriter::create(path, &owner(seed).storage_key(), [seed ^ 0x55; 16], force)
+    let owner = owner(seed);
+    let release = released(seed).then(|| owner.release_key());
+    IndexWriter::create(
+        path,
+        &owner.storage_key(),
+        release.as_ref(),
+        index_id(seed),
+        force,
+    )
+}
+
+/// Indexes of odd seeds need the keeper's share.
+pub const fn released(seed: u8) -> bool {
+    seed % 2 == 1
+}
+
+pub const fn index_id(seed: u8) -> [u8; 16] {
+    [seed ^ 0x55; 16]
+}
+
+/// The key of the first epoch of what [`build`] makes.
+pub fn key(seed: u8) -> EpochKey {
+    owner(seed).epoch_key(&index_id(seed), 1, released(seed))
 }
 
 /// Builds `vectors` vectors in two segments, under keys that follow from
@@ -136,7 +160,7 @@ pub fn build_then(
     )?;
     writer.set_codebook(&encrypted, &mut rng);
     let descriptor = Descriptor {
-        index_id: [seed ^ 0x55; 16],
+        index_id: index_id(seed),
         epoch: 1,
         dimension: DIMENSION as u32,
         metric,
@@ -150,9 +174,12 @@ pub fn build_then(
         public_key: public,
     };
     before_commit();
-    let files = writer.commit(&descriptor, &owner.descriptor_key(), &mut rng)?;
+    let Committed { head, files } =
+        writer.commit(&descriptor, &owner.descriptor_key(), &mut rng)?;
     Ok(Built {
         owner,
+        key: key(seed),
+        head,
         keeper,
         order,
         files,
