@@ -147,6 +147,30 @@ impl Index {
         &self.head.manifest_digest
     }
 
+    pub(crate) const fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The next state, with the segments of this one.
+    pub(crate) fn succeeded_by(
+        &self,
+        descriptor: Descriptor,
+        descriptor_bytes: Vec<u8>,
+        codebook_bytes: Vec<u8>,
+        manifest: Manifest,
+        manifest_bytes: &[u8],
+    ) -> Self {
+        Self {
+            descriptor,
+            descriptor_bytes,
+            codebook_bytes,
+            head: manifest.head(manifest_bytes),
+            files: manifest.list(manifest_bytes.len() as u64),
+            manifest,
+            segments: self.segments.clone(),
+        }
+    }
+
     /// Every file with its size in bytes, the manifest first.
     #[must_use]
     pub fn files(&self) -> &[(String, u64)] {

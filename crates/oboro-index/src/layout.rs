@@ -42,6 +42,29 @@ impl FileKind {
     }
 }
 
+/// Whether a file of this name is one of an index, of whatever epoch.
+pub(crate) fn is_own_name(name: &str) -> bool {
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let id = |text: &str| text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    if let Some(epoch) = name
+        .strip_prefix("descriptor-")
+        .or_else(|| name.strip_prefix("codebook-"))
+    {
+        return epoch.strip_suffix(".oboro").is_some_and(number);
+    }
+    let Some(segment) = name.strip_prefix("segment-") else {
+        return false;
+    };
+    if let Some(segment) = segment.strip_suffix(".records") {
+        return id(segment);
+    }
+    segment
+        .strip_suffix(".codes")
+        .or_else(|| segment.strip_suffix(".ids"))
+        .and_then(|segment| segment.split_once('-'))
+        .is_some_and(|(segment, epoch)| id(segment) && number(epoch))
+}
+
 pub(crate) fn hex(id: &[u8; 16]) -> String {
     id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -115,4 +138,34 @@ pub(crate) fn exchange(new: &Path, old: &Path) -> io::Result<PathBuf> {
 /// Takes an exclusive lock on an open folder, or says that another has it.
 pub(crate) fn try_lock(folder: &File) -> bool {
     rustix::fs::flock(folder, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_an_index_are_recognised() {
+        for kind in [
+            FileKind::Descriptor,
+            FileKind::Codebook,
+            FileKind::Codes,
+            FileKind::Ids,
+            FileKind::Records,
+        ] {
+            assert!(is_own_name(&kind.file_name(17, &[0xa5; 16])), "{kind:?}");
+        }
+        for other in [
+            "note.txt",
+            "descriptor-.oboro",
+            "descriptor-1.oboro.bak",
+            "codebook-x.oboro",
+            "segment-1.codes",
+            "segment-00000000000000000000000000000000.codes",
+            "segment-00000000000000000000000000000000-1.records",
+            "my segment-00000000000000000000000000000000-1.ids",
+        ] {
+            assert!(!is_own_name(other), "{other}");
+        }
+    }
 }

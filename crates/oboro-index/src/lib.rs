@@ -4,17 +4,20 @@
 //!
 //! | file | content | sealed under |
 //! |---|---|---|
-//! | `MANIFEST` | every other file with size and BLAKE3 hash | MAC under the storage key |
-//! | `descriptor-E.oboro` | [`Descriptor`] of epoch E | storage key; MAC under the descriptor key |
-//! | `codebook-E.oboro` | the CKKS-encrypted codebook | storage key |
-//! | `segment-ID.codes` | codes in blocks of 64 vectors | storage key |
-//! | `segment-ID.ids` | ids in the same order | storage key |
+//! | `MANIFEST` | every other file with size and BLAKE3 hash | MAC under the epoch key |
+//! | `descriptor-E.oboro` | [`Descriptor`] of epoch E | epoch key; MAC under the descriptor key |
+//! | `codebook-E.oboro` | the CKKS-encrypted codebook | epoch key |
+//! | `segment-ID-E.codes` | codes in blocks of 64 vectors | epoch key |
+//! | `segment-ID-E.ids` | ids in the same order | epoch key |
 //! | `segment-ID.records` | originals, each sealed on its own | record key |
 //!
-//! The searcher holds the storage key and so can open all but the originals;
-//! CKKS ciphertexts never lie on disk unsealed. The owner writes with
-//! [`IndexWriter`], the searcher reads with [`Index`], clients check a
-//! [`Descriptor`] and open [`record`]s.
+//! The epoch key is made of the searcher's [`StorageKey`] and a share that the
+//! keeper releases ([`keys`]): the searcher can open all but the originals, with
+//! the keeper's consent to the state that it found ([`Index::peek`]). CKKS
+//! ciphertexts never lie on disk unsealed. The owner writes with [`IndexWriter`],
+//! the searcher reads with [`Index`] and, when the CKKS key is rotated, writes
+//! the next epoch with [`EpochWriter`]; clients check a [`Descriptor`] and open
+//! [`record`]s.
 //!
 //! All integers are little-endian. Every file begins with a magic number and a
 //! format version and is bound to its index, kind and place.
@@ -23,6 +26,7 @@ mod cursor;
 mod derive;
 pub mod descriptor;
 mod encoding;
+mod epoch;
 mod error;
 mod index;
 pub mod keys;
@@ -39,6 +43,7 @@ mod writer;
 
 pub use descriptor::Descriptor;
 pub use encoding::{EncodingChoice, EncodingSurvey, RecordEncoding};
+pub use epoch::EpochWriter;
 pub use error::IndexError;
 pub use index::{Index, Segment, Summary};
 pub use keys::{
