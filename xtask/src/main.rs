@@ -2,11 +2,13 @@
 //!
 //! `cargo xtask tiers` holds the dependency rule between crates;
 //! `cargo xtask claims` finds the tests that SECURITY.md names;
+//! `cargo xtask release` finds no simulated platform in the servers' binary;
 //! `cargo xtask oblivious` holds the constant-time rule in the machine code.
 
 mod claims;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod oblivious;
+mod release;
 mod tiers;
 #[cfg(test)]
 mod widths;
@@ -14,7 +16,7 @@ mod widths;
 use std::fmt;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask tiers | claims | oblivious [taint|trace|code] [CASE]";
+const USAGE: &str = "usage: cargo xtask tiers | claims | release | oblivious [taint|trace|code] [CASE]";
 
 /// Why a check failed, in words for whoever reads the log.
 #[derive(Debug)]
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.first().map(String::as_str) {
         Some("tiers") => tiers::run(),
         Some("claims") => claims::run(),
+        Some("release") => release::run(),
         Some("oblivious") => oblivious(&arguments[1..]),
         _ => {
             eprintln!("{USAGE}");

@@ -2,18 +2,13 @@
 
 mod cli;
 mod commands;
-mod config;
-mod failure;
-mod failure_from;
 mod input;
-mod keys;
+mod figures;
 mod measure;
-mod output;
+mod or_failure;
 mod processes;
 mod progress;
 mod results;
-mod roles;
-mod shutdown;
 mod words;
 
 use std::process::ExitCode;

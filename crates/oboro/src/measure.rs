@@ -11,7 +11,7 @@ use oboro_simd::scan::{BLOCK, scan4, scan8};
 
 use crate::failure::{Failure, Outcome};
 use crate::keys;
-use crate::output::median;
+use crate::figures::median;
 
 /// A measurement goes on for this long at least.
 const LEAST: Duration = Duration::from_millis(400);

@@ -17,13 +17,14 @@ use serde::Serialize;
 use super::connection::Connection;
 use super::eval::{Recalls, exact_neighbours, first_rows, known};
 use super::serve::{Pair, PairOptions};
-use super::{build, doctor, keygen};
+use super::{build, doctor, keygen, verify};
 use crate::cli::Global;
 use crate::failure::{Failure, Outcome};
 use crate::input::Input;
 use crate::keys::Folder;
 use crate::measure;
-use crate::output::{self, Report, median, round};
+use crate::figures::{median, round};
+use crate::output::{self, Report};
 use crate::progress::Progress;
 use crate::{results, shutdown};
 
@@ -277,10 +278,9 @@ fn measure(
     let queries: Vec<Vec<f32>> = data.queries.iter().map(<[f32]>::to_vec).collect();
 
     progress.remark("measuring the parts in one process");
-    let index = Index::open(
-        index_path,
-        &Folder::of(keys, Role::Searcher)?.storage_key()?,
-    )?;
+    let (key, _) = verify::keys(keys, index_path)?;
+    let index = Index::open(index_path, &key)?;
+    drop(key);
     let descriptor = index.descriptor().clone();
     let secret = Folder::of(keys, Role::Keeper)?.keeper_secret()?;
     let tables = measure::tables(&index, secret, &queries[..queries.len().min(200)])?;
@@ -336,7 +336,7 @@ fn measure(
     let encryption = oboro_owner::EncryptionReport::new(&descriptor.packing, &descriptor.scale);
     let digits = |value: Option<f64>| value.map(|value| round(value, 5));
     Ok(Measured {
-        date: output::utc_now(),
+        date: output::utc(output::now()),
         commit: commit(),
         version: env!("CARGO_PKG_VERSION"),
         platform,

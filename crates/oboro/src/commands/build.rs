@@ -14,6 +14,7 @@ use oboro_quant::Metric;
 use oboro_vectors::VectorsError;
 use serde::Serialize;
 
+use crate::figures::round;
 use crate::cli::Global;
 use crate::failure::{Failure, Outcome};
 use crate::input::{self, Input};
@@ -331,17 +332,17 @@ impl Built {
             centroids: report.centroids,
             split: report.split,
             rotation: report.rotation,
-            rotation_cost: report.rotation_cost.map(|cost| output::round(cost, 4)),
+            rotation_cost: report.rotation_cost.map(|cost| round(cost, 4)),
             originals: report.originals,
             parameter_set: encryption.parameter_set,
             security_bits: encryption.security_bits,
-            seconds: output::round(seconds.total, 4),
+            seconds: round(seconds.total, 4),
             stages: Stages {
-                read: output::round(seconds.read, 3),
-                train: output::round(seconds.train, 3),
-                encode: output::round(seconds.encode, 3),
-                trial: output::round(seconds.trial, 3),
-                write: output::round(seconds.write, 3),
+                read: round(seconds.read, 3),
+                train: round(seconds.train, 3),
+                encode: round(seconds.encode, 3),
+                trial: round(seconds.trial, 3),
+                write: round(seconds.write, 3),
             },
             total_bytes: files.iter().map(|file| file.bytes).sum(),
             files,
@@ -350,22 +351,22 @@ impl Built {
             products_bytes: encryption.products_bytes,
             share_bytes: encryption.share_bytes,
             record_bytes: report.record_bytes,
-            margin_bits: output::round(encryption.margin_bits, 3),
-            noise_bits: output::round(encryption.noise_bits, 3),
+            margin_bits: round(encryption.margin_bits, 3),
+            noise_bits: round(encryption.noise_bits, 3),
             dropped_bits: encryption.dropped_bits,
-            flooding_bits: output::round(encryption.flooding_bits, 3),
-            table_error: output::round(encryption.table_error, 3),
-            query_norm_bound: output::round(encryption.query_norm_bound, 5),
-            displacement_probability_100: output::round(report.displacement_probability.0, 2),
-            displacement_probability_most: output::round(report.displacement_probability.1, 2),
+            flooding_bits: round(encryption.flooding_bits, 3),
+            table_error: round(encryption.table_error, 3),
+            query_norm_bound: round(encryption.query_norm_bound, 5),
+            displacement_probability_100: round(report.displacement_probability.0, 2),
+            displacement_probability_most: round(report.displacement_probability.1, 2),
             candidates_max: report.candidates_max,
             trial: Trial {
                 queries: report.trial.queries,
                 candidates: report.trial.candidates,
-                table_error: output::round(report.trial.table_error, 3),
-                table_error_bound: output::round(report.trial.table_error_bound, 3),
-                recall_10_at_10: output::round(report.trial.recall_10_at_10, 4),
-                recall_10_at_10_unranked: output::round(report.trial.recall_10_at_10_unranked, 4),
+                table_error: round(report.trial.table_error, 3),
+                table_error_bound: round(report.trial.table_error_bound, 3),
+                recall_10_at_10: round(report.trial.recall_10_at_10, 4),
+                recall_10_at_10_unranked: round(report.trial.recall_10_at_10_unranked, 4),
             },
         }
     }

@@ -13,6 +13,7 @@ use tokio::runtime::Runtime;
 use zeroize::Zeroizing;
 
 use super::doctor::cores;
+use crate::figures::median;
 use crate::cli::SEARCHER_ADDRESS;
 use crate::failure::{Failure, Outcome};
 use crate::keys::{self, Folder};
@@ -191,7 +192,7 @@ impl Run {
     /// Bytes of all messages of a query, sent and received: medians.
     pub(crate) fn bytes(&self) -> (u64, u64) {
         let median = |pick: fn(&SearchResult) -> u64| {
-            output::median(self.results.iter().map(|r| pick(r) as f64).collect()) as u64
+            median(self.results.iter().map(|r| pick(r) as f64).collect()) as u64
         };
         (median(|r| r.bytes_up), median(|r| r.bytes_down))
     }

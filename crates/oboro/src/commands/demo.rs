@@ -20,7 +20,8 @@ use super::serve::{Pair, PairOptions};
 use super::{build, keygen};
 use crate::cli::Global;
 use crate::failure::{Failure, Outcome};
-use crate::output::{self, Report, median, round};
+use crate::figures::{median, round};
+use crate::output::{self, Report};
 use crate::progress::Progress;
 use crate::{shutdown, words};
 

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::connection::Connection;
 use super::doctor::cores;
+use crate::figures::round;
 use crate::cli::Global;
 use crate::failure::{Failure, Outcome};
 use crate::input::Input;
@@ -128,7 +129,7 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     };
     let recalls = Recalls::of(&run.ids(), &truth, depth);
     let (up, down) = run.bytes();
-    let round = |value: Option<f64>| value.map(|value| output::round(value, 5));
+    let round = |value: Option<f64>| value.map(|value| round(value, 5));
     let evaluated = Evaluated {
         platform: index.platform.to_owned(),
         queries: queries.rows(),
@@ -137,8 +138,8 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         recall_1_at_1: round(recalls.one_at_1),
         recall_1_at_10: round(recalls.one_at_10),
         recall_1_at_100: round(recalls.one_at_100),
-        seconds: output::round(run.seconds, 4),
-        queries_per_second: output::round(run.per_second(), 4),
+        seconds: round(run.seconds, 4),
+        queries_per_second: round(run.per_second(), 4),
         query_bytes_up: up,
         reply_bytes_down: down,
     };

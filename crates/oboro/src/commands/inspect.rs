@@ -9,6 +9,7 @@ use oboro_owner::{EncryptionReport, displacement};
 use serde::Serialize;
 
 use super::verify;
+use crate::figures::round;
 use crate::cli::Global;
 use crate::failure::{Failure, Outcome};
 use crate::output::{self, Report};
@@ -20,7 +21,7 @@ pub(crate) struct Options {
     /// Folder of the index
     #[arg(value_name = "INDEX")]
     pub(crate) index: PathBuf,
-    /// Keys of owner or searcher; without them only what anybody can see is shown
+    /// Keys of the owner; without them only what anybody can see is shown
     #[arg(long, value_name = "DIR")]
     pub(crate) keys: Option<PathBuf>,
 }
@@ -31,6 +32,10 @@ struct Inspected {
     index_id: String,
     epoch: u64,
     generation: u64,
+    /// Digest of the manifest: what a keeper remembers of this state.
+    manifest_digest: String,
+    /// Whether the keeper's part is needed to open it.
+    released: bool,
     vectors: u64,
     segments: usize,
     total_bytes: u64,
@@ -82,8 +87,8 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         .keys
         .as_deref()
         .map(|keys| {
-            let (storage, _) = verify::keys(keys)?;
-            sealed(&Index::open(&options.index, &storage)?)
+            let (key, _) = verify::keys(keys, &options.index)?;
+            sealed(&Index::open(&options.index, &key)?)
         })
         .transpose()?;
     let files: Vec<File> = summary
@@ -99,6 +104,8 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
             index_id: output::hex(&summary.index_id),
             epoch: summary.epoch,
             generation: summary.generation,
+            manifest_digest: output::hex(&summary.manifest_digest),
+            released: summary.released,
             vectors: summary.vectors,
             segments: summary.segments.len(),
             total_bytes: files.iter().map(|file| file.bytes).sum(),
@@ -132,14 +139,14 @@ fn sealed(index: &Index) -> Outcome<Sealed> {
         products_bytes: encryption.products_bytes,
         share_bytes: encryption.share_bytes,
         record_bytes: descriptor.record_bytes(),
-        margin_bits: output::round(encryption.margin_bits, 3),
-        noise_bits: output::round(encryption.noise_bits, 3),
+        margin_bits: round(encryption.margin_bits, 3),
+        noise_bits: round(encryption.noise_bits, 3),
         dropped_bits: encryption.dropped_bits,
-        flooding_bits: output::round(encryption.flooding_bits, 3),
-        table_error: output::round(encryption.table_error, 3),
-        query_norm_bound: output::round(encryption.query_norm_bound, 5),
-        displacement_probability_100: output::round(at_100, 2),
-        displacement_probability_most: output::round(at_most, 2),
+        flooding_bits: round(encryption.flooding_bits, 3),
+        table_error: round(encryption.table_error, 3),
+        query_norm_bound: round(encryption.query_norm_bound, 5),
+        displacement_probability_100: round(at_100, 2),
+        displacement_probability_most: round(at_most, 2),
     })
 }
 
@@ -148,8 +155,18 @@ impl Report for Inspected {
         writeln!(out, "index        {}", self.index_id)?;
         writeln!(
             out,
-            "epoch        {} (commit {})",
+            "epoch        {}, generation {} (rotations of the key, commits; both count from 1)",
             self.epoch, self.generation
+        )?;
+        writeln!(out, "state        {}", self.manifest_digest)?;
+        writeln!(
+            out,
+            "opens with   {}",
+            if self.released {
+                "the searcher's key and the keeper's part, which it releases for the newest state only"
+            } else {
+                "the searcher's key alone: no keeper checks that this is the newest state"
+            }
         )?;
         writeln!(
             out,

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use oboro_channel::{Authority, Role};
+use oboro_attest::unix_seconds;
+use oboro_channel::{Access, Authority, Grant, Role};
 use oboro_ckks::{ParameterSet, SecretKey};
 use oboro_index::keys::{self as key_files, OwnerKey};
 use serde::Serialize;
@@ -15,9 +16,11 @@ use serde::Serialize;
 use crate::cli::Global;
 use crate::failure::{Failure, Named, Outcome};
 use crate::keys::{
-    self, AUTHORITY, CLIENT_KEY, IDENTITY, KEEPER_KEY, KEEPER_PUBLIC, OWNER_KEY, STORAGE_KEY, TRUST,
+    self, AUTHORITY, CLIENT_KEY, IDENTITY, KEEPER_KEY, KEEPER_PUBLIC, OWNER_KEY, RELEASE_KEY,
+    STORAGE_KEY, TRUST,
 };
 use crate::output::{self, Report};
+use crate::register::{Issued, Register};
 
 /// Options of `oboro keygen`.
 #[derive(Args, Debug)]
@@ -110,6 +113,7 @@ pub(crate) fn make(out: &Path, set: ParameterSet, days: u32) -> Outcome<Keys> {
     let keeper_public = keeper_key.public_key(&mut rng);
     let authority = Authority::generate(SystemTime::now())?;
     let validity = Duration::from_secs(u64::from(days) * 86_400);
+    let mut register = Register::default();
 
     let mut folders = Vec::new();
     for role in Role::ALL {
@@ -118,7 +122,23 @@ pub(crate) fn make(out: &Path, set: ParameterSet, days: u32) -> Outcome<Keys> {
             .mode(0o700)
             .create(&folder)
             .named("make", folder.display())?;
-        let identity = authority.issue(role, SystemTime::now(), validity)?;
+        let now = SystemTime::now();
+        let (identity, access) = match role {
+            Role::Client => (
+                authority.issue_client(Grant::any(Access::Reader), role.name(), now, validity)?,
+                Access::Reader.name(),
+            ),
+            role => (authority.issue(role, now, validity)?, role.name()),
+        };
+        register.add(Issued {
+            serial: identity.serial().to_string(),
+            name: role.name().to_owned(),
+            role: role.name().to_owned(),
+            access: access.to_owned(),
+            index: "any".to_owned(),
+            expires: unix_seconds(now + validity),
+            revoked: None,
+        })?;
         identity.create_file(&folder.join(IDENTITY))?;
         authority.trust().create_file(&folder.join(TRUST))?;
         let purpose = match role {
@@ -130,7 +150,7 @@ pub(crate) fn make(out: &Path, set: ParameterSet, days: u32) -> Outcome<Keys> {
             }
             Role::Client => {
                 owner_key.client_key().write(folder.join(CLIENT_KEY))?;
-                "searches; give it to those who may search, to no server"
+                "searches any index; `oboro grant` makes a folder for each further client"
             }
             Role::Searcher => {
                 owner_key.storage_key().write(folder.join(STORAGE_KEY))?;
@@ -139,6 +159,7 @@ pub(crate) fn make(out: &Path, set: ParameterSet, days: u32) -> Outcome<Keys> {
             Role::Keeper => {
                 key_files::write_keeper_secret(folder.join(KEEPER_KEY), &keeper_key)?;
                 key_files::write_keeper_public(folder.join(KEEPER_PUBLIC), &keeper_public)?;
+                owner_key.release_key().write(folder.join(RELEASE_KEY))?;
                 "decrypts masked tables; put it on another machine than searcher/, never on the same in production"
             }
         };
@@ -149,6 +170,7 @@ pub(crate) fn make(out: &Path, set: ParameterSet, days: u32) -> Outcome<Keys> {
             purpose,
         });
     }
+    register.write(&root.join(Role::Owner.name()))?;
     let root = making.keep();
     if let Err(error) = std::fs::rename(&root, out) {
         let _ = std::fs::remove_dir_all(&root);

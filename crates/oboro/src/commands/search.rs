@@ -7,6 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::connection::{Connection, Run};
+use crate::figures::round;
 use crate::cli::Global;
 use crate::failure::Outcome;
 use crate::input::Input;
@@ -76,8 +77,8 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         queries: queries.rows(),
         k: options.k,
         rerank: options.connection.rerank.clone(),
-        seconds: output::round(run.seconds, 4),
-        queries_per_second: output::round(run.per_second(), 4),
+        seconds: round(run.seconds, 4),
+        queries_per_second: round(run.per_second(), 4),
         query_bytes_up: up,
         reply_bytes_down: down,
         out: file.is_some().then(|| options.out.display().to_string()),

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use oboro_channel::Role;
-use oboro_index::{ClientKey, StorageKey};
+use oboro_index::{ClientKey, EpochKey, Index};
 use serde::Serialize;
 
 use crate::cli::Global;
 use crate::failure::{Failure, Outcome};
-use crate::keys::{Folder, OWNER_KEY, STORAGE_KEY};
+use crate::keys::{Folder, OWNER_KEY, RELEASE_KEY, STORAGE_KEY};
 use crate::output::{self, Report};
 use crate::progress::Progress;
 use crate::roles;
@@ -21,7 +21,7 @@ pub(crate) struct Options {
     /// Folder of the index
     #[arg(value_name = "INDEX")]
     pub(crate) index: PathBuf,
-    /// Keys of owner or searcher: the folder of `oboro keygen` or one of its folders
+    /// Keys of the owner: the folder of `oboro keygen` or its owner/
     #[arg(long, default_value = "keys", value_name = "DIR")]
     pub(crate) keys: PathBuf,
 }
@@ -47,9 +47,9 @@ struct File {
 /// Runs the verb.
 pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     roles::check_index(&options.index)?;
-    let (storage, client) = keys(&options.keys)?;
+    let (key, client) = keys(&options.keys, &options.index)?;
     let bar = Progress::new(global).bar("verifying", None);
-    let report = oboro_index::verify(&options.index, &storage, client.as_ref())?;
+    let report = oboro_index::verify(&options.index, &key, client.as_ref())?;
     bar.finish_and_clear();
     let verified = Verified {
         sound: report.is_sound(),
@@ -78,22 +78,40 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     output::print(&verified, global.json)
 }
 
-/// The storage key, and the client key where the folder can make it.
-pub(super) fn keys(folder: &Path) -> Outcome<(StorageKey, Option<ClientKey>)> {
+/// The key that opens an index, and the client key where the folder can make it.
+pub(super) fn keys(folder: &Path, index: &Path) -> Outcome<(EpochKey, Option<ClientKey>)> {
+    let head = Index::peek(index)?;
     let holds = |role: Role, name: &str| {
         folder.join(role.name()).join(name).is_file() || folder.join(name).is_file()
     };
     if holds(Role::Owner, OWNER_KEY) {
         let key = Folder::of(folder, Role::Owner)?.owner_key()?;
-        return Ok((key.storage_key(), Some(key.client_key())));
+        return Ok((
+            key.epoch_key(&head.index_id, head.epoch, head.released),
+            Some(key.client_key()),
+        ));
     }
-    if holds(Role::Searcher, STORAGE_KEY) {
-        return Ok((Folder::of(folder, Role::Searcher)?.storage_key()?, None));
+    if !holds(Role::Searcher, STORAGE_KEY) {
+        return Err(Failure::input(format_args!(
+            "{} holds neither {OWNER_KEY} nor {STORAGE_KEY}; give the owner's folder with --keys",
+            folder.display()
+        )));
     }
-    Err(Failure::input(format_args!(
-        "{} holds neither {OWNER_KEY} nor {STORAGE_KEY}; give the folder of the owner or of the searcher with --keys",
-        folder.display()
-    )))
+    let storage = Folder::of(folder, Role::Searcher)?.storage_key()?;
+    let share = match (head.released, holds(Role::Keeper, RELEASE_KEY)) {
+        (false, _) => None,
+        (true, true) => {
+            let release = Folder::of(folder, Role::Keeper)?.release_key()?;
+            Some(release.share(&head.index_id, head.epoch))
+        }
+        (true, false) => {
+            return Err(Failure::input(format_args!(
+                "{STORAGE_KEY} alone does not open this index, the keeper's part is needed as well; give the owner's folder with --keys"
+            )));
+        }
+    };
+    let key = storage.for_epoch(share.as_ref(), &head.index_id, head.epoch);
+    Ok((key, None))
 }
 
 impl Report for Verified {

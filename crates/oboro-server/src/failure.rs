@@ -1,11 +1,11 @@
-//! How the command fails: one sentence and an exit code.
+//! How a program fails: one sentence and an exit code.
 
 use std::fmt::Display;
 use std::process::ExitCode;
 
-/// Why the command failed; each has an exit code of its own.
+/// Why a program failed; each has an exit code of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// Nothing more precise fits.
     Failed,
     /// Command line or configuration.
@@ -19,7 +19,9 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const fn code(self) -> u8 {
+    /// The exit code.
+    #[must_use]
+    pub const fn code(self) -> u8 {
         match self {
             Self::Failed => 1,
             Self::Usage => 2,
@@ -29,7 +31,9 @@ impl Kind {
         }
     }
 
-    pub(crate) const fn name(self) -> &'static str {
+    /// The name in JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Failed => "failed",
             Self::Usage => "usage",
@@ -42,42 +46,54 @@ impl Kind {
 
 /// One sentence that says what happened and what to do, and its kind.
 #[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) kind: Kind,
-    pub(crate) message: String,
+pub struct Failure {
+    /// What kind of failure.
+    pub kind: Kind,
+    /// The sentence.
+    pub message: String,
 }
 
-/// What every verb returns.
-pub(crate) type Outcome<T> = Result<T, Failure>;
+/// What everything returns that may fail.
+pub type Outcome<T> = Result<T, Failure>;
 
 impl Failure {
-    pub(crate) fn new(kind: Kind, message: impl Display) -> Self {
+    /// A failure of some kind.
+    #[must_use]
+    pub fn new(kind: Kind, message: impl Display) -> Self {
         Self {
             kind,
             message: message.to_string(),
         }
     }
 
-    pub(crate) fn failed(message: impl Display) -> Self {
+    /// Nothing more precise fits.
+    #[must_use]
+    pub fn failed(message: impl Display) -> Self {
         Self::new(Kind::Failed, message)
     }
 
-    pub(crate) fn usage(message: impl Display) -> Self {
+    /// Command line or configuration.
+    #[must_use]
+    pub fn usage(message: impl Display) -> Self {
         Self::new(Kind::Usage, message)
     }
 
-    pub(crate) fn input(message: impl Display) -> Self {
+    /// Vectors, key or index wrong or damaged.
+    #[must_use]
+    pub fn input(message: impl Display) -> Self {
         Self::new(Kind::BadInput, message)
     }
 
-    pub(crate) fn refused(message: impl Display) -> Self {
+    /// Attestation, policy or an existing output.
+    #[must_use]
+    pub fn refused(message: impl Display) -> Self {
         Self::new(Kind::Refused, message)
     }
 
     /// Prints the sentence to standard error and, for `--json`, an object
     /// with it to standard output; returns the exit code.
-    pub(crate) fn report(&self, json: bool) -> ExitCode {
-        eprintln!("oboro: {}", self.message);
+    pub fn report(&self, program: &str, json: bool) -> ExitCode {
+        eprintln!("{program}: {}", self.message);
         if json {
             println!(
                 "{}",
@@ -93,7 +109,8 @@ impl Failure {
 }
 
 /// What clap says about a command line, in one sentence.
-pub(crate) fn usage_of(error: &clap::Error) -> Failure {
+#[must_use]
+pub fn usage_of(error: &clap::Error) -> Failure {
     let text = error.to_string();
     let sentence: Vec<&str> = text
         .trim_start_matches("error: ")
@@ -105,8 +122,11 @@ pub(crate) fn usage_of(error: &clap::Error) -> Failure {
 }
 
 /// Names the thing an input/output error is about.
-pub(crate) trait Named<T> {
+pub trait Named<T> {
     /// `cannot read keys/owner.key: No such file or directory`
+    ///
+    /// # Errors
+    /// The input/output error, named.
     fn named(self, action: &str, what: impl Display) -> Outcome<T>;
 }
 
@@ -129,12 +149,13 @@ mod tests {
 
     #[test]
     fn a_wrong_command_line_is_one_sentence() {
-        use clap::Parser;
-        let error = crate::cli::Cli::try_parse_from(["oboro", "eval", "--queries=q"]).map(|_| ());
+        let command = clap::Command::new("program")
+            .arg(clap::Arg::new("keys").long("keys").required(true));
+        let error = command.try_get_matches_from(["program"]).map(|_| ());
         let failure = usage_of(&error.expect_err("an option is missing"));
         assert_eq!(failure.kind, Kind::Usage);
         assert!(
-            failure.message.contains("--groundtruth"),
+            failure.message.contains("--keys"),
             "{}",
             failure.message
         );

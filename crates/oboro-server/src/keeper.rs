@@ -19,34 +19,34 @@ use crate::{roles, shutdown};
 
 /// Options of `oboro keeper`.
 #[derive(Args, Debug)]
-pub(crate) struct Options {
+pub struct Options {
     /// Keys of the keeper: the folder of `oboro keygen` or its keeper/
     #[arg(long, default_value = "keys", value_name = "DIR")]
-    pub(crate) keys: PathBuf,
+    pub keys: PathBuf,
     /// Address to listen on; port 0 takes a free one
     #[arg(long, default_value = KEEPER_ADDRESS, value_name = "ADDRESS")]
-    pub(crate) listen: SocketAddr,
+    pub listen: SocketAddr,
     /// Answer searchers that no hardware protects, and run without such hardware
     #[arg(long)]
-    pub(crate) allow_simulated: bool,
+    pub allow_simulated: bool,
     /// Loopback address for Prometheus figures
     #[arg(long, value_name = "ADDRESS")]
-    pub(crate) metrics: Option<SocketAddr>,
+    pub metrics: Option<SocketAddr>,
     /// Tables a second that each searcher may have decrypted
     #[arg(long, value_name = "N")]
-    pub(crate) rate: Option<u32>,
+    pub rate: Option<u32>,
     /// Refuse indexes whose noise is drowned by fewer bits than this
     #[arg(long, default_value_t = 0.0, value_name = "BITS")]
-    pub(crate) flooding_bits: f64,
+    pub flooding_bits: f64,
     /// Threads; all cores when not given
     #[arg(long, value_name = "N")]
-    pub(crate) threads: Option<usize>,
+    pub threads: Option<usize>,
     /// Stop when standard input closes, and say at the end what was seen
     #[arg(long, hide = true)]
-    pub(crate) supervised: bool,
+    pub supervised: bool,
     /// Count the values of received bytes, to show that they look random
     #[arg(long, hide = true)]
-    pub(crate) record_view: bool,
+    pub record_view: bool,
 }
 
 /// What the keeper saw, said when a supervised one stops.
@@ -61,7 +61,7 @@ struct Seen {
 }
 
 /// Runs the verb.
-pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
+pub fn run(options: &Options, global: &Global) -> Outcome<()> {
     roles::check_platform(options.allow_simulated, "keeper")?;
     roles::log();
     let folder = Folder::of(&options.keys, Role::Keeper)?;

@@ -1,23 +1,21 @@
 //! Which exit code belongs to which library error.
 
+use oboro_attest::AttestError;
 use oboro_channel::ChannelError;
 use oboro_ckks::CkksError;
 use oboro_index::IndexError;
-use oboro_owner::OwnerError;
-use oboro_quant::QuantError;
-use oboro_vectors::VectorsError;
 
 use crate::failure::{Failure, Kind};
 
-impl From<VectorsError> for Failure {
-    fn from(error: VectorsError) -> Self {
-        Self::input(error)
-    }
-}
-
-impl From<QuantError> for Failure {
-    fn from(error: QuantError) -> Self {
-        Self::input(error)
+impl From<AttestError> for Failure {
+    fn from(error: AttestError) -> Self {
+        let kind = match &error {
+            AttestError::Malformed(_) | AttestError::Version(_) | AttestError::Policy(_) => {
+                Kind::BadInput
+            }
+            _ => Kind::Refused,
+        };
+        Self::new(kind, error)
     }
 }
 
@@ -52,33 +50,6 @@ impl From<ChannelError> for Failure {
             }
             ChannelError::Issue(_) | ChannelError::Tls(_) => Kind::Failed,
             _ => Kind::BadInput,
-        };
-        Self::new(kind, error)
-    }
-}
-
-impl From<OwnerError> for Failure {
-    fn from(error: OwnerError) -> Self {
-        match error {
-            OwnerError::Index(error) => error.into(),
-            OwnerError::Cancelled | OwnerError::TrialFailed { .. } | OwnerError::Threads { .. } => {
-                Self::failed(error)
-            }
-            error => Self::input(error),
-        }
-    }
-}
-
-impl From<oboro_client::ClientError> for Failure {
-    fn from(error: oboro_client::ClientError) -> Self {
-        let kind = if error.is_unreachable() {
-            Kind::Unreachable
-        } else if error.is_untrusted() {
-            Kind::Refused
-        } else if error.is_bad_input() {
-            Kind::BadInput
-        } else {
-            Kind::Failed
         };
         Self::new(kind, error)
     }

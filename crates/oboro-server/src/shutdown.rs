@@ -6,8 +6,11 @@ use tokio::sync::oneshot;
 use crate::failure::{Failure, Outcome};
 
 /// Resolves at SIGINT, SIGTERM, or, for a supervised role, when standard
-/// input closes.
-pub(crate) fn requested(supervised: bool) -> Outcome<impl Future<Output = ()> + Send + 'static> {
+/// input closes. To be called inside a runtime.
+///
+/// # Errors
+/// If signals cannot be caught.
+pub fn requested(supervised: bool) -> Outcome<impl Future<Output = ()> + Send + 'static> {
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut terminate = listen(SignalKind::terminate())?;
     let closed = supervised.then(input_closed);
@@ -29,10 +32,13 @@ pub(crate) fn requested(supervised: bool) -> Outcome<impl Future<Output = ()> + 
 }
 
 /// The exit code of a program that Ctrl-C ended.
-pub(crate) const INTERRUPTED: i32 = 130;
+pub const INTERRUPTED: i32 = 130;
 
 /// Calls `act` at each SIGINT and SIGTERM, for verbs without a runtime.
-pub(crate) fn on_interrupt(act: impl Fn() + Send + 'static) -> Outcome<()> {
+///
+/// # Errors
+/// If signals cannot be caught.
+pub fn on_interrupt(act: impl Fn() + Send + 'static) -> Outcome<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

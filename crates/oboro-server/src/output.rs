@@ -7,13 +7,19 @@ use serde::Serialize;
 use crate::failure::{Failure, Outcome};
 
 /// The result of a verb.
-pub(crate) trait Report: Serialize {
+pub trait Report: Serialize {
     /// Writes the text form.
+    ///
+    /// # Errors
+    /// Those of `out`.
     fn text(&self, out: &mut dyn Write) -> io::Result<()>;
 }
 
 /// Prints a result in the form that was asked for.
-pub(crate) fn print(report: &impl Report, json: bool) -> Outcome<()> {
+///
+/// # Errors
+/// If standard output cannot be written to; a closed pipe is no failure.
+pub fn print(report: &impl Report, json: bool) -> Outcome<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let written = if json {
         serde_json::to_writer(&mut out, report)
@@ -33,7 +39,8 @@ pub(crate) fn print(report: &impl Report, json: bool) -> Outcome<()> {
 }
 
 /// `1,234,567`
-pub(crate) fn count(value: u64) -> String {
+#[must_use]
+pub fn count(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (place, digit) in digits.chars().enumerate() {
@@ -46,7 +53,8 @@ pub(crate) fn count(value: u64) -> String {
 }
 
 /// `12.9 KB` (1 KB = 1,000 bytes)
-pub(crate) fn bytes(value: u64) -> String {
+#[must_use]
+pub fn bytes(value: u64) -> String {
     let mut scaled = value as f64;
     for unit in ["bytes", "KB", "MB", "GB"] {
         if scaled < 1_000.0 {
@@ -62,7 +70,8 @@ pub(crate) fn bytes(value: u64) -> String {
 }
 
 /// Hexadecimal digits of bytes, for fingerprints and ids.
-pub(crate) fn hex(value: &[u8]) -> String {
+#[must_use]
+pub fn hex(value: &[u8]) -> String {
     use std::fmt::Write as _;
     value.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
@@ -71,37 +80,18 @@ pub(crate) fn hex(value: &[u8]) -> String {
 }
 
 /// The line that stands in every output where no hardware protects a role.
-pub(crate) const SIMULATED: &str =
+pub const SIMULATED: &str =
     "SIMULATED platform: no hardware protects the memory of searcher and keeper.";
 
-/// Rounds for JSON so that figures are readable: `digits` significant ones.
-pub(crate) fn round(value: f64, digits: i32) -> f64 {
-    if value == 0.0 || !value.is_finite() {
-        return value;
-    }
-    let magnitude = 10f64.powi(digits - 1 - value.abs().log10().floor() as i32);
-    (value * magnitude).round() / magnitude
+/// Seconds since 1970, now.
+#[must_use]
+pub fn now() -> u64 {
+    oboro_attest::unix_seconds(std::time::SystemTime::now())
 }
 
-/// The median of measurements; zero when there are none.
-pub(crate) fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    match values.len() {
-        0 => 0.0,
-        length if length % 2 == 1 => values[length / 2],
-        length => f64::midpoint(values[length / 2 - 1], values[length / 2]),
-    }
-}
-
-/// The day and time in UTC as `2026-01-31T12:00:00Z`.
-pub(crate) fn utc_now() -> String {
-    let seconds = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
-    utc(seconds)
-}
-
-fn utc(seconds: u64) -> String {
+/// Seconds since 1970 as day and time in UTC: `2026-01-31T12:00:00Z`.
+#[must_use]
+pub fn utc(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     // Days since 1 March of year 0, in eras of 400 years (146,097 days).
     let shifted = days + 719_468;
@@ -121,9 +111,52 @@ fn utc(seconds: u64) -> String {
     )
 }
 
+/// Reads what [`utc`] writes, or a number of seconds since 1970; a day alone means its
+/// beginning.
+#[must_use]
+pub fn seconds_of(text: &str) -> Option<u64> {
+    if let Ok(seconds) = text.parse() {
+        return Some(seconds);
+    }
+    let (day, time) = match text.strip_suffix('Z')?.split_once('T') {
+        Some(parts) => parts,
+        None => (text.strip_suffix('Z')?, "00:00:00"),
+    };
+    let numbers = |text: &str, by: char| -> Option<[u64; 3]> {
+        let parts: Option<Vec<u64>> = text.split(by).map(|part| part.parse().ok()).collect();
+        parts?.try_into().ok()
+    };
+    let [year, month, day_of_month] = numbers(day, '-')?;
+    let [hour, minute, second] = numbers(time, ':')?;
+    if !(1970..=9_999).contains(&year) || !(1..=12).contains(&month) {
+        return None;
+    }
+    // Years begin in March, so that the leap day is the last one.
+    let (shifted, from_march) = (year - u64::from(month <= 2), (month + 9) % 12);
+    let days = shifted * 365 + shifted / 4 - shifted / 100 + shifted / 400
+        + (153 * from_march + 2) / 5
+        + day_of_month.checked_sub(1)?;
+    let seconds = days.checked_sub(719_468)? * 86_400 + hour * 3_600 + minute * 60 + second;
+    // Whatever is no day of the calendar or no time of the day comes back as another one.
+    let full = format!("{day}T{time}Z");
+    (utc(seconds) == full).then_some(seconds)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_read_back() {
+        for seconds in [0, 951_782_400, 1_767_225_599, 4_102_444_800] {
+            assert_eq!(seconds_of(&utc(seconds)), Some(seconds));
+            assert_eq!(seconds_of(&seconds.to_string()), Some(seconds));
+        }
+        assert_eq!(seconds_of("2000-02-29Z"), Some(951_782_400));
+        for bad in ["", "2001-02-29T00:00:00Z", "2001-01-01T25:00:00Z", "2001-13-01T00:00:00Z", "1969-12-31T00:00:00Z", "now", "2001-01-00T00:00:00Z", "2001-1-1T0:0:0Z"] {
+            assert_eq!(seconds_of(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn figures_are_readable() {
@@ -133,10 +166,6 @@ mod tests {
         assert_eq!(bytes(999), "999 bytes");
         assert_eq!(bytes(12_900), "12.9 KB");
         assert_eq!(hex(&[0, 0xab]), "00ab");
-        assert_eq!(round(1_234.567, 3), 1_230.0);
-        assert_eq!(round(0.001_234_5, 3), 0.001_23);
-        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(vec![1.0, 2.0]), 1.5);
     }
 
     #[test]

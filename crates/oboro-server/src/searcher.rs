@@ -20,31 +20,31 @@ use crate::{roles, shutdown};
 
 /// Options of `oboro searcher`.
 #[derive(Args, Debug)]
-pub(crate) struct Options {
+pub struct Options {
     /// Folder of the index
     #[arg(long, value_name = "DIR")]
-    pub(crate) index: PathBuf,
+    pub index: PathBuf,
     /// Keys of the searcher: the folder of `oboro keygen` or its searcher/
     #[arg(long, default_value = "keys", value_name = "DIR")]
-    pub(crate) keys: PathBuf,
+    pub keys: PathBuf,
     /// Address of the keeper, or `none` where every client holds the key itself
     #[arg(long, default_value = KEEPER_ADDRESS, value_name = "ADDRESS")]
-    pub(crate) keeper: String,
+    pub keeper: String,
     /// Address to listen on; port 0 takes a free one
     #[arg(long, default_value = SEARCHER_ADDRESS, value_name = "ADDRESS")]
-    pub(crate) listen: SocketAddr,
+    pub listen: SocketAddr,
     /// Work with a keeper that no hardware protects, and run without such hardware
     #[arg(long)]
-    pub(crate) allow_simulated: bool,
+    pub allow_simulated: bool,
     /// Loopback address for Prometheus figures
     #[arg(long, value_name = "ADDRESS")]
-    pub(crate) metrics: Option<SocketAddr>,
+    pub metrics: Option<SocketAddr>,
     /// Threads that scan; all cores when not given
     #[arg(long, value_name = "N")]
-    pub(crate) threads: Option<usize>,
+    pub threads: Option<usize>,
     /// Stop when standard input closes, and say at the end what was seen
     #[arg(long, hide = true)]
-    pub(crate) supervised: bool,
+    pub supervised: bool,
 }
 
 /// What the searcher saw, said when a supervised one stops.
@@ -59,7 +59,7 @@ struct Seen {
 }
 
 /// Runs the verb.
-pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
+pub fn run(options: &Options, global: &Global) -> Outcome<()> {
     roles::check_platform(options.allow_simulated, "searcher")?;
     roles::log();
     roles::check_index(&options.index)?;

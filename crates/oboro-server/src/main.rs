@@ -1,0 +1,3 @@
+//! The binary `oboro-server`.
+
+fn main() {}

@@ -1,0 +1,70 @@
+//! What keeper and searcher have in common as programs.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::failure::{Failure, Outcome};
+
+/// Where the searcher listens when nothing else is said.
+pub const SEARCHER_ADDRESS: &str = "127.0.0.1:7600";
+/// Where the keeper listens when nothing else is said.
+pub const KEEPER_ADDRESS: &str = "127.0.0.1:7601";
+
+/// An asynchronous runtime.
+///
+/// # Errors
+/// If its threads cannot be started.
+pub fn runtime(threads: usize) -> Outcome<Runtime> {
+    Builder::new_multi_thread()
+        .worker_threads(threads.max(1))
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format_args!("cannot start {threads} threads: {error}")))
+}
+
+/// Binds the address of a role.
+///
+/// # Errors
+/// If the address is taken or not this machine's.
+pub async fn listen(address: SocketAddr) -> Outcome<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        Failure::failed(format_args!(
+            "cannot listen on {address}: {error}; choose another address with --listen"
+        ))
+    })
+}
+
+/// Log lines on standard error: warnings, or what `OBORO_LOG` asks for; as JSON
+/// where `OBORO_LOG_FORMAT` is `json`.
+pub fn log() {
+    let json = std::env::var_os("OBORO_LOG_FORMAT").is_some_and(|format| format == "json");
+    let filter = tracing_subscriber::EnvFilter::try_from_env("OBORO_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false);
+    // A second subscriber is refused; the first one stays.
+    let _ = if json {
+        builder.json().try_init()
+    } else {
+        builder.compact().try_init()
+    };
+}
+
+/// Whether a path names an index, for a clear sentence before anything else.
+///
+/// # Errors
+/// If it is no folder.
+pub fn check_index(path: &Path) -> Outcome<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    Err(Failure::input(format_args!(
+        "{} is no folder; give the index that `oboro build` made",
+        path.display()
+    )))
+}

@@ -1,0 +1,167 @@
+//! `oboro grant`: a folder for one more client, with a certificate that says what it may
+//! do with which index.
+
+use std::fs::DirBuilder;
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use clap::Args;
+use oboro_attest::unix_seconds;
+use oboro_channel::{Access, Authority, Grant, Role};
+use serde::Serialize;
+
+use crate::cli::Global;
+use crate::failure::{Failure, Named, Outcome};
+use crate::keys::{AUTHORITY, CLIENT_KEY, Folder, IDENTITY, REVOKED, TRUST};
+use crate::output::{self, Report};
+use crate::register::{Issued, Register};
+
+/// Options of `oboro grant`.
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// Name of the client, for `oboro revoke` and logs
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// Keys of the owner: the folder of `oboro keygen` or its owner/
+    #[arg(long, default_value = "keys", value_name = "DIR")]
+    pub(crate) keys: PathBuf,
+    /// Folder to make for the client
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// What it may do: reader searches; writer will change indexes, too
+    #[arg(long, default_value = "reader", value_name = "ACCESS")]
+    pub(crate) access: String,
+    /// With which index: 32 hexadecimal digits as `oboro inspect` shows them, or any
+    #[arg(long, default_value = "any", value_name = "ID")]
+    pub(crate) index: String,
+    /// How long the certificate is good for, in days
+    #[arg(long, default_value_t = 365, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3_650))]
+    pub(crate) days: u32,
+}
+
+/// What was granted.
+#[derive(Serialize)]
+struct Granted {
+    name: String,
+    access: String,
+    index: String,
+    serial: String,
+    expires: String,
+    channel_fingerprint: String,
+    path: String,
+}
+
+/// Runs the verb.
+pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
+    let grant = grant(&options.access, &options.index)?;
+    let owner = Folder::of(&options.keys, Role::Owner)?;
+    let client_key = owner.owner_key()?.client_key();
+    let authority = Authority::read_file(&owner.file(AUTHORITY)?)?;
+    let mut register = Register::read(owner.path())?;
+    let now = SystemTime::now();
+    let validity = Duration::from_secs(u64::from(options.days) * 86_400);
+    let identity = authority.issue_client(grant, &options.name, now, validity)?;
+    let issued = Issued {
+        serial: identity.serial().to_string(),
+        name: options.name.clone(),
+        role: Role::Client.name().to_owned(),
+        access: options.access.clone(),
+        index: options.index.clone(),
+        expires: unix_seconds(now + validity),
+        revoked: None,
+    };
+    register.add(issued.clone())?;
+    DirBuilder::new()
+        .mode(0o700)
+        .create(&options.out)
+        .named("make", options.out.display())?;
+    // In the register before the certificate is anywhere: what is not in it cannot be
+    // revoked by name.
+    register.write(owner.path())?;
+    identity.create_file(&options.out.join(IDENTITY))?;
+    authority.trust().create_file(&options.out.join(TRUST))?;
+    client_key.write(options.out.join(CLIENT_KEY))?;
+    let revoked = owner.path().join(REVOKED);
+    if revoked.is_file() {
+        std::fs::copy(&revoked, options.out.join(REVOKED)).named("copy", revoked.display())?;
+    }
+    output::print(
+        &Granted {
+            name: issued.name,
+            access: issued.access,
+            index: issued.index,
+            serial: issued.serial,
+            expires: output::utc(issued.expires),
+            channel_fingerprint: output::hex(&identity.spki_sha256()),
+            path: options.out.display().to_string(),
+        },
+        global.json,
+    )
+}
+
+/// The grant of two words of the command line.
+fn grant(access: &str, index: &str) -> Outcome<Grant> {
+    let access = [Access::Reader, Access::Writer]
+        .into_iter()
+        .find(|known| known.name() == access)
+        .ok_or_else(|| {
+            Failure::usage(format_args!(
+                "there is no access \"{access}\" for clients; choose reader or writer"
+            ))
+        })?;
+    if index == "any" {
+        return Ok(Grant::any(access));
+    }
+    index_id(index)
+        .map(|id| Grant::index(access, id))
+        .ok_or_else(|| {
+            Failure::usage(format_args!(
+                "\"{index}\" names no index; give its 32 hexadecimal digits, which `oboro inspect` shows, or any"
+            ))
+        })
+}
+
+fn index_id(text: &str) -> Option<[u8; 16]> {
+    let fit = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    fit.then_some(())?;
+    u128::from_str_radix(text, 16).ok().map(u128::to_be_bytes)
+}
+
+impl Report for Granted {
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(
+            out,
+            "{}: {} of {} until {}, serial {}",
+            self.name,
+            self.access,
+            match self.index.as_str() {
+                "any" => "every index".to_owned(),
+                index => format!("index {index}"),
+            },
+            self.expires,
+            self.serial
+        )?;
+        writeln!(out, "{} goes to {}, to no server", self.path, self.name)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grants_are_two_words() {
+        let id = "000102030405060708090a0b0c0d0e0f";
+        assert_eq!(grant("reader", "any").unwrap(), Grant::any(Access::Reader));
+        assert_eq!(
+            grant("writer", id).unwrap().index.unwrap(),
+            std::array::from_fn(|at| at as u8)
+        );
+        for (access, index) in [("owner", "any"), ("reader", ""), ("reader", &id[1..]), ("", id)] {
+            assert_eq!(grant(access, index).unwrap_err().kind.code(), 2);
+        }
+    }
+}
