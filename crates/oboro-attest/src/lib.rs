@@ -23,6 +23,7 @@ mod hex;
 pub mod nitro;
 mod platform;
 mod policy;
+mod policy_file;
 pub mod snp;
 pub mod tpm;
 mod verifier;
@@ -34,6 +35,7 @@ pub use evidence::{Evidence, MAX_ENDORSEMENT_BYTES, MAX_EVIDENCE_BYTES, MAX_STAT
 pub use files::{MAX_POLICY_FILE_BYTES, PolicyFile};
 pub use platform::{AttestedRole, Platform};
 pub use policy::{Acceptance, Policy, Rules, SimulatedRules};
+pub use policy_file::MAX_POLICY_BYTES;
 pub use verifier::{
     Appraisal, Expected, Identity, PlatformVerifier, PolicyVerifier, Verified, Verifier,
 };

@@ -5,6 +5,8 @@ use crate::nitro::NitroRules;
 use crate::snp::SnpRules;
 use crate::tpm::TpmRules;
 use crate::{AttestError, AttestedRole, Claims, Platform};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
 use std::time::Duration;
 
 /// Which evidence is accepted.
@@ -117,11 +119,46 @@ impl Rules {
             Self::Simulated(_) => Platform::Simulated,
         }
     }
+
+    /// Checks that the rules accept something in particular.
+    pub(crate) fn check(&self) -> Result<(), AttestError> {
+        match self {
+            Self::SevSnp(rules) => rules.check(),
+            Self::Tdx(rules) | Self::Sgx(rules) => rules.check(self.platform()),
+            Self::Nitro(rules) => some_measurement(&rules.measurements),
+            Self::Tpm(rules) => some_measurement(&rules.measurements),
+            Self::Simulated(_) => Ok(()),
+        }
+    }
+
+    /// Reads the files that the rules name.
+    pub(crate) fn load_files(&mut self, folder: &Path) -> Result<(), AttestError> {
+        match self {
+            Self::SevSnp(rules) => rules.load_files(folder),
+            Self::Tdx(rules) | Self::Sgx(rules) => rules.load_files(folder),
+            Self::Nitro(_) | Self::Tpm(_) | Self::Simulated(_) => Ok(()),
+        }
+    }
+}
+
+fn some_measurement(measurements: &[Vec<u8>]) -> Result<(), AttestError> {
+    if measurements.is_empty() {
+        return Err(AttestError::Policy(
+            "'measurements' is empty; list those to accept".to_owned(),
+        ));
+    }
+    Ok(())
 }
 
 /// Rules of the simulated platform.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct SimulatedRules {
     /// Accepted measurements, 48 bytes each; empty for any.
+    #[serde(
+        default,
+        with = "crate::hex::list",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub measurements: Vec<Vec<u8>>,
 }
