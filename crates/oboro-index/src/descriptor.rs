@@ -4,7 +4,7 @@ use crate::cursor::Cursor;
 use crate::keys::DescriptorKey;
 use crate::rotation::Rotation;
 use crate::{IndexError, RecordEncoding, derive, record, trailer};
-use oboro_ckks::{Packing, PublicKey, TableScale};
+use oboro_ckks::{MAX_ROTATIONS, Packing, PublicKey, TableScale};
 use oboro_quant::{Metric, Subspaces};
 use zeroize::Zeroizing;
 
@@ -93,7 +93,8 @@ impl Descriptor {
     ///
     /// # Errors
     /// If the key is of another parameter set: then packing and scale would
-    /// not fit any more, and only a new build helps.
+    /// not fit any more. Or after [`MAX_ROTATIONS`], for then the noise would
+    /// pass what the scale accounts for. Only a new build helps.
     pub fn next_epoch(
         &self,
         public_key: PublicKey,
@@ -107,11 +108,20 @@ impl Descriptor {
             )));
         }
         Ok(Self {
-            epoch: self.epoch.saturating_add(1),
+            epoch: self.following_epoch()?,
             public_key,
             codebook_digest,
             ..self.clone()
         })
+    }
+
+    fn following_epoch(&self) -> Result<u64, IndexError> {
+        if self.epoch > MAX_ROTATIONS {
+            return Err(IndexError::Invalid(format!(
+                "the key of this index was rotated {MAX_ROTATIONS} times, and its noise has no room for more; build the index again"
+            )));
+        }
+        Ok(self.epoch + 1)
     }
 
     /// Whether `next` is this index one epoch later and differs from it in the
@@ -120,11 +130,12 @@ impl Descriptor {
     /// # Errors
     /// If it does not, naming what differs.
     pub fn check_next(&self, next: &Self) -> Result<(), IndexError> {
-        if next.epoch != self.epoch.saturating_add(1) {
+        let expected = self.following_epoch()?;
+        if next.epoch != expected {
             return Err(IndexError::Mismatch {
                 what: "the epoch of the new descriptor",
                 found: next.epoch,
-                expected: self.epoch.saturating_add(1),
+                expected,
             });
         }
         let same = [
