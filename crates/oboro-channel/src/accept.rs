@@ -1,7 +1,11 @@
 //! The server's side: accept, handshake, hand over.
 
-use crate::tls::{PeerInfo, server_config};
-use crate::{ChannelError, Identity, Role, Trust};
+use crate::exchange::{Binding, Side, Terms, exchange};
+use crate::explain::root_cause;
+use crate::live::{Guarded, Live, Watch};
+use crate::tls::{ALPN, ALPN_BROWSER, server_config};
+use crate::{ChannelError, Clock, Demand, Identity, Offer, PeerInfo, Role, Trust};
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -25,9 +29,16 @@ pub struct AcceptLimits {
     pub connections: usize,
     /// Unfinished handshakes at the same time; more are closed at once.
     pub handshakes: usize,
-    /// Time for one handshake.
+    /// Time for one handshake, with the exchange of evidence.
     pub handshake_timeout: Duration,
     /// Also speak HTTP/1.1, which gRPC-web from a browser may use.
+    ///
+    /// # Security
+    /// A browser cannot bind evidence to its TLS session: it neither exports a value from
+    /// it nor takes part in the exchange. Such a connection carries no evidence in either
+    /// direction. A page that searches through it trusts whoever holds the searcher's TLS
+    /// key, so it must run where that trust is given anyway; and a peer of a role of
+    /// which evidence is demanded is refused on it.
     pub http1: bool,
 }
 
@@ -43,9 +54,44 @@ impl Default for AcceptLimits {
     }
 }
 
+/// How to accept.
+#[derive(Clone, Debug)]
+pub struct AcceptOptions {
+    /// Bounds of the listener.
+    pub limits: AcceptLimits,
+    /// The roles that are let in; none by default.
+    pub allowed: Vec<Role>,
+    /// How this side attests itself to peers that demand it; `None` where it cannot.
+    pub offer: Option<Offer>,
+    /// Which evidence peers of a role must give; peers of other roles need none.
+    pub demands: HashMap<Role, Demand>,
+    /// The clock for certificates and evidence.
+    pub clock: Clock,
+    /// How often the revocation list is looked at again, and connections of revoked or
+    /// expired certificates are closed.
+    pub recheck: Duration,
+}
+
+/// How often channels look for a newer revocation list, unless told otherwise.
+pub(crate) const RECHECK: Duration = Duration::from_secs(10);
+
+impl Default for AcceptOptions {
+    /// The limits' defaults, nobody allowed, no evidence, every 10 seconds.
+    fn default() -> Self {
+        Self {
+            limits: AcceptLimits::default(),
+            allowed: Vec::new(),
+            offer: None,
+            demands: HashMap::new(),
+            clock: Clock::default(),
+            recheck: RECHECK,
+        }
+    }
+}
+
 /// One authenticated connection.
 pub struct Conn {
-    stream: TlsStream<TcpStream>,
+    stream: Guarded<TlsStream<TcpStream>>,
     peer: PeerInfo,
     _permit: OwnedSemaphorePermit,
 }
@@ -53,8 +99,8 @@ pub struct Conn {
 impl Conn {
     /// Who is at the other end.
     #[must_use]
-    pub fn peer(&self) -> PeerInfo {
-        self.peer
+    pub fn peer(&self) -> &PeerInfo {
+        &self.peer
     }
 }
 
@@ -62,7 +108,7 @@ impl Connected for Conn {
     type ConnectInfo = PeerInfo;
 
     fn connect_info(&self) -> PeerInfo {
-        self.peer
+        self.peer.clone()
     }
 }
 
@@ -110,6 +156,7 @@ impl AsyncWrite for Conn {
 pub struct Incoming {
     connections: mpsc::Receiver<Conn>,
     accepting: AbortHandle,
+    _watch: Watch,
 }
 
 impl Stream for Incoming {
@@ -127,13 +174,15 @@ impl Drop for Incoming {
 }
 
 /// Accepts connections from peers whose certificate `trust` vouches for and names one of
-/// the `allowed` roles.
+/// the allowed roles, and that give the evidence demanded of their role.
 ///
 /// Handshakes run concurrently: a slow or hostile peer delays nobody. The stream never
-/// yields an error; a failed handshake is logged and forgotten.
+/// yields an error; a failed handshake is logged with its reason and forgotten.
 ///
 /// # Errors
-/// [`ChannelError::Tls`] where identity and trust make no TLS configuration.
+/// [`ChannelError::Tls`] where identity and trust make no TLS configuration,
+/// [`ChannelError::Expired`] where the identity's own certificate has expired,
+/// [`ChannelError::DemandRole`] where a demand cannot be met by the role it is made of.
 ///
 /// # Panics
 /// Outside a tokio runtime.
@@ -141,25 +190,38 @@ pub fn serve_incoming(
     listener: TcpListener,
     identity: &Identity,
     trust: &Trust,
-    allowed: &[Role],
-    limits: AcceptLimits,
+    options: AcceptOptions,
 ) -> Result<Incoming, ChannelError> {
-    let config = server_config(identity, trust, allowed, limits.http1)?;
-    let acceptor = TlsAcceptor::from(config);
+    identity.check_date(&options.clock)?;
+    for (role, demand) in &options.demands {
+        demand.check_role(*role)?;
+    }
+    let config = server_config(
+        identity,
+        trust,
+        &options.allowed,
+        options.limits.http1,
+        &options.clock,
+    )?;
+    let live = Live::default();
+    let watch = live.watch(trust, &options.clock, options.recheck);
+    let reception = Arc::new(Reception {
+        acceptor: TlsAcceptor::from(config),
+        own_key: identity.spki_sha256(),
+        options,
+        live,
+    });
     let (sender, connections) = mpsc::channel(64);
-    let accepting = tokio::spawn(accept_loop(listener, acceptor, limits, sender)).abort_handle();
+    let accepting = tokio::spawn(accept_loop(listener, reception, sender)).abort_handle();
     Ok(Incoming {
         connections,
         accepting,
+        _watch: watch,
     })
 }
 
-async fn accept_loop(
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
-    limits: AcceptLimits,
-    sender: mpsc::Sender<Conn>,
-) {
+async fn accept_loop(listener: TcpListener, reception: Arc<Reception>, sender: mpsc::Sender<Conn>) {
+    let limits = reception.options.limits;
     let connections = Arc::new(Semaphore::new(limits.connections));
     let mut handshakes = JoinSet::new();
     loop {
@@ -184,36 +246,76 @@ async fn accept_loop(
             tracing::warn!(%address, "too many connections; connection closed");
             continue;
         };
-        let acceptor = acceptor.clone();
+        let reception = reception.clone();
         let sender = sender.clone();
         handshakes.spawn(async move {
-            let handshake = handshake(tcp, address, acceptor, permit);
+            let handshake = reception.handshake(tcp, address, permit);
             match tokio::time::timeout(limits.handshake_timeout, handshake).await {
                 Ok(Ok(conn)) => {
                     let _ = sender.send(conn).await;
                 }
-                Ok(Err(error)) => tracing::info!(%address, %error, "handshake refused"),
+                Ok(Err(error)) => {
+                    tracing::info!(%address, error = root_cause(&error), "handshake refused");
+                }
                 Err(_) => tracing::info!(%address, "handshake timed out"),
             }
         });
     }
 }
 
-async fn handshake(
-    tcp: TcpStream,
-    address: SocketAddr,
+/// What every handshake of a listener needs.
+struct Reception {
     acceptor: TlsAcceptor,
-    permit: OwnedSemaphorePermit,
-) -> io::Result<Conn> {
-    tcp.set_nodelay(true)?;
-    let stream = acceptor.accept(tcp).await?;
-    let peer =
-        PeerInfo::new(stream.get_ref().1.peer_certificates(), address).map_err(io::Error::other)?;
-    Ok(Conn {
-        stream,
-        peer,
-        _permit: permit,
-    })
+    own_key: [u8; 32],
+    options: AcceptOptions,
+    live: Live,
+}
+
+impl Reception {
+    async fn handshake(
+        &self,
+        tcp: TcpStream,
+        address: SocketAddr,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Conn, ChannelError> {
+        tcp.set_nodelay(true).map_err(broken)?;
+        let mut stream = self.acceptor.accept(tcp).await.map_err(broken)?;
+        let session = stream.get_ref().1;
+        let mut peer = PeerInfo::new(session.peer_certificates(), address)?;
+        let demand = self.options.demands.get(&peer.role);
+        match session.alpn_protocol() {
+            Some(ALPN) => {
+                let binding = Binding::new(
+                    session,
+                    Side::Server,
+                    self.own_key,
+                    peer.spki_sha256,
+                    peer.role,
+                )?;
+                let terms = Terms {
+                    offer: self.options.offer.as_ref(),
+                    demand,
+                    clock: &self.options.clock,
+                };
+                let appraisal = exchange(&mut stream, &binding, terms).await?;
+                peer.appraisal = appraisal.map(Arc::new);
+            }
+            Some(ALPN_BROWSER) if demand.is_some() => {
+                return Err(ChannelError::NoEvidence(peer.role));
+            }
+            Some(ALPN_BROWSER) => {}
+            _ => return Err(ChannelError::Protocol("oboro/2")),
+        }
+        Ok(Conn {
+            stream: self.live.guard(stream, &peer),
+            peer,
+            _permit: permit,
+        })
+    }
+}
+
+fn broken(error: io::Error) -> ChannelError {
+    ChannelError::Handshake(root_cause(&error))
 }
 
 /// A gRPC server builder with the windows, frames and keepalive that suit messages of

@@ -1,12 +1,14 @@
 //! The client's side: one gRPC channel to one role.
 
-use crate::accept::{FRAME, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, WINDOW};
-use crate::explain::{root_cause, unreachable_reason};
-use crate::tls::{PeerInfo, client_config};
-use crate::{ChannelError, Identity, Role, Trust};
+use crate::accept::{FRAME, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, RECHECK, WINDOW};
+use crate::exchange::{Binding, Side, Terms, exchange};
+use crate::explain::root_cause;
+use crate::live::{Guarded, Live, Watch};
+use crate::tls::{ALPN, client_config};
+use crate::{ChannelError, Clock, Demand, Identity, Offer, PeerInfo, Role, Trust};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -15,53 +17,75 @@ use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 /// How to connect.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ConnectOptions {
-    /// Time for TCP connection and handshake together.
+    /// Time for TCP connection, handshake and exchange of evidence together.
     pub timeout: Duration,
+    /// How this side attests itself where the peer demands it; `None` where it cannot.
+    pub offer: Option<Offer>,
+    /// Which evidence the peer must give on every connection; `None` for none.
+    pub demand: Option<Demand>,
+    /// The clock for certificates and evidence.
+    pub clock: Clock,
+    /// How often the revocation list is looked at again, and a connection to a revoked or
+    /// expired certificate is closed.
+    pub recheck: Duration,
 }
 
 impl Default for ConnectOptions {
-    /// 5 seconds.
+    /// 5 seconds, no evidence either way, every 10 seconds.
     fn default() -> Self {
         Self {
             timeout: Duration::from_secs(5),
+            offer: None,
+            demand: None,
+            clock: Clock::default(),
+            recheck: RECHECK,
         }
     }
 }
 
 /// A channel to a peer whose key is known.
 ///
-/// The channel reconnects by itself, but only to the key of the first connection, so
-/// that whatever was verified about that key (attestation evidence) stays true for every
-/// later request. A peer with another key is [`ChannelError::PeerKeyChanged`] to the
-/// requests on this channel; connect anew and verify anew.
+/// The channel reconnects by itself, but only to the key of the first connection, and
+/// demands evidence anew each time: of the same index and configuration as the first. A
+/// peer with another key is [`ChannelError::PeerKeyChanged`] to the requests on this
+/// channel, another subject [`ChannelError::SubjectChanged`]; connect anew to accept
+/// them.
 #[derive(Clone)]
 pub struct Connection {
     /// The gRPC channel.
     pub channel: Channel,
     peers: watch::Receiver<Option<PeerState>>,
-    first: PeerInfo,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct PeerState {
     peer: PeerInfo,
     connections: u64,
 }
 
 impl Connection {
-    /// The peer; its key is the same for the channel's whole life.
+    /// The peer, with the evidence of the latest connection; its key is the same for the
+    /// channel's whole life.
+    ///
+    /// # Panics
+    /// Never: there is no value of this type without a connection.
     #[must_use]
+    #[allow(clippy::expect_used)]
     pub fn peer(&self) -> PeerInfo {
-        self.first
+        let state = self.peers.borrow();
+        let state = state.as_ref().expect("made after the first connection");
+        state.peer.clone()
     }
 
-    /// How often the channel has connected. A caller that wants fresh evidence from a
-    /// restarted peer compares it with the count at its last verification.
+    /// How often the channel has connected.
     #[must_use]
     pub fn connections(&self) -> u64 {
-        self.peers.borrow().map_or(0, |state| state.connections)
+        self.peers
+            .borrow()
+            .as_ref()
+            .map_or(0, |state| state.connections)
     }
 
     /// Waits for the next reconnection.
@@ -70,23 +94,30 @@ impl Connection {
     /// [`ChannelError::Unreachable`] when the channel is closed.
     pub async fn reconnected(&mut self) -> Result<PeerInfo, ChannelError> {
         let closed = self.peers.changed().await.is_err();
-        match (*self.peers.borrow_and_update(), closed) {
-            (Some(state), false) => Ok(state.peer),
-            _ => Err(ChannelError::Unreachable {
-                role: self.first.role,
-                address: self.first.address.to_string(),
+        self.peers.mark_unchanged();
+        let peer = self.peer();
+        if closed {
+            return Err(ChannelError::Unreachable {
+                role: peer.role,
+                address: peer.address.to_string(),
                 reason: "the channel is closed".into(),
-            }),
+            });
         }
+        Ok(peer)
     }
 }
 
 /// Connects to `address` (`host:port`) and checks that a peer of the `expected` role,
-/// vouched for by `trust`, answers there.
+/// vouched for by `trust`, answers there and gives the evidence demanded.
 ///
 /// # Errors
-/// [`ChannelError::Address`], or [`ChannelError::Unreachable`] with the reason: refused,
-/// timed out, another authority, another role, an expired certificate.
+/// [`ChannelError::Address`]; [`ChannelError::Expired`] where this side's certificate has
+/// expired; [`ChannelError::Unreachable`] with the reason: refused, timed out, another
+/// authority, another role, an expired or revoked certificate;
+/// [`ChannelError::Untrusted`], [`ChannelError::NoEvidence`] and
+/// [`ChannelError::AnotherIndex`] where the peer's evidence is not what is demanded;
+/// [`ChannelError::Refused`] and [`ChannelError::EvidenceDemanded`] where the peer does
+/// not accept this side's; [`ChannelError::DemandRole`].
 pub async fn connect(
     address: &str,
     identity: &Identity,
@@ -100,13 +131,22 @@ pub async fn connect(
     if !valid {
         return Err(ChannelError::Address(address.to_owned()));
     }
+    if let Some(demand) = &options.demand {
+        demand.check_role(expected)?;
+    }
+    let config = client_config(identity, trust, expected, &options.clock)?;
     let (seen, mut peers) = watch::channel(None);
+    let live = Live::default();
     let dialer = Arc::new(Dialer {
         address: address.to_owned(),
-        connector: TlsConnector::from(client_config(identity, trust)?),
+        connector: TlsConnector::from(config),
         expected,
-        timeout: options.timeout,
+        identity: identity.clone(),
+        _watch: live.watch(trust, &options.clock, options.recheck),
+        options,
         seen,
+        live,
+        first: Mutex::new(None),
     });
     let uri = Uri::builder()
         .scheme("https")
@@ -121,37 +161,51 @@ pub async fn connect(
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true);
+    // The first connection is made here and handed over, so that its error reaches the
+    // caller as it is and not as text.
+    let first = dialer.dial().await?;
+    peers.mark_unchanged();
+    *dialer.first() = Some(first);
     let service = tower::service_fn({
         let dialer = dialer.clone();
         move |_: Uri| {
             let dialer = dialer.clone();
-            async move { dialer.dial().await.map(TokioIo::new) }
+            async move {
+                let first = dialer.first().take();
+                match first {
+                    Some(stream) => Ok(stream),
+                    None => dialer.dial().await,
+                }
+                .map(TokioIo::new)
+            }
         }
     });
     let channel = endpoint
         .connect_with_connector(service)
         .await
-        .map_err(|error| dialer.unreachable(unreachable_reason(&error)))?;
-    let first = peers
-        .borrow_and_update()
-        .map(|state: PeerState| state.peer)
-        .ok_or_else(|| dialer.unreachable("no handshake took place".into()))?;
-    Ok(Connection {
-        channel,
-        peers,
-        first,
-    })
+        .map_err(|error| dialer.unreachable(root_cause(&error)))?;
+    Ok(Connection { channel, peers })
 }
+
+type Stream = Guarded<TlsStream<TcpStream>>;
 
 struct Dialer {
     address: String,
     connector: TlsConnector,
     expected: Role,
-    timeout: Duration,
+    identity: Identity,
+    options: ConnectOptions,
     seen: watch::Sender<Option<PeerState>>,
+    live: Live,
+    _watch: Watch,
+    first: Mutex<Option<Stream>>,
 }
 
 impl Dialer {
+    fn first(&self) -> std::sync::MutexGuard<'_, Option<Stream>> {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn unreachable(&self, reason: String) -> ChannelError {
         ChannelError::Unreachable {
             role: self.expected,
@@ -160,8 +214,31 @@ impl Dialer {
         }
     }
 
-    async fn dial(&self) -> Result<TlsStream<TcpStream>, ChannelError> {
-        let handshake = async {
+    async fn dial(&self) -> Result<Stream, ChannelError> {
+        self.identity.check_date(&self.options.clock)?;
+        let timeout = self.options.timeout;
+        let (stream, peer) = match tokio::time::timeout(timeout, self.handshake()).await {
+            Ok(connected) => connected?,
+            Err(_) => return Err(self.unreachable(format!("no answer within {timeout:?}"))),
+        };
+        let mut outcome = Ok(());
+        self.seen.send_if_modified(|state| {
+            outcome = state
+                .as_ref()
+                .map_or(Ok(()), |state| same_party(&state.peer, &peer));
+            if outcome.is_ok() {
+                *state = Some(PeerState {
+                    connections: state.as_ref().map_or(0, |state| state.connections) + 1,
+                    peer: peer.clone(),
+                });
+            }
+            outcome.is_ok()
+        });
+        outcome.map(|()| self.live.guard(stream, &peer))
+    }
+
+    async fn handshake(&self) -> Result<(TlsStream<TcpStream>, PeerInfo), ChannelError> {
+        let connecting = async {
             let tcp = TcpStream::connect(&self.address).await?;
             tcp.set_nodelay(true)?;
             let address = tcp.peer_addr()?;
@@ -170,36 +247,49 @@ impl Dialer {
             let stream = self.connector.connect(name, tcp).await?;
             Ok::<_, std::io::Error>((stream, address))
         };
-        let (stream, address) = match tokio::time::timeout(self.timeout, handshake).await {
-            Ok(Ok(connected)) => connected,
-            Ok(Err(error)) => return Err(self.unreachable(root_cause(&error))),
-            Err(_) => {
-                let reason = format!("no answer within {:?}", self.timeout);
-                return Err(self.unreachable(reason));
-            }
-        };
-        let peer = PeerInfo::new(stream.get_ref().1.peer_certificates(), address)?;
+        let (mut stream, address) = connecting
+            .await
+            .map_err(|error| self.unreachable(root_cause(&error)))?;
+        let session = stream.get_ref().1;
+        let mut peer = PeerInfo::new(session.peer_certificates(), address)?;
         if peer.role != self.expected {
             return Err(ChannelError::NoRole);
         }
-        let mut same_key = true;
-        self.seen.send_if_modified(|state| {
-            let connections = state.map_or(0, |state| {
-                same_key = state.peer.spki_sha256 == peer.spki_sha256;
-                state.connections
-            });
-            if same_key {
-                *state = Some(PeerState {
-                    peer,
-                    connections: connections + 1,
-                });
-            }
-            same_key
-        });
-        if same_key {
-            Ok(stream)
-        } else {
-            Err(ChannelError::PeerKeyChanged(self.expected))
+        if session.alpn_protocol() != Some(ALPN) {
+            return Err(ChannelError::Protocol("oboro/2"));
         }
+        let binding = Binding::new(
+            session,
+            Side::Client,
+            self.identity.spki_sha256(),
+            peer.spki_sha256,
+            peer.role,
+        )?;
+        let terms = Terms {
+            offer: self.options.offer.as_ref(),
+            demand: self.options.demand.as_ref(),
+            clock: &self.options.clock,
+        };
+        let appraisal = exchange(&mut stream, &binding, terms).await?;
+        peer.appraisal = appraisal.map(Arc::new);
+        Ok((stream, peer))
     }
+}
+
+/// Whether a later connection is to the party of the first one. Epoch and CKKS keys may
+/// have changed: they do when the owner rotates keys.
+fn same_party(before: &PeerInfo, now: &PeerInfo) -> Result<(), ChannelError> {
+    if before.spki_sha256 != now.spki_sha256 {
+        return Err(ChannelError::PeerKeyChanged(now.role));
+    }
+    let subject = |peer: &PeerInfo| {
+        peer.appraisal
+            .as_ref()
+            .map(|appraisal| appraisal.claims.subject)
+            .map(|subject| (subject.index_id, subject.configuration))
+    };
+    if subject(before) != subject(now) {
+        return Err(ChannelError::SubjectChanged(now.role));
+    }
+    Ok(())
 }

@@ -1,6 +1,8 @@
 //! Sentences for failed handshakes, which the transport reports as "transport error".
 
 use crate::ChannelError;
+use crate::certificate::unix_date;
+use crate::trust::expired_list;
 use rustls::CertificateError;
 use std::error::Error;
 use std::io;
@@ -16,27 +18,22 @@ pub fn explain(status: &tonic::Status) -> String {
     }
 }
 
-/// Why a connection could not be made. Where the error is of this crate and says so
-/// already, that is the reason: wrapped once more it would name the address twice.
-pub(crate) fn unreachable_reason(error: &(dyn Error + 'static)) -> String {
-    let mut causes = std::iter::successors(Some(error), |&error| error.source());
-    causes
-        .find_map(|cause| match cause.downcast_ref() {
-            Some(ChannelError::Unreachable { reason, .. }) => Some(reason.clone()),
-            _ => None,
-        })
-        .unwrap_or_else(|| root_cause(error))
-}
-
+/// The reason inside an error: of an error of this crate its own words, without those
+/// that its caller will say again; else the innermost cause.
 pub(crate) fn root_cause(error: &(dyn Error + 'static)) -> String {
     let mut innermost = error;
     loop {
+        match innermost.downcast_ref() {
+            Some(ChannelError::Unreachable { reason, .. }) => return reason.clone(),
+            Some(error) => return error.to_string(),
+            None => {}
+        }
         let tls = innermost
             .downcast_ref::<io::Error>()
             .and_then(io::Error::get_ref)
             .and_then(|inner| inner.downcast_ref::<rustls::Error>());
         if let Some(sentence) = tls.and_then(handshake) {
-            return sentence.to_owned();
+            return sentence;
         }
         match innermost.source() {
             Some(source) => innermost = source,
@@ -51,26 +48,41 @@ pub(crate) fn root_cause(error: &(dyn Error + 'static)) -> String {
     }
 }
 
-fn handshake(error: &rustls::Error) -> Option<&'static str> {
-    match error {
-        rustls::Error::AlertReceived(description) => alert(&format!("{description:?}")),
+fn handshake(error: &rustls::Error) -> Option<String> {
+    let sentence = match error {
+        rustls::Error::AlertReceived(description) => alert(&format!("{description:?}"))?,
+        rustls::Error::NoApplicationProtocol => "it does not speak oboro/2",
         rustls::Error::InvalidCertificate(reason) => match reason {
             CertificateError::BadSignature | CertificateError::UnknownIssuer => {
-                Some("its certificate comes from another authority")
+                "its certificate comes from another authority"
             }
-            CertificateError::Expired
-            | CertificateError::ExpiredContext { .. }
-            | CertificateError::NotValidYet
-            | CertificateError::NotValidYetContext { .. } => {
-                Some("its certificate is expired or not valid yet")
+            CertificateError::Expired => "its certificate has expired",
+            CertificateError::ExpiredContext { not_after, .. } => {
+                let date = unix_date(*not_after);
+                return Some(format!("its certificate expired on {date}"));
+            }
+            CertificateError::NotValidYet => "its certificate is not valid yet",
+            CertificateError::NotValidYetContext { not_before, .. } => {
+                let date = unix_date(*not_before);
+                return Some(format!("its certificate is not valid before {date}"));
+            }
+            CertificateError::Revoked => "its certificate is revoked",
+            CertificateError::UnknownRevocationStatus => {
+                "this side's revocation list is not about its certificate"
+            }
+            CertificateError::ExpiredRevocationList => "this side's revocation list has expired",
+            CertificateError::ExpiredRevocationListContext { next_update, .. } => {
+                return Some(expired_list(&unix_date(*next_update)));
             }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                Some("another role answers there")
+                "another role answers there"
             }
-            _ => None,
+            CertificateError::ApplicationVerificationFailure => "its role is not let in here",
+            _ => return None,
         },
-        _ => None,
-    }
+        _ => return None,
+    };
+    Some(sentence.to_owned())
 }
 
 /// A sentence for the name of a TLS alert.
@@ -80,9 +92,13 @@ fn alert(name: &str) -> Option<&'static str> {
         "CertificateExpired" => {
             Some("this side's certificate is expired or not valid yet; issue a new one")
         }
-        "UnknownCA" | "DecryptError" | "BadCertificate" => {
-            Some("it does not trust the authority of this side's certificate")
+        "CertificateRevoked" => {
+            Some("this side's certificate is revoked; let the owner issue a new one")
         }
+        "UnknownCA" | "DecryptError" | "BadCertificate" => Some(
+            "it does not trust the authority of this side's certificate, or its revocation list has expired",
+        ),
+        "NoApplicationProtocol" => Some("it does not speak oboro/2; is it another release?"),
         _ => None,
     }
 }

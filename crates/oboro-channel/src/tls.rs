@@ -1,76 +1,27 @@
-//! TLS configurations and what the handshake says about the peer.
+//! TLS configurations.
 
-use crate::identity::{role_of, spki_sha256};
-use crate::{ChannelError, Identity, Role, Trust};
+use crate::certificate::Facts;
+use crate::{ChannelError, Clock, Identity, Role, Trust};
 use rustls::client::Resumption;
-use rustls::client::danger::HandshakeSignatureValid;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig,
     SignatureScheme,
 };
-use rustls_pki_types::{CertificateDer, UnixTime};
-use std::net::SocketAddr;
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use std::fmt;
 use std::sync::Arc;
-use tonic::{Code, Status};
 
-/// The peer of an authenticated connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerInfo {
-    /// The role in its certificate.
-    pub role: Role,
-    /// SHA-256 of its public key (DER of the SubjectPublicKeyInfo).
-    pub spki_sha256: [u8; 32],
-    /// Its network address; it proves nothing.
-    pub address: SocketAddr,
-}
+/// The exchange of evidence, then HTTP/2.
+pub(crate) const ALPN: &[u8] = b"oboro/2";
 
-impl PeerInfo {
-    pub(crate) fn new(
-        certificates: Option<&[CertificateDer<'_>]>,
-        address: SocketAddr,
-    ) -> Result<Self, ChannelError> {
-        let certificate = certificates
-            .and_then(<[_]>::first)
-            .ok_or(ChannelError::NoRole)?;
-        Ok(Self {
-            role: role_of(certificate)?,
-            spki_sha256: spki_sha256(certificate)?,
-            address,
-        })
-    }
-
-    /// The first eight bytes of the public key's hash in hexadecimal, for logs.
-    #[must_use]
-    pub fn short_key(&self) -> String {
-        use std::fmt::Write;
-        self.spki_sha256[..8]
-            .iter()
-            .fold(String::with_capacity(16), |mut text, byte| {
-                let _ = write!(text, "{byte:02x}");
-                text
-            })
-    }
-}
-
-/// The authenticated peer of a gRPC request.
-///
-/// # Errors
-/// `UNAUTHENTICATED` where the request came over no channel of this crate.
-// A tonic status is large; so is every error of every service method.
-#[allow(clippy::result_large_err)]
-pub fn peer<T>(request: &tonic::Request<T>) -> Result<PeerInfo, Status> {
-    request
-        .extensions()
-        .get::<PeerInfo>()
-        .copied()
-        .ok_or_else(|| Status::new(Code::Unauthenticated, "the channel is not authenticated"))
-}
+/// HTTP/1.1 without evidence, for browsers.
+pub(crate) const ALPN_BROWSER: &[u8] = b"http/1.1";
 
 /// TLS 1.3 suites, post-quantum key exchange first.
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(CryptoProvider {
         cipher_suites: vec![
             aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
@@ -90,22 +41,19 @@ pub(crate) fn server_config(
     trust: &Trust,
     allowed: &[Role],
     http1: bool,
+    clock: &Clock,
 ) -> Result<Arc<ServerConfig>, ChannelError> {
-    let provider = provider();
-    let inner = WebPkiClientVerifier::builder_with_provider(trust.roots()?, provider.clone())
-        .build()
-        .map_err(|error| ChannelError::Issue(error.to_string()))?;
-    let verifier = Arc::new(RoleVerifier {
-        inner,
+    let verifier = Arc::new(PeerVerifier {
+        trust: trust.clone(),
         allowed: allowed.to_vec(),
     });
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let mut config = ServerConfig::builder_with_details(provider(), Arc::new(clock.clone()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)
         .with_single_cert(identity.chain(), identity.private_key())?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![ALPN.to_vec()];
     if http1 {
-        config.alpn_protocols.push(b"http/1.1".to_vec());
+        config.alpn_protocols.push(ALPN_BROWSER.to_vec());
     }
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
@@ -115,25 +63,48 @@ pub(crate) fn server_config(
 pub(crate) fn client_config(
     identity: &Identity,
     trust: &Trust,
+    expected: Role,
+    clock: &Clock,
 ) -> Result<Arc<ClientConfig>, ChannelError> {
-    let mut config = ClientConfig::builder_with_provider(provider())
+    let verifier = Arc::new(PeerVerifier {
+        trust: trust.clone(),
+        allowed: vec![expected],
+    });
+    // "Dangerous" is to bring a verifier; ours calls the library's own.
+    let mut config = ClientConfig::builder_with_details(provider(), Arc::new(clock.clone()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_root_certificates(trust.roots()?)
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
         .with_client_auth_cert(identity.chain(), identity.private_key())?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     Ok(Arc::new(config))
 }
 
-/// Checks chain, dates and purpose as usual, then the role.
-#[derive(Debug)]
-struct RoleVerifier {
-    inner: Arc<dyn ClientCertVerifier>,
+/// Checks chain, dates, purpose and revocation by the library's verifiers, as the trust
+/// has them at the moment, then the role.
+struct PeerVerifier {
+    trust: Trust,
     allowed: Vec<Role>,
 }
 
-impl ClientCertVerifier for RoleVerifier {
+impl PeerVerifier {
+    fn check_role(&self, certificate: &CertificateDer<'_>) -> Result<(), rustls::Error> {
+        match Facts::of(certificate) {
+            Ok(facts) if self.allowed.contains(&facts.role) => Ok(()),
+            _ => Err(CertificateError::ApplicationVerificationFailure.into()),
+        }
+    }
+}
+
+impl fmt::Debug for PeerVerifier {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "PeerVerifier({:?})", self.allowed)
+    }
+}
+
+impl ClientCertVerifier for PeerVerifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         // Names of authorities help nobody who holds one certificate.
         &[]
@@ -145,23 +116,20 @@ impl ClientCertVerifier for RoleVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let verified = self
-            .inner
+        let checks = self.trust.checks();
+        let verified = checks
+            .of_clients
             .verify_client_cert(end_entity, intermediates, now)?;
-        match role_of(end_entity) {
-            Ok(role) if self.allowed.contains(&role) => Ok(verified),
-            _ => Err(CertificateError::ApplicationVerificationFailure.into()),
-        }
+        self.check_role(end_entity).map(|()| verified)
     }
 
     fn verify_tls12_signature(
         &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner
-            .verify_tls12_signature(message, certificate, signature)
+        Err(only_tls13())
     }
 
     fn verify_tls13_signature(
@@ -170,11 +138,69 @@ impl ClientCertVerifier for RoleVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner
-            .verify_tls13_signature(message, certificate, signature)
+        verify_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
+        schemes()
     }
+}
+
+impl ServerCertVerifier for PeerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let checks = self.trust.checks();
+        let verified =
+            checks
+                .of_servers
+                .verify_server_cert(end_entity, intermediates, name, ocsp, now)?;
+        self.check_role(end_entity).map(|()| verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(only_tls13())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        schemes()
+    }
+}
+
+fn only_tls13() -> rustls::Error {
+    rustls::PeerIncompatible::Tls12NotOffered.into()
+}
+
+fn verify_signature(
+    message: &[u8],
+    certificate: &CertificateDer<'_>,
+    signature: &DigitallySignedStruct,
+) -> Result<HandshakeSignatureValid, rustls::Error> {
+    let algorithms = &provider().signature_verification_algorithms;
+    rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+}
+
+fn schemes() -> Vec<SignatureScheme> {
+    provider()
+        .signature_verification_algorithms
+        .supported_schemes()
 }
