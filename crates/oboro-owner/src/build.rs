@@ -83,8 +83,14 @@ impl Owner {
         // First of all, so that an output that exists costs no time.
         let mut index_id = [0; 16];
         rng.fill_bytes(&mut index_id);
-        let mut writer =
-            IndexWriter::create(out, &self.key.storage_key(), index_id, options.force)?;
+        let release = options.released.then(|| self.key.release_key());
+        let mut writer = IndexWriter::create(
+            out,
+            &self.key.storage_key(),
+            release.as_ref(),
+            index_id,
+            options.force,
+        )?;
 
         let mut sampling = ChaCha20Rng::from_seed(options.seed);
         sampling.set_stream(SAMPLE_STREAM);
@@ -181,11 +187,10 @@ impl Owner {
         writer.set_codebook(&encrypted, rng);
         writer.add_segment(encoded.segment, &encoded.codes)?;
         options.check_cancelled()?;
-        let files = writer.commit(&descriptor, &self.key.descriptor_key(), rng)?;
+        let committed = writer.commit(&descriptor, &self.key.descriptor_key(), rng)?;
         clock.seconds.write = clock.lap();
         Ok(BuildReport {
-            index_id,
-            epoch: descriptor.epoch,
+            state: committed.head,
             vectors: shape.rows,
             dimension: shape.dimension,
             metric: options.metric.name(),
@@ -198,7 +203,7 @@ impl Owner {
             encryption: EncryptionReport::new(&shape.packing, &scale),
             candidates_max: shape.candidates_max,
             record_bytes: descriptor.record_bytes(),
-            files,
+            files: committed.files,
             displacement_probability: displacement(shape.rows, shape.candidates_max)?,
             trial,
             seconds: clock.finish(),

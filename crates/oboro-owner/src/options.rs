@@ -66,8 +66,13 @@ pub struct BuildOptions {
     pub rotation: Rotation,
     /// How originals are stored.
     pub originals: EncodingChoice,
-    /// The most candidates a search may ask for.
+    /// The most candidates a search may ask for. Every reply has the size of
+    /// the largest, so it costs bytes on the wire of every search.
     pub candidates_max: usize,
+    /// Whether the index opens only with the share that the keeper releases;
+    /// off for indexes whose clients hold the decryption key, which have no
+    /// keeper.
+    pub released: bool,
     /// Trial queries, answered through the encrypted path at the end.
     pub trials: usize,
     /// Replace an existing index once the new one is complete.
@@ -91,7 +96,8 @@ impl Default for BuildOptions {
             threads: None,
             rotation: Rotation::Subspace,
             originals: EncodingChoice::Auto,
-            candidates_max: 1_024,
+            candidates_max: 256,
+            released: true,
             trials: 64,
             force: false,
             cancel: Arc::default(),

@@ -1,6 +1,7 @@
 //! What a build says at its end.
 
 use oboro_ckks::{EncryptedQuery, MaskedProducts, Packing, PublicKey, TableScale, TableShare};
+use oboro_index::IndexHead;
 use oboro_quant::SelectionPlan;
 
 use crate::{OwnerError, TrialReport};
@@ -8,10 +9,8 @@ use crate::{OwnerError, TrialReport};
 /// Everything worth knowing about a new index. No secret is in it.
 #[derive(Clone, Debug)]
 pub struct BuildReport {
-    /// The index.
-    pub index_id: [u8; 16],
-    /// Its epoch.
-    pub epoch: u64,
+    /// The state of the index that is now on disk, for the keeper to register.
+    pub state: IndexHead,
     /// Vectors in it.
     pub vectors: usize,
     /// Values of a vector.

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use chacha20::ChaCha20Rng;
 use oboro_ckks::{ParameterSet, PublicKey, SecretKey};
-use oboro_index::{Index, OwnerKey, RecordEncoding, RecordOpener, Rotation, verify};
+use oboro_index::{
+    EpochKey, Index, IndexError, OwnerKey, RecordEncoding, RecordOpener, Rotation, verify,
+};
 use oboro_owner::{BuildOptions, BuildReport, Owner, OwnerError, Rows, Stage};
 use oboro_quant::Metric;
 use rand_core::{Rng, SeedableRng};
@@ -21,6 +23,12 @@ fn keys(set: ParameterSet) -> (OwnerKey, PublicKey) {
     let owner = OwnerKey::generate(&mut rng);
     let secret = SecretKey::generate(set, &mut rng);
     (owner, secret.public_key(&mut rng))
+}
+
+/// As the owner opens its own index.
+fn epoch_key(owner: &OwnerKey, out: &Path) -> EpochKey {
+    let head = Index::peek(out).unwrap();
+    owner.epoch_key(&head.index_id, head.epoch, head.released)
 }
 
 /// Clustered vectors: `count` around 40 centres.
@@ -66,6 +74,34 @@ fn fails(values: &[f32], dimension: usize, options: &BuildOptions) -> OwnerError
 }
 
 #[test]
+fn the_keepers_part_is_in_the_key_unless_there_is_no_keeper() {
+    let values = vectors(200, 8);
+    for released in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("index");
+        let mut options = options(Metric::L2);
+        assert!(options.released);
+        options.released = released;
+        let report = build(&values, 8, &out, &options).unwrap();
+        assert_eq!(report.state, Index::peek(&out).unwrap());
+        assert_eq!((report.state.epoch, report.state.generation), (1, 1));
+        assert_eq!(report.state.released, released);
+        let storage = keys(ParameterSet::N2048Q50).0.storage_key();
+        let alone = storage.for_epoch(None, &report.state.index_id, 1);
+        match Index::open(&out, &alone) {
+            Ok(index) => {
+                assert!(!released);
+                assert_eq!(index.head(), report.state);
+            }
+            Err(error) => {
+                assert!(released);
+                assert!(matches!(error, IndexError::ShareMissing), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
 fn every_metric_and_odd_dimension() {
     for (metric, dimension) in [
         (Metric::L2, 24),
@@ -93,7 +129,7 @@ fn every_metric_and_odd_dimension() {
         }
 
         let owner = keys(ParameterSet::N2048Q50).0;
-        let sound = verify(&out, &owner.storage_key(), Some(&owner.client_key())).unwrap();
+        let sound = verify(&out, &epoch_key(&owner, &out), Some(&owner.client_key())).unwrap();
         assert!(sound.is_sound(), "{sound:?}");
         assert_eq!(sound.records_opened, 700);
         let listed: u64 = report.files.iter().map(|(_, bytes)| bytes).sum();
@@ -105,7 +141,7 @@ fn every_metric_and_odd_dimension() {
         assert_eq!(listed, there);
 
         // Every id once, each with its own vector.
-        let index = Index::open(&out, &owner.storage_key()).unwrap();
+        let index = Index::open(&out, &epoch_key(&owner, &out)).unwrap();
         let descriptor = index.descriptor();
         assert_eq!(descriptor.record_encoding, RecordEncoding::F16);
         let client = owner.client_key();
@@ -188,11 +224,11 @@ fn the_same_codebook_on_any_number_of_threads() {
         let out = folder.path().join("index");
         let report = build(&values, 16, &out, &options).unwrap();
         let owner = keys(ParameterSet::N2048Q50).0;
-        let index = Index::open(&out, &owner.storage_key()).unwrap();
+        let index = Index::open(&out, &epoch_key(&owner, &out)).unwrap();
         let codes = index.segments()[0].codes().as_bytes().to_vec();
         (
             report.trial.recall_10_at_10_unranked,
-            report.index_id,
+            report.state.index_id,
             codes,
         )
     };
@@ -304,7 +340,7 @@ fn fail_ids() {
     ids[70] = 1_070;
     build(&ids).unwrap();
     let owner = keys(ParameterSet::N2048Q50).0;
-    let index = Index::open(&out, &owner.storage_key()).unwrap();
+    let index = Index::open(&out, &epoch_key(&owner, &out)).unwrap();
     let mut stored = index.segments()[0].ids().to_vec();
     stored.sort_unstable();
     assert_eq!(stored, ids);
@@ -323,7 +359,7 @@ fn fail_existing_output_unless_forced() {
     let second = build(&values[..400], 8, &out, &options).unwrap();
     assert_eq!((first.vectors, second.vectors), (100, 50));
     let owner = keys(ParameterSet::N2048Q50).0;
-    let index = Index::open(&out, &owner.storage_key()).unwrap();
+    let index = Index::open(&out, &epoch_key(&owner, &out)).unwrap();
     assert_eq!(index.descriptor().vectors, 50);
     assert_eq!(folder.path().read_dir().unwrap().count(), 1);
 }
