@@ -74,6 +74,9 @@ pub enum AttestError {
     /// A policy file that cannot be used.
     #[error("the policy is unusable: {0}")]
     Policy(String),
+    /// No platform that was asked is there.
+    #[error("this machine offers no platform for it: {0}")]
+    NoPlatform(String),
     /// The platform is not there or failed.
     #[error("{platform} gives no evidence here: {reason}")]
     Platform {

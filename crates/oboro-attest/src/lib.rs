@@ -22,10 +22,12 @@ mod files;
 mod hex;
 pub mod nitro;
 mod platform;
+pub mod platforms;
 mod policy;
 mod policy_file;
 pub mod snp;
 pub mod tpm;
+pub mod tsm;
 mod verifier;
 
 pub use attester::{Attester, Sealer, unix_seconds};

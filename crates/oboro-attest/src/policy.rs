@@ -125,7 +125,7 @@ impl Rules {
         match self {
             Self::SevSnp(rules) => rules.check(),
             Self::Tdx(rules) | Self::Sgx(rules) => rules.check(self.platform()),
-            Self::Nitro(rules) => some_measurement(&rules.measurements),
+            Self::Nitro(rules) => rules.check(),
             Self::Tpm(rules) => some_measurement(&rules.measurements),
             Self::Simulated(_) => Ok(()),
         }

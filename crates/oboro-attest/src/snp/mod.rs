@@ -10,6 +10,7 @@
 //! twin (r, n-s) that verifies as well; both give the same [`Identity`](crate::Identity),
 //! and nothing else is made of the signature's bytes.
 
+mod attest;
 mod certificate;
 mod product;
 mod report;
@@ -18,6 +19,7 @@ pub mod table;
 mod tcb;
 mod verify;
 
+pub use attest::{SnpAttester, SnpSealer};
 pub use product::Product;
 pub use report::{GuestPolicy, REPORT_BYTES, Report, SigningKey};
 pub use rules::{Revocation, SnpRules};

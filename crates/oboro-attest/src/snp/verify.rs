@@ -72,10 +72,11 @@ struct Chain<'a> {
 impl SnpVerifier {
     /// A verifier that trusts AMD's roots for Milan, Genoa and Turin.
     ///
-    /// # Errors
-    /// Never: the roots are part of the program, and a test reads them.
-    pub fn new() -> Result<Self, AttestError> {
-        Self::with_roots(&AMD_ROOTS)
+    /// # Panics
+    /// Never: the roots are part of the program, and tests read them.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_roots(&AMD_ROOTS).expect("AMD's roots are part of the program")
     }
 
     /// A verifier that trusts other roots.
@@ -195,6 +196,12 @@ impl SnpVerifier {
             }
         }
         Err(refused)
+    }
+}
+
+impl Default for SnpVerifier {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

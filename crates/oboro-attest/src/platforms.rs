@@ -1,0 +1,96 @@
+//! The hardware platforms together: which are here, and verifiers of all.
+
+use crate::dcap::{SgxVerifier, TdxVerifier};
+use crate::snp::{SnpAttester, SnpSealer, SnpVerifier};
+use crate::tsm::{REPORT_FOLDER, Tsm};
+use crate::{AttestError, Attester, Platform, PlatformVerifier, Sealer};
+use std::sync::Arc;
+
+/// Whether a platform is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Detection {
+    /// Which.
+    pub platform: Platform,
+    /// Whether this machine can give its evidence.
+    pub available: bool,
+    /// What was found or is missing, a sentence.
+    pub detail: String,
+}
+
+/// Verifiers of every hardware platform, under the vendors' roots.
+#[must_use]
+pub fn hardware_verifiers() -> Vec<Arc<dyn PlatformVerifier>> {
+    vec![
+        Arc::new(SnpVerifier::new()),
+        Arc::new(TdxVerifier::default()),
+        Arc::new(SgxVerifier::default()),
+    ]
+}
+
+/// Looks at this machine.
+#[must_use]
+pub fn detect() -> Vec<Detection> {
+    let answer = |platform, found: Result<(), AttestError>, detail: &str| match found {
+        Ok(()) => Detection {
+            platform,
+            available: true,
+            detail: detail.to_owned(),
+        },
+        Err(AttestError::Platform { reason, .. }) => Detection {
+            platform,
+            available: false,
+            detail: reason,
+        },
+        Err(other) => Detection {
+            platform,
+            available: false,
+            detail: other.to_string(),
+        },
+    };
+    vec![
+        answer(
+            Platform::SevSnp,
+            Tsm::snp(REPORT_FOLDER).check(),
+            "reports come from the kernel",
+        ),
+        answer(
+            Platform::Tdx,
+            Tsm::tdx(REPORT_FOLDER).check(),
+            "quotes come from the kernel",
+        ),
+        Detection {
+            platform: Platform::Sgx,
+            available: false,
+            detail: "no program of Oboro runs as an SGX enclave; its evidence can be verified"
+                .to_owned(),
+        },
+    ]
+}
+
+/// The attester of this machine: the first of SEV-SNP, TDX, Nitro and TPM that is here.
+///
+/// # Errors
+/// [`AttestError::NoPlatform`] with the reasons where there is none.
+pub fn hardware_attester() -> Result<Arc<dyn Attester>, AttestError> {
+    first(&[|| Ok(Arc::new(SnpAttester::new()?) as Arc<dyn Attester>)])
+}
+
+/// The sealer of this machine: the first of SEV-SNP and TPM that is here. Other platforms
+/// derive no keys.
+///
+/// # Errors
+/// [`AttestError::NoPlatform`] with the reasons where there is none.
+pub fn hardware_sealer() -> Result<Arc<dyn Sealer>, AttestError> {
+    first(&[|| Ok(Arc::new(SnpSealer::new()?) as Arc<dyn Sealer>)])
+}
+
+fn first<T>(makers: &[fn() -> Result<T, AttestError>]) -> Result<T, AttestError> {
+    let mut reasons = Vec::new();
+    for make in makers {
+        match make() {
+            Ok(made) => return Ok(made),
+            Err(error) => reasons.push(error.to_string()),
+        }
+    }
+    Err(AttestError::NoPlatform(reasons.join("; ")))
+}
