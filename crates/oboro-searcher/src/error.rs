@@ -38,6 +38,29 @@ pub enum SearcherError {
     /// The keeper is not who it must be.
     #[error("the keeper is not trusted: {0}")]
     KeeperUntrusted(String),
+    /// The keeper knows a newer state of the index than the one on disk.
+    #[error(
+        "an older or forked copy of the index lies here: {0}; put the newest copy back, or register this one as the owner"
+    )]
+    Stale(String),
+    /// The index is not open yet.
+    #[error("the index is being opened; try again in a moment")]
+    Opening,
+    /// The clients of the index hold its key themselves.
+    #[error(
+        "the clients of this index hold its key themselves, so nobody can re-encrypt it here; build the index again for a new key"
+    )]
+    NoRotation,
+    /// The new epoch is on disk, but not yet recorded.
+    #[error(
+        "epoch {epoch} is on disk and served, but the keeper has not recorded it yet: {cause}; that is done as soon as the keeper can be reached"
+    )]
+    Unrecorded {
+        /// The new epoch.
+        epoch: u64,
+        /// What the keeper or the transport said.
+        cause: String,
+    },
     /// The searcher was started without a keeper.
     #[error(
         "this searcher has no keeper; search with --keyholder client or start it with a keeper's address"
@@ -77,10 +100,15 @@ impl SearcherError {
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
-            Self::KeeperUnreachable(_) | Self::KeeperUntrusted(_) | Self::NoKeeper => {
-                Reason::KeeperUnreachable
+            Self::KeeperUnreachable(_)
+            | Self::KeeperUntrusted(_)
+            | Self::NoKeeper
+            | Self::Unrecorded { .. } => Reason::KeeperUnreachable,
+            Self::Stale(_) => Reason::Stale,
+            Self::NoRotation => Reason::BadRequest,
+            Self::QueueFull { .. } | Self::SessionsFull { .. } | Self::Opening | Self::Stopping => {
+                Reason::Busy
             }
-            Self::QueueFull { .. } | Self::SessionsFull { .. } | Self::Stopping => Reason::Busy,
             Self::UnknownSession => Reason::UnknownSession,
             Self::Deadline => Reason::Deadline,
             Self::Request(failure) => failure.reason,

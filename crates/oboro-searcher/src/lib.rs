@@ -8,30 +8,41 @@
 //! original.
 //!
 //! [`SearcherServer`] is the whole of it; reading order: [`SearcherServer`],
-//! `service` (who may ask what), `search` (the stages of a query), `engine`
-//! (passes over the codes), `link` (the keeper), `pool` (work done ahead).
+//! `start` (from a folder and half a key to an index that is served), `gate`
+//! (who may ask what), `service`, `search` (the stages of a query), `engine`
+//! (passes over the codes), `keeper` and `link` (the keeper), `epoch`, `shelf`
+//! and `rotation` (another decryption key while clients search), `pool` (work
+//! done ahead).
 //!
 //! # Security
 //! The searcher does see each query's distance table and which candidates it
 //! returns; see SECURITY.md for what that is worth to somebody who reads its
 //! memory. Nothing of either is ever logged or counted.
 
+mod config;
 mod engine;
+mod epoch;
 mod error;
+mod gate;
+mod keeper;
 mod link;
 mod merge;
 mod metrics;
 mod pool;
+mod rotation;
 mod search;
-mod served;
+mod searcher;
 mod server;
 mod service;
 mod sessions;
+mod shelf;
+mod start;
 
+pub use config::{KeeperConfig, SearcherConfig};
 pub use engine::MAX_BATCH;
 pub use error::SearcherError;
-pub use link::KeeperConfig;
 pub use metrics::{Metrics, SearcherView, Stage};
+pub use oboro_channel::RateLimit;
 pub use oboro_telemetry::{Durations, Histogram};
-pub use server::{SearcherConfig, SearcherServer};
+pub use server::SearcherServer;
 pub use sessions::SessionLimits;

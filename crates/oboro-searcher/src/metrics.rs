@@ -67,6 +67,8 @@ pub struct Metrics {
     pub failed: AtomicU64,
     /// Searches refused because the queue or the sessions were full.
     pub busy: AtomicU64,
+    /// Requests refused by the rate limit of their client.
+    pub rate_limited: AtomicU64,
     /// Searches that met no keeper.
     pub keeper_unreachable: AtomicU64,
     /// Times the codebook was registered with a keeper.
@@ -120,6 +122,11 @@ impl Metrics {
                 "busy_total",
                 "Searches refused because a queue was full.",
                 &self.busy,
+            ),
+            (
+                "rate_limited_total",
+                "Requests refused by the rate limit.",
+                &self.rate_limited,
             ),
             (
                 "keeper_unreachable_total",

@@ -1,56 +1,29 @@
 //! One search, stage by stage.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use oboro_attest::Attester;
-use oboro_ckks::{
-    EncryptedQuery, Randomness, SearcherShare, TableEvaluator, TableShare, ZeroEncryption,
-};
+use oboro_ckks::{EncryptedQuery, SearcherShare, TableShare};
 use oboro_protocol::{Failure, Reason, v1, validate};
 use oboro_quant::QuantizedTable;
 use zeroize::Zeroizing;
 
 use crate::{
     SearcherError,
-    engine::{Ranked, ScanEngine},
-    link::KeeperLink,
+    engine::Ranked,
+    epoch::Epoch,
     merge::Key,
     metrics::{Metrics, Stage},
-    pool::Pool,
-    served::ServedIndex,
+    searcher::Searcher,
     service::micros,
-    sessions::Sessions,
 };
 
 /// Collecting candidates slower than this means that records come from disk:
 /// the next collection moves off the threads that serve the network.
 const SLOW_GATHER: Duration = Duration::from_millis(5);
-
-/// Everything a search needs.
-pub(crate) struct Search {
-    pub(crate) index: Arc<ServedIndex>,
-    pub(crate) evaluator: Arc<TableEvaluator>,
-    /// The codebook's public part, encoded.
-    pub(crate) masks: Bytes,
-    pub(crate) engine: ScanEngine,
-    pub(crate) zeros: Pool<ZeroEncryption>,
-    pub(crate) link: Option<KeeperLink>,
-    pub(crate) sessions: Sessions<Begun>,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) randomness: Arc<Randomness>,
-    pub(crate) attester: Arc<dyn Attester>,
-    /// SHA-256 of this searcher's TLS public key.
-    pub(crate) channel_key: [u8; 32],
-    pub(crate) started: Instant,
-    pub(crate) cold: AtomicBool,
-}
 
 /// What the client wants back.
 #[derive(Clone, Copy)]
@@ -63,53 +36,94 @@ pub(crate) struct Asked {
 
 /// A search between its two halves.
 pub(crate) struct Begun {
+    /// The epoch it was asked of, which may end before the search does.
+    epoch: Arc<Epoch>,
     share: SearcherShare,
     asked: Asked,
     /// Time spent in this process so far.
     spent: Duration,
-    pub(crate) timings: v1::SearchTimings,
+    timings: v1::SearchTimings,
 }
 
-impl Search {
-    /// First half: from the request to the masked products.
-    pub(crate) fn begin(
+impl Searcher {
+    /// One query from request to reply, with the keeper's help.
+    pub(crate) async fn whole(
         &self,
         request: v1::SearchRequest,
+        deadline: Instant,
+    ) -> Result<v1::SearchReply, SearcherError> {
+        let link = self.link.as_ref().ok_or(SearcherError::NoKeeper)?;
+        let epoch = self.epoch(&request.index_id, request.epoch)?;
+        epoch.sizes.check_search(&request)?;
+        let (mut begun, products) = self.begin(&epoch, &request)?;
+        let sent = Instant::now();
+        Metrics::add(&self.metrics().keeper_bytes_up, products.len());
+        let share = link.decrypt(&epoch, products, deadline).await?;
+        let keeper = sent.elapsed();
+        self.metrics().stage(Stage::Keeper).record(keeper);
+        begun.timings.keeper_us = micros(keeper);
+        self.finish(begun, &share, deadline).await
+    }
+
+    /// The first half of a query of a client that holds the key.
+    pub(crate) fn first_half(
+        &self,
+        request: &v1::SearchRequest,
+    ) -> Result<(Begun, Bytes), SearcherError> {
+        let epoch = self.epoch(&request.index_id, request.epoch)?;
+        epoch.sizes.check_begin(request)?;
+        self.begin(&epoch, request)
+    }
+
+    /// The second half.
+    pub(crate) async fn second_half(
+        &self,
+        begun: Begun,
+        request: &v1::FinishSearchRequest,
+        deadline: Instant,
+    ) -> Result<v1::SearchReply, SearcherError> {
+        begun.epoch.sizes.check_finish(request)?;
+        self.finish(begun, &request.share, deadline).await
+    }
+
+    /// From the request to the masked products.
+    fn begin(
+        &self,
+        epoch: &Arc<Epoch>,
+        request: &v1::SearchRequest,
     ) -> Result<(Begun, Bytes), SearcherError> {
         let start = Instant::now();
-        let index = &self.index;
-        validate::served_index(&request.index_id, request.epoch, index.id(), index.epoch())?;
-        let most = index.vectors().min(index.candidates_max().into());
-        let candidates = validate::candidates(request.candidates, most)? as usize;
+        let metrics = self.metrics();
+        let candidates = validate::candidates(request.candidates, epoch.most_candidates())?;
         let asked = Asked {
-            candidates,
+            candidates: candidates as usize,
             with_records: request.with_records,
             with_ids: request.with_ids,
             with_scores: request.with_scores,
         };
-        let query = EncryptedQuery::from_bytes(self.evaluator.packing(), &request.query)
+        let evaluator = &epoch.evaluator;
+        let query = EncryptedQuery::from_bytes(evaluator.packing(), &request.query)
             .map_err(|error| Failure::new(Reason::BadRequest, error.to_string()))?;
-        Metrics::add(&self.metrics.query_bytes, request.query.len());
+        Metrics::add(&metrics.query_bytes, request.query.len());
         let decoded = Instant::now();
 
-        let (counter, zero) = match self.zeros.take() {
-            Some(zero) => (&self.metrics.zeros_pooled, zero),
+        let (counter, zero) = match epoch.zeros.take() {
+            Some(zero) => (&metrics.zeros_pooled, zero),
             None => {
-                let zero = self.evaluator.zero(&mut self.randomness.generator());
-                (&self.metrics.zeros_inline, zero)
+                let zero = evaluator.zero(&mut self.workshop.randomness.generator());
+                (&metrics.zeros_inline, zero)
             }
         };
         Metrics::add(counter, 1);
-        let (share, products) = self
-            .evaluator
+        let (share, products) = evaluator
             .evaluate(&query, zero)
             .map_err(|error| Failure::new(Reason::BadRequest, error.to_string()))?;
         let products = Bytes::from(products.to_bytes());
         let evaluated = Instant::now();
 
         let (decode, evaluate) = (decoded - start, evaluated - decoded);
-        self.metrics.stage(Stage::Decode).record(decode);
-        self.metrics.stage(Stage::Evaluate).record(evaluate);
+        metrics.stage(Stage::Decode).record(decode);
+        metrics.stage(Stage::Evaluate).record(evaluate);
         let timings = v1::SearchTimings {
             decode_us: micros(decode),
             evaluate_us: micros(evaluate),
@@ -117,6 +131,7 @@ impl Search {
         };
         Ok((
             Begun {
+                epoch: Arc::clone(epoch),
                 share,
                 asked,
                 spent: evaluated - start,
@@ -126,49 +141,51 @@ impl Search {
         ))
     }
 
-    /// Second half: from the other share of the table to the reply.
-    pub(crate) async fn finish(
-        self: &Arc<Self>,
+    /// From the other share of the table to the reply.
+    async fn finish(
+        &self,
         begun: Begun,
         share: &[u8],
         deadline: Instant,
     ) -> Result<v1::SearchReply, SearcherError> {
         let start = Instant::now();
         let Begun {
+            epoch,
             share: own,
             asked,
             spent,
             mut timings,
         } = begun;
-        Metrics::add(&self.metrics.keeper_bytes_down, share.len());
-        let table = self.table(&own, share)?;
+        let metrics = self.metrics();
+        Metrics::add(&metrics.keeper_bytes_down, share.len());
+        let table = table(&epoch, &own, share)?;
         drop(own);
         let unmask = start.elapsed();
-        self.metrics.stage(Stage::Unmask).record(unmask);
+        metrics.stage(Stage::Unmask).record(unmask);
 
         let Ranked {
             keys,
             queue,
             scan,
             batch,
-        } = self.engine.scan(table, asked.candidates, deadline).await?;
-        self.metrics.stage(Stage::Queue).record(queue);
-        self.metrics.stage(Stage::Scan).record(scan);
+        } = epoch.engine.scan(table, asked.candidates, deadline).await?;
+        metrics.stage(Stage::Queue).record(queue);
+        metrics.stage(Stage::Scan).record(scan);
 
         let collecting = Instant::now();
         let mut reply = if self.cold.load(Relaxed) {
-            let index = Arc::clone(&self.index);
-            tokio::task::spawn_blocking(move || gather(&index, &keys, asked))
+            let epoch = Arc::clone(&epoch);
+            tokio::task::spawn_blocking(move || gather(&epoch, &keys, asked))
                 .await
                 .map_err(|_| SearcherError::Stopping)?
         } else {
-            gather(&self.index, &keys, asked)
+            gather(&epoch, &keys, asked)
         }?;
         let fetch = collecting.elapsed();
         self.cold.store(fetch > SLOW_GATHER, Relaxed);
-        self.metrics.stage(Stage::Gather).record(fetch);
+        metrics.stage(Stage::Gather).record(fetch);
         if asked.with_records || asked.with_ids {
-            Metrics::add(&self.metrics.ids_touched, asked.candidates);
+            Metrics::add(&metrics.ids_touched, asked.candidates);
         }
 
         timings.unmask_us = micros(unmask);
@@ -179,23 +196,24 @@ impl Search {
         let keeper = Duration::from_micros(timings.keeper_us.into());
         timings.total_us = micros(spent + keeper + start.elapsed());
         reply.timings = Some(timings);
+        epoch.sizes.pad_reply(&mut reply);
         Ok(reply)
     }
+}
 
-    /// Adds the shares and quantizes the table for the scan.
-    fn table(&self, own: &SearcherShare, share: &[u8]) -> Result<QuantizedTable, SearcherError> {
-        let packing = self.evaluator.packing();
-        let bad =
-            |error: oboro_ckks::CkksError| Failure::new(Reason::BadRequest, error.to_string());
-        let share = TableShare::from_bytes(packing, share).map_err(bad)?;
-        let similarities = Zeroizing::new(self.evaluator.unmask(own, &share).map_err(bad)?);
-        QuantizedTable::from_similarities(
-            &similarities,
-            packing.subquantizers(),
-            packing.centroids(),
-        )
+/// Adds the shares and quantizes the table for the scan.
+fn table(
+    epoch: &Epoch,
+    own: &SearcherShare,
+    share: &[u8],
+) -> Result<QuantizedTable, SearcherError> {
+    let evaluator = &epoch.evaluator;
+    let packing = evaluator.packing();
+    let bad = |error: oboro_ckks::CkksError| Failure::new(Reason::BadRequest, error.to_string());
+    let share = TableShare::from_bytes(packing, share).map_err(bad)?;
+    let similarities = Zeroizing::new(evaluator.unmask(own, &share).map_err(bad)?);
+    QuantizedTable::from_similarities(&similarities, packing.subquantizers(), packing.centroids())
         .map_err(|error| SearcherError::Scan(error.to_string()))
-    }
 }
 
 /// Collects what the client asked for, best candidate first.
@@ -203,17 +221,13 @@ impl Search {
 /// # Security
 /// Which records and ids are read depends on the query: this is the leakage
 /// that SECURITY.md states for fetching candidates.
-fn gather(
-    index: &ServedIndex,
-    keys: &[Key],
-    asked: Asked,
-) -> Result<v1::SearchReply, SearcherError> {
+fn gather(epoch: &Epoch, keys: &[Key], asked: Asked) -> Result<v1::SearchReply, SearcherError> {
     let mut reply = v1::SearchReply::default();
     if asked.with_records {
-        let record_bytes = index.record_bytes();
+        let record_bytes = epoch.record_bytes();
         let mut records = Vec::with_capacity(keys.len() * record_bytes);
         for key in keys {
-            index
+            epoch
                 .append_record(key.segment(), key.position(), &mut records)
                 .map_err(SearcherError::Records)?;
         }
@@ -223,7 +237,7 @@ fn gather(
     if asked.with_ids {
         reply.ids = keys
             .iter()
-            .map(|key| index.id_of(key.segment(), key.position()))
+            .map(|key| epoch.id_of(key.segment(), key.position()))
             .collect();
     }
     if asked.with_scores {

@@ -1,14 +1,13 @@
-//! The gRPC service: checks who asks, then lets [`Search`] work.
+//! The gRPC service: [`Gate`](crate::gate) has checked who asks, the
+//! [`Searcher`] works.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
-use oboro_attest::{AttestedRole, Claims, NO_CKKS_KEY, unix_seconds};
-use oboro_channel::{PeerInfo, Role};
 use oboro_protocol::{
-    Failure, PROTOCOL_VERSION, Reason, limits,
+    PROTOCOL_VERSION, Reason, limits,
     v1::{self, searcher_server},
     validate,
 };
@@ -16,45 +15,24 @@ use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use crate::{
     SearcherError,
+    link::KeeperLink,
     metrics::{Metrics, Stage},
-    search::{Begun, Search},
+    searcher::Searcher,
 };
 
-/// The roles that may ask a searcher anything.
-pub(crate) const PERMITTED: [Role; 2] = [Role::Client, Role::Owner];
-
-/// Implements the generated trait over a shared [`Search`].
-pub(crate) struct SearcherService {
-    pub(crate) search: Arc<Search>,
-}
+/// Implements the generated trait over a shared [`Searcher`].
+pub(crate) struct SearcherService(pub(crate) Arc<Searcher>);
 
 #[tonic::async_trait]
 impl searcher_server::Searcher for SearcherService {
     async fn describe(
         &self,
-        request: Request<v1::DescribeRequest>,
+        _request: Request<v1::DescribeRequest>,
     ) -> Result<Response<v1::SearcherDescription>, Status> {
-        permitted(&request)?;
-        let nonce = validate::nonce(&request.get_ref().nonce)?;
-        let search = &self.search;
-        let claims = Claims {
-            role: AttestedRole::Searcher,
-            channel_key: search.channel_key,
-            ckks_key: NO_CKKS_KEY,
-            nonce,
-            issued_at: unix_seconds(SystemTime::now()),
-        };
-        let evidence = search.attester.attest(&claims).map_err(|error| {
-            tracing::error!(%error, "evidence could not be made");
-            Failure::new(
-                Reason::Internal,
-                "the searcher could not make its evidence; see its log",
-            )
-        })?;
+        let epoch = self.0.newest()?;
         Ok(Response::new(v1::SearcherDescription {
             protocol_version: PROTOCOL_VERSION,
-            descriptor: search.index.descriptor(),
-            evidence: evidence.into(),
+            descriptor: epoch.descriptor(),
         }))
     }
 
@@ -62,9 +40,8 @@ impl searcher_server::Searcher for SearcherService {
         &self,
         request: Request<v1::SearchRequest>,
     ) -> Result<Response<v1::SearchReply>, Status> {
-        permitted(&request)?;
         let deadline = deadline(request.metadata());
-        let result = self.search.whole(request.into_inner(), deadline).await;
+        let result = self.0.whole(request.into_inner(), deadline).await;
         self.answer(result)
     }
 
@@ -72,15 +49,18 @@ impl searcher_server::Searcher for SearcherService {
         &self,
         request: Request<v1::SearchRequest>,
     ) -> Result<Response<v1::BeginSearchReply>, Status> {
-        let peer = permitted(&request)?;
-        let result = self
-            .search
-            .begin(request.into_inner())
+        let peer = oboro_channel::peer(&request)?.spki_sha256;
+        let searcher = &self.0;
+        let result = searcher
+            .first_half(request.get_ref())
             .and_then(|(begun, products)| {
-                let session = self.search.randomness.bytes::<{ limits::SESSION_BYTES }>();
-                self.search
+                let session = searcher
+                    .workshop
+                    .randomness
+                    .bytes::<{ limits::SESSION_BYTES }>();
+                searcher
                     .sessions
-                    .begin(session, peer.spki_sha256, begun, Instant::now())?;
+                    .begin(session, peer, begun, Instant::now())?;
                 Ok(v1::BeginSearchReply {
                     session: session.to_vec().into(),
                     products,
@@ -96,16 +76,13 @@ impl searcher_server::Searcher for SearcherService {
         &self,
         request: Request<v1::FinishSearchRequest>,
     ) -> Result<Response<v1::SearchReply>, Status> {
-        let peer = permitted(&request)?;
+        let peer = oboro_channel::peer(&request)?.spki_sha256;
         let deadline = deadline(request.metadata());
         let request = request.into_inner();
         let result = async {
             let session = validate::session(&request.session)?;
-            let begun: Begun =
-                self.search
-                    .sessions
-                    .finish(&session, &peer.spki_sha256, Instant::now())?;
-            self.search.finish(begun, &request.share, deadline).await
+            let begun = self.0.sessions.finish(&session, &peer, Instant::now())?;
+            self.0.second_half(begun, &request, deadline).await
         };
         let result = result.await;
         self.answer(result)
@@ -115,31 +92,61 @@ impl searcher_server::Searcher for SearcherService {
         &self,
         request: Request<v1::CodebookMasksRequest>,
     ) -> Result<Response<v1::CodebookMasksReply>, Status> {
-        permitted(&request)?;
         let request = request.get_ref();
-        let index = &self.search.index;
-        validate::served_index(&request.index_id, request.epoch, index.id(), index.epoch())?;
+        let epoch = self.0.epoch(&request.index_id, request.epoch)?;
         Ok(Response::new(v1::CodebookMasksReply {
-            masks: self.search.masks.clone(),
+            masks: epoch.masks.clone(),
         }))
+    }
+
+    async fn begin_rotation(
+        &self,
+        request: Request<v1::BeginRotationRequest>,
+    ) -> Result<Response<v1::BeginRotationReply>, Status> {
+        let peer = oboro_channel::peer(&request)?.spki_sha256;
+        let result = self.0.begin_rotation(peer, request.into_inner()).await;
+        result.map(Response::new).map_err(|error| {
+            tracing::warn!(%error, "a rotation could not begin");
+            error.into()
+        })
+    }
+
+    async fn commit_rotation(
+        &self,
+        request: Request<v1::CommitRotationRequest>,
+    ) -> Result<Response<v1::CommitRotationReply>, Status> {
+        let peer = oboro_channel::peer(&request)?.spki_sha256;
+        // A task of its own: an owner that goes away meanwhile does not leave a
+        // commit in the middle.
+        let commit = Arc::clone(&self.0).commit_rotation(peer, request.into_inner());
+        let result = tokio::spawn(commit)
+            .await
+            .unwrap_or(Err(SearcherError::Stopping));
+        match result {
+            Ok(epoch) => Ok(Response::new(v1::CommitRotationReply { epoch })),
+            Err(error) => {
+                tracing::warn!(%error, "a rotation was not committed");
+                Err(error.into())
+            }
+        }
     }
 
     async fn status(
         &self,
-        request: Request<v1::StatusRequest>,
+        _request: Request<v1::StatusRequest>,
     ) -> Result<Response<v1::SearcherStatus>, Status> {
-        permitted(&request)?;
-        let search = &self.search;
-        let keeper_reachable = search.link.as_ref().is_some_and(|link| link.is_up());
+        let searcher = &self.0;
+        let newest = searcher.shelf.newest();
+        let keeper_reachable = searcher.link.as_ref().is_some_and(KeeperLink::is_up);
         Ok(Response::new(v1::SearcherStatus {
-            ready: search.link.is_none() || keeper_reachable,
+            ready: newest.is_some() && (searcher.link.is_none() || keeper_reachable),
             keeper_reachable,
-            index_id: search.index.id().to_vec().into(),
-            epoch: search.index.epoch(),
-            vectors: search.index.vectors(),
-            queries: search.metrics.answered.load(Relaxed),
-            failures: search.metrics.failed.load(Relaxed),
-            uptime_seconds: search.started.elapsed().as_secs(),
+            index_id: searcher.index_id().to_vec().into(),
+            epoch: newest.as_ref().map_or(0, |epoch| epoch.number()),
+            vectors: newest.as_ref().map_or(0, |epoch| epoch.vectors()),
+            queries: searcher.metrics().answered.load(Relaxed),
+            failures: searcher.metrics().failed.load(Relaxed),
+            uptime_seconds: searcher.started.elapsed().as_secs(),
         }))
     }
 }
@@ -151,7 +158,7 @@ impl SearcherService {
     ) -> Result<Response<v1::SearchReply>, Status> {
         match result {
             Ok(reply) => {
-                let metrics = &self.search.metrics;
+                let metrics = self.0.metrics();
                 Metrics::add(&metrics.answered, 1);
                 let bytes = reply.records.len() + reply.ids.len() * 8 + reply.scores.len();
                 Metrics::add(&metrics.reply_bytes, bytes);
@@ -166,7 +173,7 @@ impl SearcherService {
     }
 
     fn failure(&self, error: SearcherError) -> Status {
-        let metrics = &self.search.metrics;
+        let metrics = self.0.metrics();
         Metrics::add(&metrics.failed, 1);
         match error.reason() {
             Reason::Busy | Reason::RateLimited => Metrics::add(&metrics.busy, 1),
@@ -176,37 +183,6 @@ impl SearcherService {
         }
         tracing::debug!(reason = error.reason().name(), "search refused");
         error.into()
-    }
-}
-
-impl Search {
-    /// One query from request to reply, with the keeper's help.
-    async fn whole(
-        self: &Arc<Self>,
-        request: v1::SearchRequest,
-        deadline: Instant,
-    ) -> Result<v1::SearchReply, SearcherError> {
-        let link = self.link.as_ref().ok_or(SearcherError::NoKeeper)?;
-        let (mut begun, products) = self.begin(request)?;
-        let sent = Instant::now();
-        Metrics::add(&self.metrics.keeper_bytes_up, products.len());
-        let share = link.decrypt(products, deadline).await?.share;
-        let keeper = sent.elapsed();
-        self.metrics.stage(Stage::Keeper).record(keeper);
-        begun.timings.keeper_us = micros(keeper);
-        self.finish(begun, &share, deadline).await
-    }
-}
-
-/// The peer, if its role may ask.
-fn permitted<T>(request: &Request<T>) -> Result<PeerInfo, Status> {
-    match oboro_channel::peer(request) {
-        Ok(peer) if PERMITTED.contains(&peer.role) => Ok(peer),
-        _ => Err(Failure::new(
-            Reason::Forbidden,
-            "this role may not search; use the identity of a client or the owner",
-        )
-        .into()),
     }
 }
 
