@@ -13,79 +13,131 @@ use std::path::Path;
 pub struct DcapRules {
     /// Accepted measurements: MRTD (48 bytes) for TDX, MRENCLAVE (32 bytes) for SGX.
     /// Required, except for SGX where the three keys of the signer are given.
-    #[serde(default, with = "crate::hex::list")]
+    #[serde(
+        default,
+        with = "crate::hex::list",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub measurements: Vec<Vec<u8>>,
     /// Lowest accepted TCB evaluation data number of the collateral. Required: old
     /// collateral that has not expired may still call a broken platform up to date.
     pub minimum_tcb_evaluation: u32,
     /// Accepted TCB status, in Intel's words; where it is empty, `UpToDate` alone.
     /// `Revoked` cannot be accepted.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tcb_status: Vec<TcbStatus>,
     /// For an accepted status that is out of date: for how many days after the date of
     /// its TCB level it is accepted; by default none.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub tcb_grace_days: u16,
     /// Security advisories that may apply to the platform, such as `INTEL-SA-00615`; by
     /// default none.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub advisories_allowed: Vec<String>,
     /// Files of collateral in the policy's folder, one for each kind of platform. With
     /// them, collateral that comes with the evidence is ignored.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub collateral: Vec<PolicyFile>,
     /// Accept platforms with simultaneous multithreading, where another program can
     /// share a core; refused by default. Says nothing about platforms whose certificate
     /// does not tell.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub allow_smt: bool,
     /// Accept platforms to which processors can be added later; refused by default.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub allow_dynamic_platform: bool,
     /// Accept platforms whose root keys Intel keeps; refused by default.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub allow_cached_keys: bool,
 
     /// TDX: accepted values of RTMR 0 (48 bytes): firmware configuration.
-    #[serde(default, with = "crate::hex::arrays")]
+    #[serde(
+        default,
+        with = "crate::hex::arrays",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub rtmr0: Vec<[u8; 48]>,
     /// TDX: accepted values of RTMR 1: boot loader, kernel.
-    #[serde(default, with = "crate::hex::arrays")]
+    #[serde(
+        default,
+        with = "crate::hex::arrays",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub rtmr1: Vec<[u8; 48]>,
     /// TDX: accepted values of RTMR 2: kernel command line, initial file system.
-    #[serde(default, with = "crate::hex::arrays")]
+    #[serde(
+        default,
+        with = "crate::hex::arrays",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub rtmr2: Vec<[u8; 48]>,
     /// TDX: accepted values of RTMR 3: free for programs.
-    #[serde(default, with = "crate::hex::arrays")]
+    #[serde(
+        default,
+        with = "crate::hex::arrays",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub rtmr3: Vec<[u8; 48]>,
     /// TDX: accepted values of MRCONFIGID (48 bytes).
-    #[serde(default, with = "crate::hex::arrays")]
+    #[serde(
+        default,
+        with = "crate::hex::arrays",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub mr_config_id: Vec<[u8; 48]>,
     /// TDX: accepted values of MROWNER (48 bytes).
-    #[serde(default, with = "crate::hex::arrays")]
+    #[serde(
+        default,
+        with = "crate::hex::arrays",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub mr_owner: Vec<[u8; 48]>,
     /// TDX: accepted values of MROWNERCONFIG (48 bytes).
-    #[serde(default, with = "crate::hex::arrays")]
+    #[serde(
+        default,
+        with = "crate::hex::arrays",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub mr_owner_config: Vec<[u8; 48]>,
     /// TDX: accepted measurements of the TDX module, MRSEAM (48 bytes). Its signer and
     /// version are checked against Intel's collateral in any case.
-    #[serde(default, with = "crate::hex::arrays")]
+    #[serde(
+        default,
+        with = "crate::hex::arrays",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub mr_seam: Vec<[u8; 48]>,
     /// TDX: accepted signers of the TDX module, MRSIGNERSEAM (48 bytes).
-    #[serde(default, with = "crate::hex::arrays")]
+    #[serde(
+        default,
+        with = "crate::hex::arrays",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub mr_signer_seam: Vec<[u8; 48]>,
     /// TDX: accepted values of XFAM (8 bytes as in the report), the processor state
     /// that the domain may use.
-    #[serde(default, with = "crate::hex::arrays")]
+    #[serde(
+        default,
+        with = "crate::hex::arrays",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub xfam: Vec<[u8; 8]>,
     /// TDX: accepted values of the domain's attributes (8 bytes as in the report). In
     /// any case debugging, profiling, migration, service domains and reserved bits are
     /// refused and SEPT_VE_DISABLE is demanded.
-    #[serde(default, with = "crate::hex::arrays")]
+    #[serde(
+        default,
+        with = "crate::hex::arrays",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub attributes: Vec<[u8; 8]>,
 
     /// SGX: accepted signers, MRSIGNER (32 bytes).
-    #[serde(default, with = "crate::hex::arrays")]
+    #[serde(
+        default,
+        with = "crate::hex::arrays",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub mr_signer: Vec<[u8; 32]>,
     /// SGX: the product number that the signer gave the enclave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -136,6 +188,10 @@ impl TcbStatus {
             }
         }
     }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl DcapRules {

@@ -1,8 +1,29 @@
-//! Evidence of AWS Nitro Enclaves.
+//! Evidence of AWS Nitro Enclaves: attestation documents.
+//!
+//! The statement is a document as the Nitro Secure Module signs it, a COSE_Sign1 object
+//! (RFC 9052) around a CBOR map. There are no endorsements: the document brings its
+//! certificates, which must end in the pinned root of AWS. The claims' binding is its
+//! `user_data`; `nonce` and `public_key` stay unused and must be absent, so that nothing
+//! signed goes unread.
+//!
+//! Reading is strict: one encoding of the COSE object, one algorithm, no unknown or
+//! repeated key, AWS's own limits on every length, no certificate that is not part of
+//! the chain. Time is an argument.
+//!
+//! # Security
+//! AWS documents validation without revocation lists; instead the certificates of an
+//! enclave live for hours, those above it for days. Verified offline against documents
+//! that AWS signed; never run by us on such hardware.
 
+mod attest;
+mod document;
 mod rules;
+mod verify;
 
+pub use attest::NitroAttester;
+pub use document::Document;
 pub use rules::NitroRules;
+pub use verify::NitroVerifier;
 
 /// AWS's root certificate for Nitro Enclaves, in DER.
 pub const AWS_ROOT: &[u8] = include_bytes!("root/aws-nitro-enclaves-root-g1.der");
