@@ -114,7 +114,7 @@ impl Client {
     /// the descriptor is not the owner's.
     pub async fn connect(config: ClientConfig) -> Result<Self, ClientError> {
         let randomness = Randomness::new(config.seed.clone());
-        let session = Session::open(&config, &randomness).await?;
+        let session = Session::open(&config).await?;
         Ok(Self {
             inner: Arc::new(Inner {
                 config,
@@ -219,7 +219,7 @@ impl Inner {
         if !Arc::ptr_eq(&current, old) {
             return Ok(current);
         }
-        let fresh = Arc::new(Session::open(&self.config, &self.randomness).await?);
+        let fresh = Arc::new(Session::open(&self.config).await?);
         *self.session.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&fresh);
         Ok(fresh)
     }
@@ -241,7 +241,7 @@ impl Inner {
         }
         .map_err(|error| ClientError::Encrypt(error.to_string()))?;
         let reranks = matches!(options.rerank, Rerank::Candidates(_));
-        let request = v1::SearchRequest {
+        let mut request = v1::SearchRequest {
             index_id: session.summary.index_id.to_vec().into(),
             epoch: session.summary.epoch,
             query: query.to_bytes().into(),
@@ -249,12 +249,18 @@ impl Inner {
             with_records: reranks,
             with_ids: !reranks,
             with_scores: !reranks,
+            padding: Vec::new(),
         };
+        match &session.prepared {
+            None => session.sizes.pad_search(&mut request),
+            Some(_) => session.sizes.pad_begin(&mut request),
+        }
         let encrypted = Instant::now();
 
         // The shape to check the reply against; the ciphertext is not needed.
         let shape = v1::SearchRequest {
             query: Bytes::new(),
+            padding: Vec::new(),
             ..request.clone()
         };
         let mut traffic = Traffic::default();
@@ -263,7 +269,7 @@ impl Inner {
             None => {
                 traffic.up(request.encoded_len());
                 let mut client = session.client.clone();
-                within(options.deadline, client.search(timed(request, options))).await?
+                within(options.deadline, client.search(timed(request))).await?
             }
             Some(codebook) => {
                 let (reply, spent) = self
@@ -276,6 +282,10 @@ impl Inner {
         traffic.down(reply.encoded_len());
         let received = Instant::now();
 
+        session
+            .sizes
+            .check_reply(&reply)
+            .map_err(|failure| ClientError::Reply(failure.message))?;
         validate::reply(&shape, &reply).map_err(|failure| ClientError::Reply(failure.message))?;
         let candidates = match options.rerank {
             Rerank::Candidates(_) => open_all(session, vector, &reply)?,
@@ -316,11 +326,7 @@ impl Inner {
             .clone()
             .max_decoding_message_size(limits::MAX_REPLY_MESSAGE_BYTES);
         traffic.up(request.encoded_len());
-        let begun = within(
-            options.deadline,
-            client.begin_search(timed(request, options)),
-        )
-        .await?;
+        let begun = within(options.deadline, client.begin_search(timed(request))).await?;
         traffic.down(begun.encoded_len());
         let start = Instant::now();
         let products = MaskedProducts::from_bytes(&session.descriptor.packing, &begun.products)
@@ -334,11 +340,7 @@ impl Inner {
         };
         let spent = start.elapsed();
         traffic.up(request.encoded_len());
-        let reply = within(
-            options.deadline,
-            client.finish_search(timed(request, options)),
-        )
-        .await?;
+        let reply = within(options.deadline, client.finish_search(timed(request))).await?;
         Ok((reply, spent))
     }
 }
@@ -360,15 +362,17 @@ impl Traffic {
     }
 }
 
-/// A request that tells the server its deadline.
-fn timed<T>(message: T, options: &SearchOptions) -> tonic::Request<T> {
+/// A request with the deadline that all requests have on the wire, so that none
+/// differs in length. The client's own is kept here: a call that is given up is
+/// cancelled at the searcher.
+fn timed<T>(message: T) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
-    request.set_timeout(options.deadline);
+    request.set_timeout(limits::MAX_REQUEST_TIME);
     request
 }
 
 /// Errors that a new connection may mend: a broken one, a searcher that
-/// restarted with a newer index, one that forgot a session.
+/// serves a newer epoch or index, one that forgot a session.
 fn worth_reconnecting(error: &ClientError) -> bool {
     matches!(error, ClientError::Broken(_))
         || matches!(

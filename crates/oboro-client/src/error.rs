@@ -1,5 +1,6 @@
 //! What can go wrong in a client.
 
+use oboro_channel::Role;
 use oboro_protocol::Reason;
 
 /// Why a client could not connect or a search failed. Each message is one
@@ -7,17 +8,35 @@ use oboro_protocol::Reason;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// The searcher cannot be reached.
-    #[error("the searcher at {address} cannot be reached: {cause}")]
+    /// A peer cannot be reached.
+    #[error("the {role} at {address} cannot be reached: {cause}")]
     Unreachable {
+        /// The peer.
+        role: Role,
         /// Its address.
         address: String,
         /// What the transport said.
         cause: String,
     },
-    /// The searcher did not prove what the policy demands.
-    #[error("the searcher is not trusted: {0}")]
-    Untrusted(String),
+    /// A peer did not prove what the policy demands.
+    #[error("the {role} is not trusted: {cause}")]
+    Untrusted {
+        /// The peer.
+        role: Role,
+        /// What was found wrong.
+        cause: String,
+    },
+    /// The searcher's evidence is about another index or epoch than the one that it
+    /// describes.
+    #[error(
+        "the searcher is not trusted: its evidence is about another index, or about epoch {attested} and not {described}; connect again"
+    )]
+    Subject {
+        /// Epoch in the evidence.
+        attested: u64,
+        /// Epoch in the descriptor.
+        described: u64,
+    },
     /// The descriptor is not the owner's, or not of this version.
     #[error("the index descriptor is refused: {0}")]
     Descriptor(String),
@@ -26,12 +45,22 @@ pub enum ClientError {
         "the decryption key does not belong to this index; use the keeper key it was built with"
     )]
     ForeignKey,
-    /// The searcher speaks another protocol.
+    /// The keeper does not hold the key of the index.
     #[error(
-        "the searcher speaks protocol version {theirs} and this client {ours}; update the older one"
+        "the keeper does not hold the key that the index is encrypted for; give the address of the keeper of this index"
+    )]
+    ForeignKeeper,
+    /// The key is that of the epoch in use.
+    #[error("the index is encrypted under this key now; rotate first, then retire the key before")]
+    KeyInUse,
+    /// A peer speaks another protocol.
+    #[error(
+        "the {role} speaks protocol version {theirs} and this client {ours}; update the older one"
     )]
     ProtocolVersion {
-        /// The searcher's.
+        /// The peer.
+        role: Role,
+        /// Its version.
         theirs: u32,
         /// This client's.
         ours: u32,
@@ -126,7 +155,11 @@ impl ClientError {
     pub fn is_untrusted(&self) -> bool {
         matches!(
             self,
-            Self::Untrusted(_) | Self::Descriptor(_) | Self::ForeignKey
+            Self::Untrusted { .. }
+                | Self::Subject { .. }
+                | Self::Descriptor(_)
+                | Self::ForeignKey
+                | Self::ForeignKeeper
         ) || self.reason() == Some(Reason::Forbidden)
     }
 
@@ -140,6 +173,7 @@ impl ClientError {
                 | Self::MoreThanCandidates { .. }
                 | Self::MoreThanIndex { .. }
                 | Self::NoNeighbours
+                | Self::KeyInUse
                 | Self::Encrypt(_)
         ) || matches!(self.reason(), Some(Reason::BadRequest | Reason::Limit))
     }

@@ -5,7 +5,8 @@
 //! queries. What comes back are sealed originals, which the client opens and
 //! ranks by exact distance, or, without re-ranking, ids.
 //!
-//! Programs without an asynchronous runtime use [`blocking::Client`].
+//! Programs without an asynchronous runtime use [`blocking::Client`]. The owner changes
+//! the decryption key of an index in use with [`rotation::OwnerSession`].
 //!
 //! # Security
 //! The client trusts the owner's authority and keys and nothing else. Evidence
@@ -17,6 +18,7 @@ mod client;
 mod error;
 mod ranking;
 mod result;
+pub mod rotation;
 mod session;
 mod transport;
 

@@ -8,7 +8,7 @@ use oboro_protocol::limits::DEFAULT_SEARCH_DEADLINE;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rerank {
     /// Ids in the order of the quantized scores; no original leaves the
-    /// searcher, and fewer bytes travel.
+    /// searcher, and none is read from its disk. As many bytes travel.
     Off,
     /// The sealed originals of this many candidates come to the client, which
     /// opens them and ranks them by exact distance.
@@ -127,6 +127,9 @@ pub struct IndexSummary {
     pub platform: &'static str,
     /// The platform is simulated: its evidence protects nothing.
     pub simulated: bool,
+    /// What the policy accepted and people should know all the same, one sentence
+    /// each.
+    pub remarks: Vec<String>,
     /// Bytes of one encrypted query.
     pub query_bytes: usize,
 }

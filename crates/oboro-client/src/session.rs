@@ -1,21 +1,23 @@
 //! One verified connection and everything derived from its index.
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
-use oboro_attest::{AttestedRole, Expected, NO_CKKS_KEY, unix_seconds};
-use oboro_channel::{ChannelError, ConnectOptions, Role, connect};
 use oboro_ckks::{
-    CodebookMasks, EncryptedQuery, MaskedDecryptor, PreparedCodebook, QueryEncryptor, Randomness,
+    CodebookMasks, EncryptedQuery, MaskedDecryptor, PreparedCodebook, QueryEncryptor, TableShare,
 };
 use oboro_index::{Descriptor, record::RecordOpener, rotation::RotationMatrix};
 use oboro_protocol::{
-    PROTOCOL_VERSION, limits,
+    limits,
+    sizes::{IndexShape, Sizes},
     v1::{self, searcher_client::SearcherClient},
 };
 use oboro_quant::Subspaces;
 use tonic::transport::Channel;
 
-use crate::{ClientConfig, ClientError, IndexSummary, Keyholder, transport::within};
+use crate::{
+    ClientConfig, ClientError, IndexSummary, Keyholder,
+    transport::{self, within},
+};
 
 /// A connection whose other end proved what it is, and the index it serves.
 pub(crate) struct Session {
@@ -26,70 +28,37 @@ pub(crate) struct Session {
     /// The codebook's public part, for a client that holds the key itself.
     pub(crate) prepared: Option<PreparedCodebook>,
     pub(crate) opener: RecordOpener,
+    pub(crate) sizes: Sizes,
     subspaces: Subspaces,
     rotation: RotationMatrix,
 }
 
 impl Session {
     /// Connects, verifies evidence and descriptor, derives what queries need.
-    pub(crate) async fn open(
-        config: &ClientConfig,
-        randomness: &Randomness,
-    ) -> Result<Self, ClientError> {
-        let options = ConnectOptions {
+    pub(crate) async fn open(config: &ClientConfig) -> Result<Self, ClientError> {
+        match Self::attempt(config).await {
+            // A new epoch came between the evidence and the description.
+            Err(ClientError::Subject { .. }) => Self::attempt(config).await,
+            result => result,
+        }
+    }
+
+    async fn attempt(config: &ClientConfig) -> Result<Self, ClientError> {
+        let peer = transport::Peer {
+            address: &config.address,
+            identity: &config.identity,
+            trust: &config.trust,
+            verifier: &config.verifier,
             timeout: config.connect_timeout,
         };
-        let connection = connect(
-            &config.address,
-            &config.identity,
-            &config.trust,
-            Role::Searcher,
-            options,
+        let (mut client, appraisal) = peer.searcher().await?;
+        let descriptor = transport::describe(
+            &mut client,
+            &appraisal,
+            config.client_key.descriptor_key(),
+            config.connect_timeout,
         )
-        .await
-        .map_err(|error| ClientError::Unreachable {
-            address: config.address.clone(),
-            cause: match error {
-                ChannelError::Unreachable { reason, .. } => reason,
-                other => other.to_string(),
-            },
-        })?;
-        // The channel reconnects by itself, but only to this key: what its
-        // evidence says stays true for the whole session.
-        let channel_key = connection.peer().spki_sha256;
-        let mut client = SearcherClient::new(connection.channel)
-            .max_decoding_message_size(limits::MAX_REPLY_MESSAGE_BYTES)
-            .max_encoding_message_size(limits::SEARCHER_REQUEST_LIMIT);
-
-        let nonce = randomness.bytes::<{ limits::NONCE_BYTES }>();
-        let request = v1::DescribeRequest {
-            nonce: nonce.to_vec().into(),
-        };
-        let description = within(config.connect_timeout, client.describe(request)).await?;
-        if description.protocol_version != PROTOCOL_VERSION {
-            return Err(ClientError::ProtocolVersion {
-                theirs: description.protocol_version,
-                ours: PROTOCOL_VERSION,
-            });
-        }
-        let expected = Expected {
-            role: AttestedRole::Searcher,
-            channel_key,
-            ckks_key: NO_CKKS_KEY,
-            nonce,
-        };
-        let appraisal = config
-            .verifier
-            .verify(
-                &description.evidence,
-                &expected,
-                unix_seconds(SystemTime::now()),
-            )
-            .map_err(|error| ClientError::Untrusted(error.to_string()))?;
-
-        let descriptor =
-            Descriptor::from_bytes(config.client_key.descriptor_key(), &description.descriptor)
-                .map_err(|error| ClientError::Descriptor(error.to_string()))?;
+        .await?;
         let unusable = |error: &dyn std::fmt::Display| ClientError::Descriptor(error.to_string());
         let packing = descriptor.packing;
         let encryptor =
@@ -130,13 +99,22 @@ impl Session {
             security_bits: packing.set().security_bits(),
             platform: appraisal.platform.name(),
             simulated: appraisal.is_simulated(),
+            remarks: appraisal.remarks.clone(),
             query_bytes: match &config.keyholder {
                 Keyholder::Keeper => EncryptedQuery::encoded_len(&packing),
                 Keyholder::Client(_) => EncryptedQuery::seeded_len(&packing),
             },
         };
+        let sizes = Sizes::new(&IndexShape {
+            query_bytes: EncryptedQuery::encoded_len(&packing),
+            seeded_query_bytes: EncryptedQuery::seeded_len(&packing),
+            share_bytes: TableShare::encoded_len(&packing),
+            record_bytes: descriptor.record_bytes(),
+            candidates_max: descriptor.candidates_max,
+        });
         Ok(Self {
             client,
+            sizes,
             descriptor,
             summary,
             encryptor,
