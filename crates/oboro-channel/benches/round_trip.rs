@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use oboro_channel::{
-    AcceptLimits, Authority, ConnectOptions, Role, connect, serve_incoming, tuned_server,
+    AcceptOptions, Authority, ConnectOptions, Role, connect, serve_incoming, tuned_server,
 };
 use oboro_protocol::v1;
 use oboro_protocol::v1::keeper_client::KeeperClient;
@@ -23,38 +23,48 @@ const DOWN: usize = 8 << 10;
 /// Answers with a share of the right size and no work.
 struct Idle(Bytes);
 
+type Reply<T> = Result<Response<T>, Status>;
+
 #[tonic::async_trait]
 impl Keeper for Idle {
-    async fn describe(
-        &self,
-        _: Request<v1::DescribeRequest>,
-    ) -> Result<Response<v1::KeeperDescription>, Status> {
-        Ok(Response::new(v1::KeeperDescription::default()))
-    }
-
-    async fn prepare(
-        &self,
-        _: Request<v1::PrepareRequest>,
-    ) -> Result<Response<v1::PrepareReply>, Status> {
-        Ok(Response::new(v1::PrepareReply::default()))
-    }
-
-    async fn decrypt(
-        &self,
-        request: Request<v1::DecryptRequest>,
-    ) -> Result<Response<v1::DecryptReply>, Status> {
+    async fn decrypt(&self, request: Request<v1::DecryptRequest>) -> Reply<v1::DecryptReply> {
         black_box(request.into_inner().products.len());
         Ok(Response::new(v1::DecryptReply {
             share: self.0.clone(),
-            decrypt_us: 0,
+            ..Default::default()
         }))
     }
 
-    async fn status(
-        &self,
-        _: Request<v1::StatusRequest>,
-    ) -> Result<Response<v1::KeeperStatus>, Status> {
+    async fn status(&self, _: Request<v1::StatusRequest>) -> Reply<v1::KeeperStatus> {
         Ok(Response::new(v1::KeeperStatus::default()))
+    }
+
+    async fn describe(&self, _: Request<v1::DescribeRequest>) -> Reply<v1::KeeperDescription> {
+        Err(Status::unimplemented("not measured"))
+    }
+
+    async fn release(&self, _: Request<v1::ReleaseRequest>) -> Reply<v1::ReleaseReply> {
+        Err(Status::unimplemented("not measured"))
+    }
+
+    async fn register(&self, _: Request<v1::RegisterRequest>) -> Reply<v1::RegisterReply> {
+        Err(Status::unimplemented("not measured"))
+    }
+
+    async fn prepare(&self, _: Request<v1::PrepareRequest>) -> Reply<v1::PrepareReply> {
+        Err(Status::unimplemented("not measured"))
+    }
+
+    async fn new_key(&self, _: Request<v1::NewKeyRequest>) -> Reply<v1::NewKeyReply> {
+        Err(Status::unimplemented("not measured"))
+    }
+
+    async fn reencrypt(&self, _: Request<v1::ReencryptRequest>) -> Reply<v1::ReencryptReply> {
+        Err(Status::unimplemented("not measured"))
+    }
+
+    async fn retire_key(&self, _: Request<v1::RetireKeyRequest>) -> Reply<v1::RetireKeyReply> {
+        Err(Status::unimplemented("not measured"))
     }
 }
 
@@ -67,10 +77,12 @@ fn round_trip(criterion: &mut Criterion) {
     let address = far.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let limits = AcceptLimits::default();
+        let options = AcceptOptions {
+            allowed: vec![Role::Searcher],
+            ..AcceptOptions::default()
+        };
         let keeper = issue(Role::Keeper);
-        let incoming =
-            serve_incoming(listener, &keeper, &trust, &[Role::Searcher], limits).unwrap();
+        let incoming = serve_incoming(listener, &keeper, &trust, options).unwrap();
         let service = KeeperServer::new(Idle(vec![7; DOWN].into()));
         tokio::spawn(
             tuned_server()
@@ -83,7 +95,13 @@ fn round_trip(criterion: &mut Criterion) {
     let searcher = issue(Role::Searcher);
     let options = ConnectOptions::default();
     let connection = near
-        .block_on(connect(&address, &searcher, &trust, Role::Keeper, options))
+        .block_on(connect(
+            &address,
+            &searcher,
+            &trust,
+            Role::Keeper,
+            options.clone(),
+        ))
         .unwrap();
     let client = KeeperClient::new(connection.channel);
     let products = Bytes::from(vec![9; UP]);
@@ -110,8 +128,14 @@ fn round_trip(criterion: &mut Criterion) {
     });
     group.bench_function("connect", |bencher| {
         bencher.iter(|| {
-            near.block_on(connect(&address, &searcher, &trust, Role::Keeper, options))
-                .unwrap()
+            near.block_on(connect(
+                &address,
+                &searcher,
+                &trust,
+                Role::Keeper,
+                options.clone(),
+            ))
+            .unwrap()
         });
     });
     group.finish();

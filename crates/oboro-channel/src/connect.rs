@@ -270,7 +270,13 @@ impl Dialer {
             demand: self.options.demand.as_ref(),
             clock: &self.options.clock,
         };
-        let appraisal = exchange(&mut stream, &binding, terms).await?;
+        let appraisal =
+            exchange(&mut stream, &binding, terms)
+                .await
+                .map_err(|error| match error {
+                    ChannelError::Handshake(reason) => self.unreachable(reason),
+                    error => error,
+                })?;
         peer.appraisal = appraisal.map(Arc::new);
         Ok((stream, peer))
     }

@@ -1,140 +1,25 @@
 //! Real handshakes on the loopback interface, good and bad.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
+use common::{DAY, World, accepting, issue, serve, serve_at, status};
 use oboro_channel::{
-    AcceptLimits, Authority, ChannelError, ConnectOptions, Connection, Identity, Role, Trust,
-    connect, explain, peer, serve_incoming, tuned_server,
+    AcceptLimits, AcceptOptions, Authority, ChannelError, Clock, ConnectOptions, Identity, Role,
+    Trust, connect, explain, serve_incoming,
 };
 use oboro_protocol::v1;
 use oboro_protocol::v1::keeper_client::KeeperClient;
-use oboro_protocol::v1::keeper_server::{Keeper, KeeperServer};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tonic::{Request, Response, Status};
-
-const DAY: Duration = Duration::from_secs(24 * 3600);
-
-/// Answers a masked table with its own bytes and a handle with the caller's key.
-struct Echo;
-
-#[tonic::async_trait]
-impl Keeper for Echo {
-    async fn describe(
-        &self,
-        _: Request<v1::DescribeRequest>,
-    ) -> Result<Response<v1::KeeperDescription>, Status> {
-        Ok(Response::new(v1::KeeperDescription::default()))
-    }
-
-    async fn prepare(
-        &self,
-        request: Request<v1::PrepareRequest>,
-    ) -> Result<Response<v1::PrepareReply>, Status> {
-        let peer = peer(&request)?;
-        let mut handle = peer.spki_sha256.to_vec();
-        handle.extend_from_slice(peer.role.name().as_bytes());
-        Ok(Response::new(v1::PrepareReply {
-            handle: handle.into(),
-        }))
-    }
-
-    async fn decrypt(
-        &self,
-        request: Request<v1::DecryptRequest>,
-    ) -> Result<Response<v1::DecryptReply>, Status> {
-        Ok(Response::new(v1::DecryptReply {
-            share: request.into_inner().products,
-            decrypt_us: 0,
-        }))
-    }
-
-    async fn status(
-        &self,
-        _: Request<v1::StatusRequest>,
-    ) -> Result<Response<v1::KeeperStatus>, Status> {
-        Ok(Response::new(v1::KeeperStatus::default()))
-    }
-}
-
-struct World {
-    authority: Authority,
-    trust: Trust,
-    address: String,
-}
-
-fn issue(authority: &Authority, role: Role) -> Identity {
-    authority.issue(role, SystemTime::now(), DAY).unwrap()
-}
-
-fn serve(listener: TcpListener, identity: &Identity, trust: &Trust, limits: AcceptLimits) {
-    let incoming = serve_incoming(
-        listener,
-        identity,
-        trust,
-        &[Role::Searcher, Role::Owner],
-        limits,
-    )
-    .unwrap();
-    tokio::spawn(async move {
-        tuned_server()
-            .add_service(KeeperServer::new(Echo))
-            .serve_with_incoming(incoming)
-            .await
-            .unwrap();
-    });
-}
-
-impl World {
-    async fn new(limits: AcceptLimits) -> Self {
-        let authority = Authority::generate(SystemTime::now()).unwrap();
-        let trust = authority.trust();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        serve(listener, &issue(&authority, Role::Keeper), &trust, limits);
-        Self {
-            authority,
-            trust,
-            address,
-        }
-    }
-
-    async fn connect(&self, role: Role) -> Result<Connection, ChannelError> {
-        let identity = issue(&self.authority, role);
-        self.connect_as(&identity, &self.trust).await
-    }
-
-    async fn connect_as(
-        &self,
-        identity: &Identity,
-        trust: &Trust,
-    ) -> Result<Connection, ChannelError> {
-        let options = ConnectOptions::default();
-        connect(&self.address, identity, trust, Role::Keeper, options).await
-    }
-
-    /// The connection or its first request must fail.
-    async fn refuses(&self, identity: &Identity, sentence: &str) {
-        if let Ok(connection) = self.connect_as(identity, &self.trust).await {
-            let error = status(&connection).await.unwrap_err();
-            assert!(explain(&error).contains(sentence), "{}", explain(&error));
-        }
-    }
-}
-
-async fn status(connection: &Connection) -> Result<(), Status> {
-    KeeperClient::new(connection.channel.clone())
-        .status(v1::StatusRequest {})
-        .await
-        .map(drop)
-}
 
 #[tokio::test]
 async fn both_sides_know_each_other() {
-    let world = World::new(AcceptLimits::default()).await;
+    let world = World::new(accepting(AcceptLimits::default())).await;
     let identity = issue(&world.authority, Role::Searcher);
     let connection = world.connect_as(&identity, &world.trust).await.unwrap();
     assert_eq!(connection.peer().role, Role::Keeper);
@@ -145,12 +30,15 @@ async fn both_sides_know_each_other() {
         .unwrap()
         .into_inner();
     assert_eq!(reply.handle[..32], identity.spki_sha256());
-    assert_eq!(&reply.handle[32..], b"searcher");
+    assert_eq!(&reply.handle[32..], b"searcher, no access");
+    assert_eq!(connection.peer().spki_sha256, world.keeper.spki_sha256());
+    assert_eq!(connection.peer().serial, world.keeper.serial());
+    assert!(connection.peer().appraisal.is_none());
 }
 
 #[tokio::test]
 async fn large_messages_from_many_clients() {
-    let world = World::new(AcceptLimits::default()).await;
+    let world = World::new(accepting(AcceptLimits::default())).await;
     let tasks: Vec<_> = (0..8_u8)
         .map(|fill| {
             let address = world.address.clone();
@@ -197,7 +85,12 @@ fn serve_apart(
     let address = runtime.block_on(async {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        serve(listener, identity, trust, AcceptLimits::default());
+        serve(
+            listener,
+            identity,
+            trust,
+            accepting(AcceptLimits::default()),
+        );
         address
     });
     (runtime, address)
@@ -213,7 +106,13 @@ fn reconnects_to_the_same_key_only() {
     let searcher = issue(&authority, Role::Searcher);
     let options = ConnectOptions::default();
     let mut connection = here
-        .block_on(connect(&address, &searcher, &trust, Role::Keeper, options))
+        .block_on(connect(
+            &address,
+            &searcher,
+            &trust,
+            Role::Keeper,
+            options.clone(),
+        ))
         .unwrap();
     here.block_on(status(&connection)).unwrap();
     // Away: every request says so at once.
@@ -249,7 +148,7 @@ fn reconnects_to_the_same_key_only() {
 
 #[tokio::test]
 async fn fail_another_authority() {
-    let world = World::new(AcceptLimits::default()).await;
+    let world = World::new(accepting(AcceptLimits::default())).await;
     let other = Authority::generate(SystemTime::now()).unwrap();
     // The client does not trust the server's authority.
     let identity = issue(&world.authority, Role::Searcher);
@@ -266,7 +165,7 @@ async fn fail_another_authority() {
 
 #[tokio::test]
 async fn fail_role_not_allowed() {
-    let world = World::new(AcceptLimits::default()).await;
+    let world = World::new(accepting(AcceptLimits::default())).await;
     for role in [Role::Client, Role::Keeper] {
         world
             .refuses(&issue(&world.authority, role), "does not serve this role")
@@ -279,7 +178,7 @@ async fn fail_role_not_allowed() {
 
 #[tokio::test]
 async fn fail_server_of_another_role() {
-    let world = World::new(AcceptLimits::default()).await;
+    let world = World::new(accepting(AcceptLimits::default())).await;
     let identity = issue(&world.authority, Role::Searcher);
     let options = ConnectOptions::default();
     let error = connect(
@@ -300,35 +199,61 @@ async fn fail_server_of_another_role() {
 
 #[tokio::test]
 async fn fail_expired_or_not_yet_valid() {
-    let world = World::new(AcceptLimits::default()).await;
     let now = SystemTime::now();
     let hour = Duration::from_secs(3600);
-    for (from, validity) in [(now - 2 * hour, hour), (now + hour, hour)] {
-        let identity = world
-            .authority
-            .issue(Role::Searcher, from, validity)
-            .unwrap();
-        world.refuses(&identity, "expired or not valid yet").await;
-        // The same for the server's certificate.
-        let keeper = world.authority.issue(Role::Keeper, from, validity).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        serve(listener, &keeper, &world.trust, AcceptLimits::default());
-        let good = issue(&world.authority, Role::Searcher);
-        let options = ConnectOptions::default();
-        let error = connect(&address, &good, &world.trust, Role::Keeper, options).await;
-        assert!(
-            error
-                .err()
-                .unwrap()
-                .to_string()
-                .contains("expired or not valid yet")
-        );
-    }
+    let yesterday = Clock::new(move || now - DAY);
+    let authority = Authority::generate(now).unwrap();
+    let trust = authority.trust();
+    let accepting = accepting(AcceptLimits::default());
+    let issue = |role, from, validity| authority.issue(role, from, validity).unwrap();
+    let good = |role| issue(role, now - 2 * DAY, 3 * DAY);
+    let expired = |role| issue(role, now - DAY, hour);
+    let early = |role| issue(role, now + hour, hour);
+    let connecting = async |identity: &Identity, address: &str, clock: &Clock| {
+        let options = ConnectOptions {
+            clock: clock.clone(),
+            ..ConnectOptions::default()
+        };
+        let connected = connect(address, identity, &trust, Role::Keeper, options).await;
+        connected.err().unwrap()
+    };
+
+    // The client's certificate: it sees by itself that it is too late.
+    let address = serve_at(&good(Role::Keeper), &trust, accepting.clone()).await;
+    let searcher = expired(Role::Searcher);
+    let error = connecting(&searcher, &address, &Clock::default()).await;
+    assert!(matches!(error, ChannelError::Expired { .. }), "{error}");
+    let sentence = "the searcher's certificate expired on 20";
+    assert!(error.to_string().starts_with(sentence), "{error}");
+    // Unless its clock is behind; then the server says so.
+    let sentence = "this side's certificate is expired or not valid yet";
+    let error = connecting(&searcher, &address, &yesterday).await;
+    assert!(error.to_string().contains(sentence), "{error}");
+    let error = connecting(&early(Role::Searcher), &address, &Clock::default()).await;
+    assert!(error.to_string().contains(sentence), "{error}");
+
+    // The server's certificate: it does not start with it, unless its clock is behind.
+    let keeper = expired(Role::Keeper);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let started = serve_incoming(listener, &keeper, &trust, accepting.clone());
+    assert!(matches!(started, Err(ChannelError::Expired { .. })));
+    let behind = AcceptOptions {
+        clock: yesterday.clone(),
+        ..accepting.clone()
+    };
+    let address = serve_at(&keeper, &trust, behind).await;
+    let error = connecting(&good(Role::Searcher), &address, &Clock::default()).await;
+    let sentence = "its certificate expired on 20";
+    assert!(error.to_string().contains(sentence), "{error}");
+    let address = serve_at(&early(Role::Keeper), &trust, accepting).await;
+    let error = connecting(&good(Role::Searcher), &address, &Clock::default()).await;
+    let sentence = "its certificate is not valid before 20";
+    assert!(error.to_string().contains(sentence), "{error}");
 }
 
 /// A handshake by plain rustls; reads one byte, so that a late alert is seen.
-async fn raw(world: &World, config: rustls::ClientConfig) -> std::io::Result<usize> {
+async fn raw(world: &World, mut config: rustls::ClientConfig) -> std::io::Result<usize> {
+    config.alpn_protocols = vec![b"oboro/2".to_vec()];
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     let name = ServerName::try_from("keeper.oboro.internal").unwrap();
     let tcp = TcpStream::connect(&world.address).await?;
@@ -357,7 +282,7 @@ fn builder(
 
 #[tokio::test]
 async fn fail_without_client_certificate() {
-    let world = World::new(AcceptLimits::default()).await;
+    let world = World::new(accepting(AcceptLimits::default())).await;
     let config = builder(&rustls::version::TLS13)
         .with_root_certificates(roots(&world))
         .with_no_client_auth();
@@ -367,7 +292,7 @@ async fn fail_without_client_certificate() {
 
 #[tokio::test]
 async fn fail_tls_1_2() {
-    let world = World::new(AcceptLimits::default()).await;
+    let world = World::new(accepting(AcceptLimits::default())).await;
     let pem = issue(&world.authority, Role::Searcher).to_pem();
     let certified = |version| {
         let chain = vec![CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()];
@@ -389,14 +314,15 @@ async fn fail_tls_1_2() {
 
 #[tokio::test]
 async fn post_quantum_key_exchange_is_negotiated() {
-    let world = World::new(AcceptLimits::default()).await;
+    let world = World::new(accepting(AcceptLimits::default())).await;
     let pem = issue(&world.authority, Role::Searcher).to_pem();
     let chain = vec![CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()];
     let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).unwrap();
-    let config = builder(&rustls::version::TLS13)
+    let mut config = builder(&rustls::version::TLS13)
         .with_root_certificates(roots(&world))
         .with_client_auth_cert(chain, key)
         .unwrap();
+    config.alpn_protocols = vec![b"oboro/2".to_vec()];
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     let name = ServerName::try_from("keeper.oboro.internal").unwrap();
     let tcp = TcpStream::connect(&world.address).await.unwrap();
@@ -412,7 +338,7 @@ async fn fail_slow_and_hostile_peers_delay_nobody() {
         handshake_timeout: Duration::from_secs(2),
         ..AcceptLimits::default()
     };
-    let world = World::new(limits).await;
+    let world = World::new(accepting(limits)).await;
     let mut silent = Vec::new();
     for _ in 0..8 {
         silent.push(TcpStream::connect(&world.address).await.unwrap());
@@ -439,7 +365,7 @@ async fn fail_too_many_connections() {
         connections: 2,
         ..AcceptLimits::default()
     };
-    let world = World::new(limits).await;
+    let world = World::new(accepting(limits)).await;
     let first = world.connect(Role::Searcher).await.unwrap();
     let second = world.connect(Role::Searcher).await.unwrap();
     status(&first).await.unwrap();
@@ -459,7 +385,7 @@ async fn fail_nobody_there_and_bad_address() {
     drop(listener);
     let options = ConnectOptions::default();
     let trust = authority.trust();
-    let error = connect(&address, &identity, &trust, Role::Keeper, options)
+    let error = connect(&address, &identity, &trust, Role::Keeper, options.clone())
         .await
         .err()
         .unwrap();
@@ -468,7 +394,7 @@ async fn fail_nobody_there_and_bad_address() {
     assert_eq!(text.matches(&address).count(), 1, "{text}");
     assert_eq!(text.matches("cannot reach").count(), 1, "{text}");
     for bad in ["", "localhost", ":443", "localhost:http", "localhost:70000"] {
-        let error = connect(bad, &identity, &trust, Role::Keeper, options).await;
+        let error = connect(bad, &identity, &trust, Role::Keeper, options.clone()).await;
         assert!(matches!(error, Err(ChannelError::Address(_))), "{bad}");
     }
 }

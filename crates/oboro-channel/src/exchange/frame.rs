@@ -13,6 +13,7 @@
 //! | 3 accepted | none |
 //! | 4 refused | 1 reason |
 
+use crate::explain::root_cause;
 use crate::{ChannelError, Refusal};
 use oboro_attest::MAX_EVIDENCE_BYTES;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -116,10 +117,20 @@ impl Frame {
 
 pub(crate) const OTHER_VERSION: &str = "it speaks another version of it";
 
-/// The stream ended or failed: without a word, or between two words.
-fn broken(_: std::io::Error) -> ChannelError {
-    ChannelError::Exchange("it closed the connection in the middle")
+/// Under TLS 1.3 a client hears only here that the server refused its certificate.
+fn broken(error: std::io::Error) -> ChannelError {
+    let of_tls = error
+        .get_ref()
+        .is_some_and(|inner| inner.is::<rustls::Error>());
+    if of_tls {
+        ChannelError::Handshake(root_cause(&error))
+    } else {
+        ChannelError::Exchange(CLOSED)
+    }
 }
+
+/// The stream ended or failed.
+const CLOSED: &str = "it closed the connection in the middle";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
