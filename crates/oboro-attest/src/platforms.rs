@@ -1,6 +1,7 @@
 //! The hardware platforms together: which are here, and verifiers of all.
 
-use crate::dcap::{SgxVerifier, TdxVerifier};
+use crate::dcap::{SgxVerifier, TdxAttester, TdxVerifier};
+use crate::nitro::{NitroAttester, NitroVerifier};
 use crate::snp::{SnpAttester, SnpSealer, SnpVerifier};
 use crate::tsm::{REPORT_FOLDER, Tsm};
 use crate::{AttestError, Attester, Platform, PlatformVerifier, Sealer};
@@ -24,6 +25,7 @@ pub fn hardware_verifiers() -> Vec<Arc<dyn PlatformVerifier>> {
         Arc::new(SnpVerifier::new()),
         Arc::new(TdxVerifier::default()),
         Arc::new(SgxVerifier::default()),
+        Arc::new(NitroVerifier::default()),
     ]
 }
 
@@ -58,6 +60,11 @@ pub fn detect() -> Vec<Detection> {
             Tsm::tdx(REPORT_FOLDER).check(),
             "quotes come from the kernel",
         ),
+        answer(
+            Platform::Nitro,
+            NitroAttester::new().map(drop),
+            "documents come from the Nitro Secure Module",
+        ),
         Detection {
             platform: Platform::Sgx,
             available: false,
@@ -72,7 +79,11 @@ pub fn detect() -> Vec<Detection> {
 /// # Errors
 /// [`AttestError::NoPlatform`] with the reasons where there is none.
 pub fn hardware_attester() -> Result<Arc<dyn Attester>, AttestError> {
-    first(&[|| Ok(Arc::new(SnpAttester::new()?) as Arc<dyn Attester>)])
+    first(&[
+        || Ok(Arc::new(SnpAttester::new()?) as Arc<dyn Attester>),
+        || Ok(Arc::new(TdxAttester::new()?)),
+        || Ok(Arc::new(NitroAttester::new()?)),
+    ])
 }
 
 /// The sealer of this machine: the first of SEV-SNP and TPM that is here. Other platforms

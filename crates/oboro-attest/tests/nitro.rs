@@ -816,7 +816,7 @@ fn fail_to_attest_without_the_device() {
     if std::path::Path::new("/dev/nsm").exists() {
         return;
     }
-    let error = NitroAttester::open().unwrap_err();
+    let error = NitroAttester::new().unwrap_err();
     assert!(
         matches!(&error, AttestError::Platform { platform: Platform::Nitro, reason } if reason.contains("/dev/nsm")),
         "{error}"

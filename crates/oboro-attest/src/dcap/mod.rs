@@ -25,12 +25,14 @@
 //! Verified offline against quotes that Intel's keys signed; never run by us on such
 //! hardware.
 
+mod attest;
 mod collateral;
 mod crypto;
 mod layout;
 mod rules;
 mod verify;
 
+pub use attest::TdxAttester;
 pub use rules::{DcapRules, TcbStatus};
 pub use verify::{SgxVerifier, TdxVerifier};
 

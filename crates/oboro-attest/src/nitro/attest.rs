@@ -11,7 +11,7 @@ impl NitroAttester {
     ///
     /// # Errors
     /// [`AttestError::Platform`] that says what is missing.
-    pub fn open() -> Result<Self, AttestError> {
+    pub fn new() -> Result<Self, AttestError> {
         device::probe().map_err(failed)?;
         Ok(Self(()))
     }
