@@ -126,7 +126,7 @@ impl Rules {
             Self::SevSnp(rules) => rules.check(),
             Self::Tdx(rules) | Self::Sgx(rules) => rules.check(self.platform()),
             Self::Nitro(rules) => rules.check(),
-            Self::Tpm(rules) => some_measurement(&rules.measurements),
+            Self::Tpm(rules) => rules.check(),
             Self::Simulated(_) => Ok(()),
         }
     }
@@ -136,18 +136,10 @@ impl Rules {
         match self {
             Self::SevSnp(rules) => rules.load_files(folder),
             Self::Tdx(rules) | Self::Sgx(rules) => rules.load_files(folder),
-            Self::Nitro(_) | Self::Tpm(_) | Self::Simulated(_) => Ok(()),
+            Self::Tpm(rules) => rules.load_files(folder),
+            Self::Nitro(_) | Self::Simulated(_) => Ok(()),
         }
     }
-}
-
-fn some_measurement(measurements: &[Vec<u8>]) -> Result<(), AttestError> {
-    if measurements.is_empty() {
-        return Err(AttestError::Policy(
-            "'measurements' is empty; list those to accept".to_owned(),
-        ));
-    }
-    Ok(())
 }
 
 /// Rules of the simulated platform.
