@@ -1,31 +1,11 @@
 //! How a keeper runs.
 
 use oboro_attest::{Attester, Verifier};
-use oboro_channel::{AcceptLimits, Identity, Trust};
+use oboro_channel::{AcceptLimits, Clock, Identity, RateLimit, Trust};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use zeroize::Zeroizing;
-
-/// A token bucket: `burst` requests at once, `per_second` in the long run.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RateLimit {
-    /// Tables per second in the long run.
-    pub per_second: f64,
-    /// Tables at once.
-    pub burst: f64,
-}
-
-impl Default for RateLimit {
-    /// 20,000 tables per second, which no two cores reach: a bound on an oracle, not a
-    /// brake on service.
-    fn default() -> Self {
-        Self {
-            per_second: 20_000.0,
-            burst: 40_000.0,
-        }
-    }
-}
 
 /// How a keeper runs.
 pub struct KeeperConfig {
@@ -35,9 +15,10 @@ pub struct KeeperConfig {
     pub trust: Trust,
     /// Makes this keeper's evidence.
     pub attester: Arc<dyn Attester>,
-    /// Judges the searcher's evidence. `None` accepts every searcher whose certificate
-    /// the owner's authority has issued.
-    pub searcher_verifier: Option<Arc<dyn Verifier>>,
+    /// Judges the evidence that every searcher must give when it connects.
+    pub verifier: Arc<dyn Verifier>,
+    /// Digest of how this keeper is set up; part of its evidence.
+    pub configuration: [u8; 32],
     /// Fresh from the system at every start; see [`KeeperConfig::new`].
     pub seed: Zeroizing<[u8; 32]>,
     /// Codebooks held ready; the least recently used goes first.
@@ -52,8 +33,13 @@ pub struct KeeperConfig {
     pub queue_limit: usize,
     /// Requests served at the same time on one connection.
     pub requests_per_connection: usize,
+    /// How long a connection lasts. Its peer then connects again, with fresh evidence
+    /// under the policy of that time.
+    pub connection_age: Duration,
     /// Bounds on connections and handshakes.
     pub accept: AcceptLimits,
+    /// The clock for certificates and evidence.
+    pub clock: Clock,
     /// Loopback address of the Prometheus text.
     pub metrics_address: Option<SocketAddr>,
     /// Count the values of received bytes, for [`KeeperView`](crate::KeeperView).
@@ -63,7 +49,8 @@ pub struct KeeperConfig {
 }
 
 impl KeeperConfig {
-    /// The usual settings: 16 codebooks, all cores, generous rates, no metrics address.
+    /// The usual settings: 16 codebooks, all cores, generous rates, connections of at most
+    /// a day, no metrics address.
     ///
     /// # Security
     /// `seed` must be new for every start: the dither that protects the key from what
@@ -73,13 +60,16 @@ impl KeeperConfig {
         identity: Identity,
         trust: Trust,
         attester: Arc<dyn Attester>,
+        verifier: Arc<dyn Verifier>,
+        configuration: [u8; 32],
         seed: Zeroizing<[u8; 32]>,
     ) -> Self {
         Self {
             identity,
             trust,
             attester,
-            searcher_verifier: None,
+            verifier,
+            configuration,
             seed,
             prepared_codebooks: 16,
             rate: RateLimit::default(),
@@ -87,7 +77,9 @@ impl KeeperConfig {
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             queue_limit: 256,
             requests_per_connection: 256,
+            connection_age: Duration::from_secs(24 * 3600),
             accept: AcceptLimits::default(),
+            clock: Clock::default(),
             metrics_address: None,
             record_view: false,
             grace: Duration::from_secs(5),

@@ -1,9 +1,10 @@
-//! Refuses requests by role before their body is read.
+//! Refuses requests by role and evidence before their body is read.
 //!
 //! A body may hold tens of megabytes; who may not send it must not make the keeper
 //! collect it first.
 
 use crate::metrics::Metrics;
+use oboro_attest::{AttestedRole, Claims};
 use oboro_channel::{PeerInfo, Role};
 use oboro_protocol::{Failure, Reason};
 use std::future::Future;
@@ -15,8 +16,63 @@ use tonic::codegen::http::{Request, Response};
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
-/// Requests that any connected role may make; all others are for searchers.
-const OPEN: [&str; 2] = ["/oboro.v1.Keeper/Describe", "/oboro.v1.Keeper/Status"];
+/// Who may make a request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Allowed {
+    /// Every connected role.
+    All,
+    /// Searchers whose evidence was accepted when they connected.
+    Searchers,
+    /// Those, and the owner.
+    SearchersAndOwner,
+    /// The owner.
+    Owner,
+}
+
+const METHODS: [(&str, Allowed); 9] = [
+    ("Describe", Allowed::All),
+    ("Status", Allowed::All),
+    ("Release", Allowed::Searchers),
+    ("Register", Allowed::SearchersAndOwner),
+    ("Prepare", Allowed::Searchers),
+    ("Decrypt", Allowed::Searchers),
+    ("Reencrypt", Allowed::Searchers),
+    ("NewKey", Allowed::Owner),
+    ("RetireKey", Allowed::Owner),
+];
+
+/// Refuses a request that this peer may not make. What is not in the list nobody may.
+fn check(path: &str, peer: &PeerInfo) -> Result<(), String> {
+    let method = path.strip_prefix("/oboro.v1.Keeper/").unwrap_or_default();
+    let allowed = METHODS.iter().find(|(name, _)| *name == method);
+    let searcher = peer.role == Role::Searcher;
+    let owner = peer.role == Role::Owner;
+    let permitted = match allowed.map(|(_, allowed)| *allowed) {
+        Some(Allowed::All) => true,
+        Some(Allowed::Searchers) => searcher,
+        Some(Allowed::SearchersAndOwner) => searcher || owner,
+        Some(Allowed::Owner) => owner,
+        None => false,
+    };
+    if !permitted {
+        return Err(format!(
+            "a keeper does not do this for the role of {}",
+            peer.role
+        ));
+    }
+    // The listener demands evidence of searchers; this holds even if it did not.
+    if searcher && allowed.is_none_or(|(_, allowed)| *allowed != Allowed::All) {
+        let attested = |claims: &Claims| claims.role == AttestedRole::Searcher;
+        if !peer
+            .appraisal
+            .as_ref()
+            .is_some_and(|appraisal| attested(&appraisal.claims))
+        {
+            return Err("this searcher has shown no evidence; connect again with it".to_owned());
+        }
+    }
+    Ok(())
+}
 
 #[derive(Clone)]
 pub(crate) struct RoleGateLayer(pub(crate) Arc<Metrics>);
@@ -46,15 +102,10 @@ impl<S> RoleGate<S> {
                 "the channel is not authenticated",
             ));
         };
-        if peer.role == Role::Searcher || OPEN.contains(&request.uri().path()) {
-            return Ok(());
-        }
-        self.metrics.refuse(&peer.spki_sha256);
-        Err(Failure::new(
-            Reason::Forbidden,
-            format!("a keeper does not do this for the role of {}", peer.role),
-        )
-        .into())
+        check(request.uri().path(), peer).map_err(|sentence| {
+            self.metrics.refuse(&peer.spki_sha256);
+            Failure::new(Reason::Forbidden, sentence).into()
+        })
     }
 }
 

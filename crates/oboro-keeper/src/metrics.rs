@@ -55,8 +55,12 @@ pub struct MetricsSnapshot {
     pub refused: u64,
     /// Requests refused by the rate limit.
     pub rate_limited: u64,
-    /// Codebooks registered.
+    /// States of indexes refused as older than, or a fork of, the newest.
+    pub stale: u64,
+    /// Codebooks prepared.
     pub prepared: u64,
+    /// Codebooks re-encrypted to another key.
+    pub reencrypted: u64,
     /// Bytes of masked products received.
     pub bytes_received: u64,
     /// Bytes of shares sent.
@@ -73,7 +77,9 @@ pub(crate) struct Metrics {
     pub(crate) tables: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) rate_limited: AtomicU64,
+    pub(crate) stale: AtomicU64,
     pub(crate) prepared: AtomicU64,
+    pub(crate) reencrypted: AtomicU64,
     pub(crate) bytes_received: AtomicU64,
     pub(crate) bytes_sent: AtomicU64,
     /// Tables and refusals by searcher key.
@@ -118,7 +124,9 @@ impl Metrics {
             tables: self.tables.load(Relaxed),
             refused: self.refused.load(Relaxed),
             rate_limited: self.rate_limited.load(Relaxed),
+            stale: self.stale.load(Relaxed),
             prepared: self.prepared.load(Relaxed),
+            reencrypted: self.reencrypted.load(Relaxed),
             bytes_received: self.bytes_received.load(Relaxed),
             bytes_sent: self.bytes_sent.load(Relaxed),
             stages: self.stages.each_ref().map(Histogram::durations),
@@ -143,7 +151,17 @@ impl Metrics {
                 "Requests refused by the rate limit.",
                 &self.rate_limited,
             ),
-            ("prepared_total", "Codebooks registered.", &self.prepared),
+            (
+                "stale_total",
+                "States refused as older or forked.",
+                &self.stale,
+            ),
+            ("prepared_total", "Codebooks prepared.", &self.prepared),
+            (
+                "reencrypted_total",
+                "Codebooks re-encrypted.",
+                &self.reencrypted,
+            ),
             (
                 "received_bytes_total",
                 "Masked products received.",
@@ -176,7 +194,7 @@ mod tests {
         }
         assert!(text.contains("\noboro_keeper_tables_total 1\n"));
         assert!(text.contains("\noboro_keeper_received_bytes_total 100\n"));
-        assert_eq!(text.matches("# TYPE").count(), 7);
+        assert_eq!(text.matches("# TYPE").count(), 9);
         let snapshot = metrics.snapshot();
         assert_eq!(snapshot.stages[1].count, 1);
         assert_eq!(snapshot.peers.len(), 2);

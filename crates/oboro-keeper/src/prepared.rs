@@ -1,20 +1,22 @@
-//! Prepared codebooks by handle, the least recently used forgotten first.
+//! Prepared codebooks by handle and searcher, the least recently used forgotten first.
 
+use crate::state::KeyPair;
 use oboro_ckks::{Packing, PreparedCodebook};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// A digest of packing, scale and masks.
+/// A digest of key, packing, scale and masks.
 pub(crate) type Handle = [u8; 32];
 
 pub(crate) struct Entry {
     pub(crate) packing: Packing,
     pub(crate) codebook: PreparedCodebook,
+    pub(crate) pair: Arc<KeyPair>,
 }
 
 struct Slot {
     handle: Handle,
-    /// The searcher that registered it.
+    /// The searcher that registered it; no other may use it.
     owner: [u8; 32],
     used: AtomicU64,
     entry: Arc<Entry>,
@@ -42,10 +44,21 @@ impl PreparedCodebooks {
             .len()
     }
 
-    pub(crate) fn find(&self, handle: &Handle) -> Option<Arc<Entry>> {
+    /// What `owner` has registered under `handle`.
+    pub(crate) fn find(&self, handle: &Handle, owner: &[u8; 32]) -> Option<Arc<Entry>> {
+        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
+        let slot = slots
+            .iter()
+            .find(|slot| &slot.handle == handle && &slot.owner == owner)?;
+        slot.used.store(self.tick(), Relaxed);
+        Some(slot.entry.clone())
+    }
+
+    /// What any searcher has registered under `handle`, to spare the work of preparing
+    /// the same codebook again.
+    pub(crate) fn prepared(&self, handle: &Handle) -> Option<Arc<Entry>> {
         let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
         let slot = slots.iter().find(|slot| &slot.handle == handle)?;
-        slot.used.store(self.tick(), Relaxed);
         Some(slot.entry.clone())
     }
 
@@ -53,7 +66,10 @@ impl PreparedCodebooks {
     /// first, so that one searcher cannot push out all others.
     pub(crate) fn insert(&self, handle: Handle, owner: [u8; 32], entry: Arc<Entry>) {
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
-        if slots.iter().any(|slot| slot.handle == handle) {
+        if slots
+            .iter()
+            .any(|slot| slot.handle == handle && slot.owner == owner)
+        {
             return;
         }
         let own = slots.iter().filter(|slot| slot.owner == owner).count();
@@ -68,6 +84,14 @@ impl PreparedCodebooks {
             used: AtomicU64::new(self.tick()),
             entry,
         });
+    }
+
+    /// Forgets all that were prepared under a key.
+    pub(crate) fn forget(&self, fingerprint: &[u8; 32]) {
+        self.slots
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|slot| &slot.entry.pair.fingerprint != fingerprint);
     }
 
     fn tick(&self) -> u64 {

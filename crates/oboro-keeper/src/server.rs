@@ -4,10 +4,13 @@ use crate::KeeperError;
 use crate::config::KeeperConfig;
 use crate::gate::RoleGateLayer;
 use crate::metrics::MetricsSnapshot;
-use crate::service::{Service, Shared};
+use crate::service::Service;
+use crate::shared::Shared;
+use crate::state::{IndexState, KeeperState};
 use crate::view::{ByteCounts, KeeperView};
-use oboro_channel::{AcceptLimits, Identity, Role, Trust, serve_incoming, tuned_server};
-use oboro_ckks::{MaskedDecryptor, PublicKey, SecretKey};
+use oboro_attest::AttestedRole;
+use oboro_channel::{AcceptOptions, Demand, Identity, Role, Trust, serve_incoming, tuned_server};
+use oboro_ckks::PublicKey;
 use oboro_protocol::{limits, v1::keeper_server};
 use std::future::Future;
 use std::net::SocketAddr;
@@ -23,44 +26,51 @@ const PERMITTED: [Role; 3] = [Role::Searcher, Role::Client, Role::Owner];
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A keeper. Clones share one state.
+///
+/// Searchers are let in with evidence only, demanded anew on every connection, and no
+/// connection lasts longer than [`KeeperConfig::connection_age`]. The keeper's own
+/// evidence names the set of keys it holds at the time; after a key was made or retired,
+/// peers see the new set when they connect again. Codebooks prepared under a retired key
+/// are forgotten: their searcher is answered `UNKNOWN_HANDLE`, and `BAD_REQUEST` when it
+/// prepares them again.
 #[derive(Clone)]
 pub struct KeeperServer {
     shared: Arc<Shared>,
     identity: Identity,
     trust: Trust,
-    accept: AcceptLimits,
+    accept: AcceptOptions,
     requests_per_connection: usize,
+    connection_age: Duration,
     metrics_address: Option<SocketAddr>,
     grace: Duration,
 }
 
 impl KeeperServer {
-    /// A keeper of the given key pair.
+    /// A keeper with the given state.
     ///
     /// # Errors
-    /// [`KeeperError::KeyMismatch`] for keys of two pairs, [`KeeperError::Role`]
-    /// for an identity of another role.
-    pub fn new(
-        secret_key: SecretKey,
-        public_key: &PublicKey,
-        config: &KeeperConfig,
-    ) -> Result<Self, KeeperError> {
-        if !secret_key.matches(public_key) {
-            return Err(KeeperError::KeyMismatch {
-                secret: secret_key.parameter_set().name(),
-                public: public_key.parameter_set().name(),
-            });
-        }
+    /// [`KeeperError::Role`] for an identity of another role.
+    pub fn new(state: KeeperState, config: KeeperConfig) -> Result<Self, KeeperError> {
         if config.identity.role() != Role::Keeper {
             return Err(KeeperError::Role(config.identity.role().name()));
         }
-        let decryptor = MaskedDecryptor::new(secret_key);
+        let shared = Arc::new(Shared::new(state, &config));
+        let demand = Demand::new(config.verifier, AttestedRole::Searcher);
+        let accept = AcceptOptions {
+            limits: config.accept,
+            allowed: PERMITTED.to_vec(),
+            offer: Some(shared.offer.clone()),
+            demands: [(Role::Searcher, demand)].into(),
+            clock: config.clock,
+            ..AcceptOptions::default()
+        };
         Ok(Self {
-            shared: Arc::new(Shared::new(decryptor, public_key, config)),
-            identity: config.identity.clone(),
-            trust: config.trust.clone(),
-            accept: config.accept,
+            shared,
+            identity: config.identity,
+            trust: config.trust,
+            accept,
             requests_per_connection: config.requests_per_connection,
+            connection_age: config.connection_age,
             metrics_address: config.metrics_address,
             grace: config.grace,
         })
@@ -80,16 +90,10 @@ impl KeeperServer {
             Some(address) => Some(oboro_telemetry::bind(address).await?),
             None => None,
         };
-        let incoming = serve_incoming(
-            listener,
-            &self.identity,
-            &self.trust,
-            &PERMITTED,
-            self.accept,
-        )?;
+        let incoming = serve_incoming(listener, &self.identity, &self.trust, self.accept.clone())?;
         let service = keeper_server::KeeperServer::new(Service(self.shared.clone()))
             .max_decoding_message_size(limits::KEEPER_REQUEST_LIMIT)
-            .max_encoding_message_size(limits::MAX_PRODUCTS_MESSAGE_BYTES);
+            .max_encoding_message_size(limits::MAX_MASKS_MESSAGE_BYTES);
         let (stopping, stopped) = oneshot::channel();
         let signal = async move {
             shutdown.await;
@@ -97,6 +101,7 @@ impl KeeperServer {
         };
         let server = tuned_server()
             .timeout(limits::MAX_REQUEST_TIME)
+            .max_connection_age(self.connection_age)
             .concurrency_limit_per_connection(self.requests_per_connection)
             .layer(RoleGateLayer(self.shared.metrics.clone()))
             .add_service(service)
@@ -114,7 +119,7 @@ impl KeeperServer {
             }
             std::future::pending::<()>().await;
         };
-        tracing::info!("keeper serving");
+        tracing::info!("keeper serving; {}", self.shared.state.protection());
         let result = tokio::select! {
             result = server => result.map_err(KeeperError::from),
             () = grace => Ok(()),
@@ -123,6 +128,24 @@ impl KeeperServer {
         };
         self.log_counts();
         result
+    }
+
+    /// The CKKS public keys whose secret halves this keeper holds, oldest first.
+    #[must_use]
+    pub fn public_keys(&self) -> Vec<PublicKey> {
+        self.shared.state.public_keys()
+    }
+
+    /// The newest state of an index that this keeper has seen.
+    #[must_use]
+    pub fn newest(&self, index_id: &[u8; 16]) -> Option<IndexState> {
+        self.shared.state.newest(index_id)
+    }
+
+    /// One sentence on what protects this keeper's state from being put back.
+    #[must_use]
+    pub fn protection(&self) -> String {
+        self.shared.state.protection()
     }
 
     /// All counters at this moment.
@@ -168,7 +191,7 @@ impl KeeperServer {
                 .map(|byte| format!("{byte:02x}"))
                 .collect::<String>();
             tracing::info!(
-                searcher = key,
+                peer = key,
                 tables = peer.tables,
                 refused = peer.refused,
                 "tables so far"
