@@ -17,6 +17,14 @@ pub(crate) fn create_public(path: &Path, remark: &str, text: &str) -> Result<(),
     create(path, remark, text, 0o644)
 }
 
+/// The refusal to overwrite a key.
+pub(crate) fn exists(path: &Path) -> IndexError {
+    IndexError::KeyFile {
+        path: path.to_owned(),
+        reason: "exists already; a key is never overwritten, so choose another path".into(),
+    }
+}
+
 fn create(path: &Path, remark: &str, text: &str, mode: u32) -> Result<(), IndexError> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -24,10 +32,7 @@ fn create(path: &Path, remark: &str, text: &str, mode: u32) -> Result<(), IndexE
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
     let mut file = options.open(path).map_err(|source| {
         if source.kind() == ErrorKind::AlreadyExists {
-            IndexError::KeyFile {
-                path: path.to_owned(),
-                reason: "exists already; a key is never overwritten, so choose another path".into(),
-            }
+            exists(path)
         } else {
             IndexError::io(path)(source)
         }

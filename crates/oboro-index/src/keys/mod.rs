@@ -32,9 +32,13 @@
 //! and armoured in Base64 with a BLAKE3 checksum. Secret files are created
 //! with mode 0600, never overwritten, and refused when others can read them.
 
+mod age;
 mod armour;
+pub mod backup;
 mod epoch;
 mod file;
+mod pem;
+mod protected;
 mod text;
 
 pub use armour::{

@@ -39,6 +39,7 @@ pub(crate) fn decode<const N: usize>(
     name: &str,
     text: &str,
 ) -> Result<Zeroizing<[u8; N]>, IndexError> {
+    super::protected::refuse(name, text)?;
     let line = only_line(name, text)?;
     check_prefix(prefix, name, line)?;
     let mistyped = || {
