@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{DAY, World, accepting, issue, serve, serve_at, status};
+use common::{DAY, World, accepting, issue, serve_apart, serve_at, status};
 use oboro_channel::{
     AcceptLimits, AcceptOptions, Authority, ChannelError, Clock, ConnectOptions, Identity, Role,
     Trust, connect, explain, serve_incoming,
@@ -70,39 +70,18 @@ async fn large_messages_from_many_clients() {
     }
 }
 
-/// A server in a runtime of its own: shutting that down breaks its connections, as when
-/// a process ends.
-fn serve_apart(
-    address: &str,
-    identity: &Identity,
-    trust: &Trust,
-) -> (tokio::runtime::Runtime, String) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
-    let address = runtime.block_on(async {
-        let listener = TcpListener::bind(address).await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        serve(
-            listener,
-            identity,
-            trust,
-            accepting(AcceptLimits::default()),
-        );
-        address
-    });
-    (runtime, address)
-}
-
 #[test]
 fn reconnects_to_the_same_key_only() {
     let authority = Authority::generate(SystemTime::now()).unwrap();
     let trust = authority.trust();
     let keeper = issue(&authority, Role::Keeper);
     let here = tokio::runtime::Runtime::new().unwrap();
-    let (server, address) = serve_apart("127.0.0.1:0", &keeper, &trust);
+    let (server, address) = serve_apart(
+        "127.0.0.1:0",
+        &keeper,
+        &trust,
+        accepting(AcceptLimits::default()),
+    );
     let searcher = issue(&authority, Role::Searcher);
     let options = ConnectOptions::default();
     let mut connection = here
@@ -120,7 +99,12 @@ fn reconnects_to_the_same_key_only() {
     here.block_on(status(&connection)).unwrap_err();
     here.block_on(status(&connection)).unwrap_err();
     // Back with the same key: the channel recovers by itself.
-    let (server, _) = serve_apart(&address, &keeper, &trust);
+    let (server, _) = serve_apart(
+        &address,
+        &keeper,
+        &trust,
+        accepting(AcceptLimits::default()),
+    );
     here.block_on(status(&connection)).unwrap();
     assert_eq!(connection.connections(), 2);
     let peer = here.block_on(connection.reconnected()).unwrap();
@@ -128,7 +112,7 @@ fn reconnects_to_the_same_key_only() {
     server.shutdown_timeout(Duration::from_secs(5));
     // Back with another key of the same role and authority: refused on this channel.
     let other = issue(&authority, Role::Keeper);
-    let (_server, _) = serve_apart(&address, &other, &trust);
+    let (_server, _) = serve_apart(&address, &other, &trust, accepting(AcceptLimits::default()));
     let mut error = here.block_on(status(&connection)).unwrap_err();
     if !explain(&error).contains("another key") {
         // The first request may still have met the broken connection.

@@ -1,6 +1,9 @@
 //! What the tests of this crate share: a small service, and a world of two parties.
 #![allow(clippy::unwrap_used, dead_code, unreachable_pub)]
 
+pub mod platform;
+pub mod raw;
+
 use oboro_channel::{
     AcceptLimits, AcceptOptions, Authority, ChannelError, ConnectOptions, Connection, Demand,
     Identity, Offer, Role, Trust, connect, explain, peer, serve_incoming, tuned_server,
@@ -100,6 +103,28 @@ pub async fn serve_at(identity: &Identity, trust: &Trust, options: AcceptOptions
     let address = listener.local_addr().unwrap().to_string();
     serve(listener, identity, trust, options);
     address
+}
+
+/// A server in a runtime of its own: shutting that down breaks its connections, as when
+/// a process ends.
+pub fn serve_apart(
+    address: &str,
+    identity: &Identity,
+    trust: &Trust,
+    options: AcceptOptions,
+) -> (tokio::runtime::Runtime, String) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let address = runtime.block_on(async {
+        let listener = TcpListener::bind(address).await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        serve(listener, identity, trust, options);
+        address
+    });
+    (runtime, address)
 }
 
 /// An authority, and a keeper that it vouches for.
