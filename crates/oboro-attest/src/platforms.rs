@@ -3,8 +3,10 @@
 use crate::dcap::{SgxVerifier, TdxAttester, TdxVerifier};
 use crate::nitro::{NitroAttester, NitroVerifier};
 use crate::snp::{SnpAttester, SnpSealer, SnpVerifier};
+use crate::tpm::{self, TpmAttester, TpmSealer, TpmVerifier};
 use crate::tsm::{REPORT_FOLDER, Tsm};
 use crate::{AttestError, Attester, Platform, PlatformVerifier, Sealer};
+use oboro_tpm::Address;
 use std::sync::Arc;
 
 /// Whether a platform is there.
@@ -26,6 +28,7 @@ pub fn hardware_verifiers() -> Vec<Arc<dyn PlatformVerifier>> {
         Arc::new(TdxVerifier::default()),
         Arc::new(SgxVerifier::default()),
         Arc::new(NitroVerifier::default()),
+        Arc::new(TpmVerifier),
     ]
 }
 
@@ -65,6 +68,11 @@ pub fn detect() -> Vec<Detection> {
             NitroAttester::new().map(drop),
             "documents come from the Nitro Secure Module",
         ),
+        answer(
+            Platform::Tpm,
+            tpm::detect(&Address::default()),
+            "a TPM 2.0 answers at /dev/tpmrm0; it keeps no memory from the host",
+        ),
         Detection {
             platform: Platform::Sgx,
             available: false,
@@ -83,6 +91,7 @@ pub fn hardware_attester() -> Result<Arc<dyn Attester>, AttestError> {
         || Ok(Arc::new(SnpAttester::new()?) as Arc<dyn Attester>),
         || Ok(Arc::new(TdxAttester::new()?)),
         || Ok(Arc::new(NitroAttester::new()?)),
+        || Ok(Arc::new(TpmAttester::open(Address::default())?)),
     ])
 }
 
@@ -92,7 +101,10 @@ pub fn hardware_attester() -> Result<Arc<dyn Attester>, AttestError> {
 /// # Errors
 /// [`AttestError::NoPlatform`] with the reasons where there is none.
 pub fn hardware_sealer() -> Result<Arc<dyn Sealer>, AttestError> {
-    first(&[|| Ok(Arc::new(SnpSealer::new()?) as Arc<dyn Sealer>)])
+    first(&[
+        || Ok(Arc::new(SnpSealer::new()?) as Arc<dyn Sealer>),
+        || Ok(Arc::new(TpmSealer::open(Address::default())?)),
+    ])
 }
 
 fn first<T>(makers: &[fn() -> Result<T, AttestError>]) -> Result<T, AttestError> {
