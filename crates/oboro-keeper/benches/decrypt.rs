@@ -4,15 +4,17 @@
 use bytes::Bytes;
 use chacha20::ChaCha20Rng;
 use criterion::{Criterion, criterion_group, criterion_main};
-use oboro_attest::{SimulatedAttester, measure};
-use oboro_channel::{Authority, ConnectOptions, Role, connect};
+use oboro_attest::{AttestedRole, Policy, PolicyVerifier, Subject};
+use oboro_channel::{Authority, ConnectOptions, Offer, Role, connect};
 use oboro_ckks::{
     EncryptedCodebook, MaskedDecryptor, MaskedProducts, Packing, ParameterSet, QueryEncryptor,
     SecretKey, TableEvaluator, TableScale,
 };
-use oboro_keeper::{KeeperConfig, KeeperServer};
+use oboro_index::OwnerKey;
+use oboro_keeper::{KeeperConfig, KeeperSecrets, KeeperServer, KeeperState, StateKey};
 use oboro_protocol::v1;
 use oboro_protocol::v1::keeper_client::KeeperClient;
+use oboro_simulated::{SimulatedAttester, SimulatedVerifier, measure};
 use rand_core::SeedableRng;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -59,11 +61,26 @@ fn decrypt(criterion: &mut Criterion) {
         issue(Role::Keeper),
         authority.trust(),
         Arc::new(SimulatedAttester::new(measure(b"bench"))),
+        Arc::new(PolicyVerifier::new(
+            Policy::default().allowing_simulated(),
+            vec![Arc::new(SimulatedVerifier)],
+        )),
+        [0; 32],
         Zeroizing::new([2; 32]),
     );
     config.rate.per_second = f64::INFINITY;
     config.rate.burst = f64::INFINITY;
-    let keeper = KeeperServer::new(secret, &key, &config).unwrap();
+    let fingerprint = key.fingerprint();
+    let folder = tempfile::tempdir().unwrap();
+    let release_key = OwnerKey::generate(&mut rng).release_key();
+    let state_key = StateKey::derived(&secret, &release_key);
+    let secrets = KeeperSecrets {
+        secret_key: secret,
+        public_key: key,
+        release_key,
+    };
+    let state = KeeperState::create(folder.path(), &state_key, None, secrets, &mut rng).unwrap();
+    let keeper = KeeperServer::new(state, config).unwrap();
     let far = Runtime::new().unwrap();
     let listener = far.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -71,12 +88,25 @@ fn decrypt(criterion: &mut Criterion) {
     far.spawn(async move { serving.serve(listener, std::future::pending()).await });
     let near = Runtime::new().unwrap();
     let searcher = issue(Role::Searcher);
-    let options = ConnectOptions::default();
+    let attester = Arc::new(SimulatedAttester::new(measure(b"bench")));
+    let subject = Subject::new([0; 32]);
+    let options = ConnectOptions {
+        offer: Some(Offer::new(attester, AttestedRole::Searcher, subject)),
+        ..ConnectOptions::default()
+    };
     let trust = authority.trust();
     let connection = near
         .block_on(connect(&address, &searcher, &trust, Role::Keeper, options))
         .unwrap();
     let mut client = KeeperClient::new(connection.channel);
+    let state = v1::IndexState {
+        index_id: vec![1; 16].into(),
+        epoch: 1,
+        generation: 1,
+        manifest_digest: vec![1; 32].into(),
+    };
+    near.block_on(client.register(v1::RegisterRequest { state: Some(state) }))
+        .unwrap();
     let registration = v1::PrepareRequest {
         index_id: vec![1; 16].into(),
         epoch: 1,
@@ -89,7 +119,7 @@ fn decrypt(criterion: &mut Criterion) {
         }),
         scale: scale.to_bytes().to_vec().into(),
         masks: evaluator.masks().to_bytes().into(),
-        ..Default::default()
+        key_fingerprint: fingerprint.to_vec().into(),
     };
     let handle = near
         .block_on(client.prepare(registration))
