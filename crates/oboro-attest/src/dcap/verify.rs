@@ -200,6 +200,12 @@ fn verify_quote(
                 "the collateral is for another PCE than the platform's".to_owned(),
             ));
         }
+        // Lists of tomorrow say that a clock is wrong, this one or theirs.
+        if claims.latest_issue_date > now || claims.earliest_expiration_date < now {
+            return Err(AttestError::Endorsement(
+                "a part of the collateral is not valid at this time".to_owned(),
+            ));
+        }
         Ok(claims)
     };
     let claims = if rules.collateral.is_empty() {
