@@ -33,6 +33,9 @@ use crate::{
     start,
 };
 
+/// Between two looks at whether the index is open.
+const OPENING: Duration = Duration::from_millis(5);
+
 /// A searcher of one index.
 pub struct SearcherServer {
     searcher: Arc<Searcher>,
@@ -127,6 +130,16 @@ impl SearcherServer {
     #[must_use]
     pub fn view(&self) -> SearcherView {
         self.searcher.metrics().view()
+    }
+
+    /// Completes once the index is open and requests are answered.
+    pub fn opened(&self) -> impl Future<Output = ()> + Send + 'static {
+        let searcher = Arc::clone(&self.searcher);
+        async move {
+            while searcher.shelf.newest().is_none() {
+                tokio::time::sleep(OPENING).await;
+            }
+        }
     }
 
     /// Serves until `shutdown` completes, then lets running requests finish
