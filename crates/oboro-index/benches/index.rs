@@ -139,6 +139,25 @@ fn index(c: &mut Criterion) {
         });
     });
     let index = Index::open(&path, &key).unwrap();
+    // The same codebook again: only what is written counts here.
+    let descriptor = index
+        .descriptor()
+        .next_epoch(
+            index.descriptor().public_key.clone(),
+            index.descriptor().codebook_digest,
+        )
+        .unwrap()
+        .to_bytes(&owner.descriptor_key());
+    let codebook = index.codebook().unwrap();
+    let next = owner.epoch_key(&INDEX_ID, 2, true);
+    group.bench_function("write the next epoch", |b| {
+        b.iter(|| {
+            // Given up at the end, which removes it.
+            index
+                .begin_epoch(&path, &next, &descriptor, &codebook, &mut rng())
+                .unwrap();
+        });
+    });
     group.throughput(Throughput::Elements(100));
     let mut next = 1_u32;
     let mut out = Vec::new();

@@ -206,13 +206,20 @@ impl Summary {
     /// # Errors
     /// If there is no index or its manifest is damaged.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, IndexError> {
-        let bytes = read_manifest(path.as_ref())?;
-        let manifest = Manifest::from_bytes(None, &bytes)?;
+        Self::from_bytes(&read_manifest(path.as_ref())?)
+    }
+
+    /// As [`read`](Self::read), from the bytes of a manifest.
+    ///
+    /// # Errors
+    /// If they are damaged.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, IndexError> {
+        let manifest = Manifest::from_bytes(None, bytes)?;
         Ok(Self {
             index_id: manifest.index_id,
             epoch: manifest.epoch,
             generation: manifest.generation,
-            manifest_digest: manifest.head(&bytes).manifest_digest,
+            manifest_digest: manifest.head(bytes).manifest_digest,
             released: manifest.released,
             vectors: manifest.vectors(),
             segments: manifest

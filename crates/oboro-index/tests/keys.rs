@@ -114,6 +114,13 @@ fn fail_other_texts() {
         error.contains("holds an owner key where a storage key is expected"),
         "{error}"
     );
+    let error = message(ReleaseKey::from_text(&storage));
+    assert!(
+        error.contains("holds a storage key where a release key is expected"),
+        "{error}"
+    );
+    let error = message(StorageKey::from_text(&owner(1).release_key().to_text()));
+    assert!(error.contains("holds a release key where"), "{error}");
     assert!(message(OwnerKey::from_text("")).contains("holds no key"));
     assert!(message(OwnerKey::from_text("# a remark\n\n")).contains("holds no key"));
     assert!(message(OwnerKey::from_text("hello")).contains("OBORO-OWNER-KEY-1"));
@@ -162,6 +169,7 @@ proptest! {
         let text = format!("{prefix}{tail}");
         prop_assert!(OwnerKey::from_text(&text).is_err());
         prop_assert!(ClientKey::from_text(&text).is_err());
+        prop_assert!(ReleaseKey::from_text(&text).is_err());
         prop_assert!(keeper_secret_from_text(&text).is_err());
         prop_assert!(keeper_public_from_text(&text).is_err());
     }

@@ -161,3 +161,31 @@ fn context(index_id: &[u8; 16], epoch: u64) -> [u8; 24] {
     out[16..].copy_from_slice(&epoch.to_le_bytes());
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Computed with Python's `hmac` and `hashlib`, after RFC 5869.
+    #[test]
+    fn keys_of_an_epoch_are_those_of_an_independent_computation() {
+        let owner = OwnerKey::from_secret(&std::array::from_fn(|i| i as u8));
+        let (index, epoch) = ([0xa5; 16], 3);
+        assert_eq!(
+            hex(&owner.release_key().share(&index, epoch).to_bytes()[..]),
+            "494274859dbf4b9c763f250bd3eeed589cc9bb297c5d642078e8b84aee9782ab"
+        );
+        assert_eq!(
+            hex(owner.epoch_key(&index, epoch, true).secret()),
+            "31061f50025339785e4cf8eca1938063a8211f9fcb366a2acf1ba12741aedebf"
+        );
+        assert_eq!(
+            hex(owner.epoch_key(&index, epoch, false).secret()),
+            "fd1baa737aa5be060f6e18be4dd5919d9064701367f66011a50af1d83f377c97"
+        );
+    }
+}
