@@ -183,7 +183,7 @@ impl OwnerSession {
         let request = v1::RetireKeyRequest {
             fingerprint: fingerprint.to_vec().into(),
         };
-        within(self.config.connect_timeout, self.keeper.retire_key(request)).await?;
+        within(limits::PREPARE_DEADLINE, self.keeper.retire_key(request)).await?;
         self.keys.retain(|key| key != fingerprint);
         Ok(())
     }
@@ -195,7 +195,7 @@ impl OwnerSession {
             index_id: present.index_id.to_vec().into(),
             from_fingerprint: present.public_key_fingerprint().to_vec().into(),
         };
-        let reply = within(self.config.connect_timeout, self.keeper.new_key(request)).await?;
+        let reply = within(limits::PREPARE_DEADLINE, self.keeper.new_key(request)).await?;
         let key = PublicKey::from_bytes(&reply.public_key)
             .map_err(|error| ClientError::Reply(error.to_string()))?;
         if key.parameter_set() == set {

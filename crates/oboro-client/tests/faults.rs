@@ -10,7 +10,6 @@ use std::{
 };
 
 use common::{Shape, World, attester, fresh_seed, verifier};
-use oboro_attest::{Policy, PolicyVerifier};
 use oboro_channel::{Authority, ConnectOptions, Identity, Role, Trust, connect};
 use oboro_ckks::{ParameterSet, SecretKey};
 use oboro_client::{Client, ClientError, Keyholder, Rerank, SearchOptions};
@@ -24,6 +23,11 @@ use tonic::{Code, Status, transport::Channel};
 
 fn small() -> World {
     World::new(&Shape::new(300, 8, Metric::L2))
+}
+
+/// An index without a keeper.
+fn keyholders() -> World {
+    World::new(&Shape::new(300, 8, Metric::L2).for_keyholders())
 }
 
 /// A channel without the client's checks.
@@ -47,7 +51,17 @@ async fn raw(
         .max_encoding_message_size(usize::MAX)
 }
 
-fn request(client: &Client) -> v1::SearchRequest {
+fn request(world: &World, client: &Client) -> v1::SearchRequest {
+    padded(world, unpadded(client))
+}
+
+/// With the one size that whole searches have.
+fn padded(world: &World, mut request: v1::SearchRequest) -> v1::SearchRequest {
+    world.sizes().pad_search(&mut request);
+    request
+}
+
+fn unpadded(client: &Client) -> v1::SearchRequest {
     let index = client.index();
     v1::SearchRequest {
         index_id: index.index_id.to_vec().into(),
@@ -59,6 +73,7 @@ fn request(client: &Client) -> v1::SearchRequest {
         with_records: true,
         with_ids: false,
         with_scores: false,
+        padding: Vec::new(),
     }
 }
 
@@ -69,7 +84,7 @@ fn reason(result: Result<tonic::Response<v1::SearchReply>, Status>) -> Option<Re
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keeper_killed_and_restarted() {
     let world = small();
-    let (_server, keeper) = world.keeper("127.0.0.1:0").await;
+    let (server, keeper) = world.keeper("127.0.0.1:0").await;
     let (metrics, searcher) = world.searcher(Some(keeper.address)).await;
     let client = world.client(searcher.address).await;
     let query = &world.base[..8];
@@ -77,6 +92,7 @@ async fn keeper_killed_and_restarted() {
     client.search(query, &options).await.unwrap();
 
     let address = keeper.address;
+    drop(server);
     keeper.stop().await;
     for _ in 0..5 {
         let start = Instant::now();
@@ -116,20 +132,32 @@ async fn keeper_killed_and_restarted() {
 async fn searcher_starts_before_its_keeper() {
     let world = small();
     // A port that was free a moment ago.
-    let (_server, keeper) = world.keeper("127.0.0.1:0").await;
+    let (server, keeper) = world.keeper("127.0.0.1:0").await;
     let address = keeper.address;
+    drop(server);
     keeper.stop().await;
     let (_metrics, searcher) = world.searcher(Some(address)).await;
-    let client = world.client(searcher.address).await;
-    let query = &world.base[..8];
-    let options = SearchOptions::default();
-    let error = client.search(query, &options).await.unwrap_err();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let config = world.client_config(searcher.address);
+    let error = Client::connect(config).await.err().unwrap();
     assert_eq!(error.reason(), Some(Reason::KeeperUnreachable), "{error}");
     let text = error.to_string();
     assert_eq!(text.matches(&address.to_string()).count(), 1, "{text}");
+    let trust = world.authority.trust();
+    let mut raw = raw(searcher.address, &world.client_identity, &trust).await;
+    let status = raw.status(v1::StatusRequest {}).await.unwrap().into_inner();
+    assert!(!status.ready && !status.keeper_reachable && status.vectors == 0);
+
+    // Nobody has to tell it that the keeper is there.
     let (_server, _keeper) = world.keeper(&address.to_string()).await;
-    tokio::time::sleep(Duration::from_millis(400)).await;
-    client.search(query, &options).await.unwrap();
+    let client = world.client(searcher.address).await;
+    let query = &world.base[..8];
+    client
+        .search(query, &SearchOptions::default())
+        .await
+        .unwrap();
+    let status = raw.status(v1::StatusRequest {}).await.unwrap().into_inner();
+    assert!(status.ready && status.keeper_reachable && status.vectors == 300);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -161,7 +189,8 @@ async fn searcher_restarted_with_another_index() {
         true,
     );
     let config = world.searcher_config(Some(keeper.address));
-    let (_metrics, _searcher) = world.searcher_with(config, &address).await;
+    let (_metrics, searcher) = world.searcher_with(config, &address).await;
+    drop(world.client(searcher.address).await);
     let result = client
         .search(query, &SearchOptions::default())
         .await
@@ -182,7 +211,7 @@ async fn fail_requests_that_no_client_makes() {
         &world.authority.trust(),
     )
     .await;
-    let good = request(&client);
+    let good = request(&world, &client);
 
     let wrong = v1::SearchRequest {
         epoch: good.epoch + 1,
@@ -209,8 +238,19 @@ async fn fail_requests_that_no_client_makes() {
             candidates,
             ..good.clone()
         };
+        let wrong = padded(&world, wrong);
         assert_eq!(reason(raw.search(wrong).await), Some(expected));
     }
+
+    // Another size than all have tells something: it is refused, with both sizes.
+    let wrong = v1::SearchRequest {
+        padding: Vec::new(),
+        ..good.clone()
+    };
+    let status = raw.search(wrong).await.unwrap_err();
+    assert_eq!(reason_of(&status), Some(Reason::BadRequest));
+    let due = world.sizes().search().to_string();
+    assert!(status.message().contains(&due), "{status:?}");
 
     let length = good.query.len();
     for query in [
@@ -224,6 +264,7 @@ async fn fail_requests_that_no_client_makes() {
             query: query.into(),
             ..good.clone()
         };
+        let wrong = padded(&world, wrong);
         assert_eq!(reason(raw.search(wrong).await), Some(Reason::BadRequest));
     }
 
@@ -240,13 +281,6 @@ async fn fail_requests_that_no_client_makes() {
         );
     }
 
-    for nonce in [0, 31, 33] {
-        let request = v1::DescribeRequest {
-            nonce: vec![0; nonce].into(),
-        };
-        let status = raw.describe(request).await.unwrap_err();
-        assert_eq!(reason_of(&status), Some(Reason::BadRequest));
-    }
     let masks = v1::CodebookMasksRequest {
         index_id: good.index_id.clone(),
         epoch: 77,
@@ -278,7 +312,7 @@ async fn fail_flipped_ciphertext_never_breaks_the_searcher() {
         &world.authority.trust(),
     )
     .await;
-    let good = request(&client);
+    let good = request(&world, &client);
     for seed in 0..8_u8 {
         use rand_core::Rng as _;
         let mut query = vec![0; good.query.len()];
@@ -299,7 +333,7 @@ async fn fail_flipped_ciphertext_never_breaks_the_searcher() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fail_sessions_of_others_and_unknown_ones() {
-    let world = small();
+    let world = keyholders();
     let (_metrics, searcher) = world.searcher(None).await;
     let mut config = world.client_config(searcher.address);
     config.keyholder = Keyholder::client(world.secret_key());
@@ -312,11 +346,9 @@ async fn fail_sessions_of_others_and_unknown_ones() {
     let mut first = raw(searcher.address, &world.client_identity, &trust).await;
     let mut second = raw(searcher.address, &other, &trust).await;
 
-    let begun = first
-        .begin_search(request(&client))
-        .await
-        .unwrap()
-        .into_inner();
+    let mut half = unpadded(&client);
+    world.sizes().pad_begin(&mut half);
+    let begun = first.begin_search(half).await.unwrap().into_inner();
     let finish = |session: bytes::Bytes| v1::FinishSearchRequest {
         session,
         share: vec![0; 10].into(),
@@ -341,7 +373,7 @@ async fn fail_sessions_of_others_and_unknown_ones() {
         Some(Reason::UnknownSession)
     );
     // Without a keeper a whole search is refused with a hint.
-    let status = first.search(request(&client)).await.unwrap_err();
+    let status = first.search(unpadded(&client)).await.unwrap_err();
     assert!(status.message().contains("no keeper"), "{status:?}");
     client
         .search(&world.base[..8], &SearchOptions::default())
@@ -351,7 +383,7 @@ async fn fail_sessions_of_others_and_unknown_ones() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fail_foreign_certificates_and_roles() {
-    let world = small();
+    let world = keyholders();
     let (_metrics, searcher) = world.searcher(None).await;
     let now = SystemTime::now();
     let hour = Duration::from_secs(3_600);
@@ -382,13 +414,13 @@ async fn fail_foreign_certificates_and_roles() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fail_policy_and_foreign_keys() {
-    let world = small();
+    let world = keyholders();
     let (_metrics, searcher) = world.searcher(None).await;
 
     let mut config = world.client_config(searcher.address);
-    config.verifier = Arc::new(PolicyVerifier::new(Policy::default()));
+    config.verifier = common::refuser();
     let error = Client::connect(config).await.err().unwrap();
-    assert!(matches!(error, ClientError::Untrusted(_)), "{error}");
+    assert!(matches!(error, ClientError::Untrusted { .. }), "{error}");
     assert!(error.is_untrusted());
 
     let mut config = world.client_config(searcher.address);
@@ -410,13 +442,12 @@ async fn fail_keeper_that_the_policy_refuses() {
     let world = small();
     let (_server, keeper) = world.keeper("127.0.0.1:0").await;
     let mut config = world.searcher_config(Some(keeper.address));
-    config.keeper.as_mut().unwrap().verifier = Arc::new(PolicyVerifier::new(Policy::default()));
+    config.keeper.as_mut().unwrap().verifier = common::refuser();
     let (_metrics, searcher) = world.searcher_with(config, "127.0.0.1:0").await;
-    let client = world.client(searcher.address).await;
-    let error = client
-        .search(&world.base[..8], &SearchOptions::default())
-        .await
-        .unwrap_err();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    // Nothing is released to a searcher that does not trust its keeper.
+    let config = world.client_config(searcher.address);
+    let error = Client::connect(config).await.err().unwrap();
     assert_eq!(error.reason(), Some(Reason::KeeperUnreachable), "{error}");
     assert!(error.to_string().contains("not trusted"), "{error}");
 }
@@ -492,7 +523,7 @@ async fn fail_queries_with_one_sentence_each() {
         "all were refused before sending"
     );
     let options = SearchOptions {
-        deadline: Duration::from_micros(1),
+        deadline: Duration::ZERO,
         ..SearchOptions::default()
     };
     let error = client.search(query, &options).await.unwrap_err();
@@ -501,7 +532,7 @@ async fn fail_queries_with_one_sentence_each() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shutdown_ends_within_the_grace_time() {
-    let world = small();
+    let world = keyholders();
     let mut config = world.searcher_config(None);
     config.metrics_address = Some("127.0.0.1:0".parse().unwrap());
     config.attester = attester();
@@ -518,7 +549,7 @@ async fn shutdown_ends_within_the_grace_time() {
 
 #[tokio::test]
 async fn fail_nobody_listens() {
-    let world = small();
+    let world = keyholders();
     let (_metrics, searcher) = world.searcher(None).await;
     let address = searcher.address;
     searcher.stop().await;

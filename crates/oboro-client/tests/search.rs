@@ -130,7 +130,7 @@ async fn without_reranking_ids_come_in_score_order() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn client_that_holds_the_key_needs_no_keeper() {
-    let world = World::new(&Shape::new(2_000, 50, Metric::Cosine));
+    let world = World::new(&Shape::new(2_000, 50, Metric::Cosine).for_keyholders());
     let (metrics, searcher) = world.searcher(None).await;
     let mut config = world.client_config(searcher.address);
     config.keyholder = Keyholder::client(world.secret_key());
@@ -181,6 +181,8 @@ fn blocking_client_on_a_plain_thread() {
     let world = World::new(&Shape::new(1_000, 8, Metric::L2));
     let (_keeper, keeper) = runtime.block_on(world.keeper("127.0.0.1:0"));
     let (_metrics, searcher) = runtime.block_on(world.searcher(Some(keeper.address)));
+    // Wait until the index is open.
+    drop(runtime.block_on(world.client(searcher.address)));
     let client = blocking::Client::connect(world.client_config(searcher.address)).unwrap();
     let query = &world.base[80..88];
     let result = client.search(query, &SearchOptions::default()).unwrap();

@@ -61,7 +61,7 @@ fn contains(reply: &[u8], text: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn browser_style_requests_are_answered() {
-    let world = World::new(&Shape::new(300, 8, Metric::L2));
+    let world = World::new(&Shape::new(300, 8, Metric::L2).for_keyholders());
     let (_metrics, searcher) = world.searcher(None).await;
     // An empty message: no flags, length 0.
     let reply = ask(&world, searcher.address, "Status", &[0; 5]).await;

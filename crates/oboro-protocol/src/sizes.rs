@@ -107,16 +107,19 @@ impl Sizes {
     /// Pads a message of `Search`. One that is too long already stays as it is, and is
     /// refused.
     pub fn pad_search(&self, request: &mut v1::SearchRequest) {
+        request.padding.clear();
         request.padding = zeros(self.search.saturating_sub(request.encoded_len()));
     }
 
     /// Pads a message of `BeginSearch`, likewise.
     pub fn pad_begin(&self, request: &mut v1::SearchRequest) {
+        request.padding.clear();
         request.padding = zeros(self.begin.saturating_sub(request.encoded_len()));
     }
 
     /// Pads a reply, likewise.
     pub fn pad_reply(&self, reply: &mut v1::SearchReply) {
+        reply.padding.clear();
         reply.padding = zeros(self.reply.saturating_sub(reply.encoded_len()));
     }
 
@@ -249,6 +252,8 @@ mod tests {
                 let mut whole = request(SHAPE.query_bytes, candidates, flags);
                 sizes.pad_search(&mut whole);
                 assert_eq!(whole.encoded_len(), sizes.search());
+                sizes.check_search(&whole).unwrap();
+                sizes.pad_search(&mut whole);
                 sizes.check_search(&whole).unwrap();
                 let mut half = request(SHAPE.seeded_query_bytes, candidates, flags);
                 half.epoch = u64::MAX;

@@ -100,7 +100,7 @@ impl Keeper {
         };
         // A clone of the client is a handle to the same connection.
         let mut client = self.client.clone();
-        let reply = within(limits::KEEPER_DEADLINE, client.release(request))
+        let reply = within(limits::PREPARE_DEADLINE, client.release(request))
             .await
             .map_err(refused)?;
         ReleaseShare::from_bytes(&reply.share)
@@ -113,7 +113,7 @@ impl Keeper {
             state: Some(message(state)),
         };
         let mut client = self.client.clone();
-        within(limits::KEEPER_DEADLINE, client.register(request))
+        within(limits::PREPARE_DEADLINE, client.register(request))
             .await
             .map(drop)
             .map_err(refused)

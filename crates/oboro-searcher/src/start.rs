@@ -65,6 +65,8 @@ async fn open(searcher: &Arc<Searcher>, link: &KeeperLink) -> Result<(), Searche
     .await
     .map_err(|_| SearcherError::Stopping)??;
     let epoch = Arc::new(epoch);
+    // From here on the index is authentic and stands in the evidence.
+    searcher.attest(&epoch);
     unless_stale(link.serve(Arc::clone(&epoch)).await)?;
     searcher.serve_first(epoch);
     Ok(())

@@ -10,15 +10,20 @@ use std::{
 };
 
 use chacha20::ChaCha20Rng;
-use oboro_attest::{Policy, PolicyVerifier, SimulatedAttester};
+use oboro_attest::{Policy, PolicyVerifier};
 use oboro_channel::{Authority, Identity, Role};
-use oboro_ckks::{ParameterSet, PublicKey, SecretKey};
-use oboro_client::{Client, ClientConfig};
+use oboro_ckks::{EncryptedQuery, ParameterSet, PublicKey, SecretKey, TableShare};
+use oboro_client::{Client, ClientConfig, ClientError};
 use oboro_index::{Index, OwnerKey};
-use oboro_keeper::{KeeperConfig, KeeperServer};
+use oboro_keeper::{KeeperConfig, KeeperSecrets, KeeperServer, KeeperState, StateKey};
 use oboro_owner::{BuildOptions, Owner, Rows};
+use oboro_protocol::{
+    Reason,
+    sizes::{IndexShape, Sizes},
+};
 use oboro_quant::Metric;
-use oboro_searcher::{Metrics, SearcherConfig, SearcherServer};
+use oboro_searcher::{Metrics, SearcherConfig, SearcherError, SearcherServer};
+use oboro_simulated::{SimulatedAttester, SimulatedVerifier};
 use rand_core::{Rng, SeedableRng};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use zeroize::Zeroizing;
@@ -27,13 +32,24 @@ use zeroize::Zeroizing;
 pub struct Running {
     pub address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
-    task: JoinHandle<()>,
+    task: JoinHandle<Result<(), SearcherError>>,
 }
 
 impl Running {
     pub async fn stop(mut self) {
         let _ = self.stop.take().unwrap().send(());
-        self.task.await.unwrap();
+        self.task.await.unwrap().unwrap();
+    }
+
+    /// Stops in the middle of whatever it is doing.
+    pub async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+
+    /// Why it ended by itself.
+    pub async fn ended(self) -> SearcherError {
+        self.task.await.unwrap().unwrap_err()
     }
 }
 
@@ -61,8 +77,19 @@ pub fn fresh_seed() -> Zeroizing<[u8; 32]> {
     seed
 }
 
+/// A policy that accepts nobody.
+pub fn refuser() -> Arc<PolicyVerifier> {
+    Arc::new(PolicyVerifier::new(
+        Policy::default(),
+        vec![Arc::new(SimulatedVerifier)],
+    ))
+}
+
 pub fn verifier() -> Arc<PolicyVerifier> {
-    Arc::new(PolicyVerifier::new(Policy::allowing_simulated()))
+    Arc::new(PolicyVerifier::new(
+        Policy::default().allowing_simulated(),
+        vec![Arc::new(SimulatedVerifier)],
+    ))
 }
 
 pub fn attester() -> Arc<SimulatedAttester> {
@@ -94,6 +121,8 @@ pub struct Shape {
     pub subquantizers: Option<usize>,
     pub split: usize,
     pub set: ParameterSet,
+    /// The keeper releases a share of the storage key.
+    pub released: bool,
 }
 
 impl Shape {
@@ -106,7 +135,14 @@ impl Shape {
             subquantizers: None,
             split: 1,
             set,
+            released: true,
         }
+    }
+
+    /// For clients that hold the key.
+    pub fn for_keyholders(mut self) -> Self {
+        self.released = false;
+        self
     }
 }
 
@@ -160,6 +196,7 @@ impl World {
             iterations: 5,
             trials: 0,
             force,
+            released: shape.released,
             ..BuildOptions::default()
         };
         let mut rows = Rows::new(&self.base, self.dimension).unwrap();
@@ -177,20 +214,79 @@ impl World {
             .unwrap();
     }
 
+    /// The index as its owner opens it.
+    pub fn index(&self) -> Index {
+        let head = Index::peek(self.index_path()).unwrap();
+        let key = self
+            .owner_key
+            .epoch_key(&head.index_id, head.epoch, head.released);
+        Index::open(self.index_path(), &key).unwrap()
+    }
+
+    /// The sizes of the messages of the index.
+    pub fn sizes(&self) -> Sizes {
+        let index = self.index();
+        let shape = index.descriptor();
+        Sizes::new(&IndexShape {
+            query_bytes: EncryptedQuery::encoded_len(&shape.packing),
+            seeded_query_bytes: EncryptedQuery::seeded_len(&shape.packing),
+            share_bytes: TableShare::encoded_len(&shape.packing),
+            record_bytes: shape.record_bytes(),
+            candidates_max: shape.candidates_max,
+        })
+    }
+
     pub fn secret_key(&self) -> SecretKey {
         SecretKey::from_bytes(&self.secret).unwrap()
     }
 
-    pub async fn keeper(&self, address: &str) -> (KeeperServer, Running) {
+    pub fn keeper_config(&self) -> KeeperConfig {
         let mut config = KeeperConfig::new(
             self.keeper_identity.clone(),
             self.authority.trust(),
             attester(),
+            verifier(),
+            [0; 32],
             fresh_seed(),
         );
-        config.searcher_verifier = Some(verifier());
         config.grace = Duration::from_millis(200);
-        let server = KeeperServer::new(self.secret_key(), &self.public, &config).unwrap();
+        config
+    }
+
+    /// The keeper's state, made at the first start.
+    pub fn keeper_state(&self) -> KeeperState {
+        let directory = self.folder.path().join("keeper");
+        let release_key = self.owner_key.release_key();
+        let key = StateKey::derived(&self.secret_key(), &release_key);
+        let mut rng = ChaCha20Rng::from_seed(*fresh_seed());
+        // A keeper that has just stopped may hold the lock for a moment.
+        for _ in 0..100 {
+            if !KeeperState::exists(&directory) {
+                break;
+            }
+            if let Ok(state) = KeeperState::open(&directory, &key, None, &mut rng) {
+                return state;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let secrets = KeeperSecrets {
+            secret_key: self.secret_key(),
+            public_key: self.public.clone(),
+            release_key,
+        };
+        KeeperState::create(&directory, &key, None, secrets, &mut rng).unwrap()
+    }
+
+    pub async fn keeper(&self, address: &str) -> (KeeperServer, Running) {
+        self.keeper_with(self.keeper_config(), address).await
+    }
+
+    pub async fn keeper_with(
+        &self,
+        config: KeeperConfig,
+        address: &str,
+    ) -> (KeeperServer, Running) {
+        let server = KeeperServer::new(self.keeper_state(), config).unwrap();
         let listener = bind(address).await;
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -200,6 +296,7 @@ impl World {
                 let _ = stopped.await;
             };
             serving.serve(listener, shutdown).await.unwrap();
+            Ok(())
         });
         (
             server,
@@ -235,8 +332,8 @@ impl World {
         config: SearcherConfig,
         address: &str,
     ) -> (Arc<Metrics>, Running) {
-        let index = Index::open(self.index_path(), &self.owner_key.storage_key()).unwrap();
-        let server = SearcherServer::new(index, config).unwrap();
+        let key = self.owner_key.storage_key();
+        let server = SearcherServer::new(self.index_path(), key, config).unwrap();
         let metrics = server.metrics();
         let listener = bind(address).await;
         let address = listener.local_addr().unwrap();
@@ -245,7 +342,7 @@ impl World {
             let shutdown = async {
                 let _ = stopped.await;
             };
-            server.serve(listener, shutdown).await.unwrap();
+            server.serve(listener, shutdown).await
         });
         (
             metrics,
@@ -268,8 +365,27 @@ impl World {
         )
     }
 
+    /// A client, once the searcher has opened its index.
     pub async fn client(&self, searcher: SocketAddr) -> Client {
-        Client::connect(self.client_config(searcher)).await.unwrap()
+        self.client_with(|| self.client_config(searcher)).await
+    }
+
+    pub async fn client_with(&self, config: impl Fn() -> ClientConfig) -> Client {
+        let mut result = Client::connect(config()).await;
+        for _ in 0..200 {
+            let waits = |error: &ClientError| {
+                matches!(
+                    error.reason(),
+                    Some(Reason::Busy | Reason::KeeperUnreachable)
+                )
+            };
+            if !result.as_ref().is_err_and(waits) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            result = Client::connect(config()).await;
+        }
+        result.unwrap()
     }
 
     /// Ids of the exact nearest, ties by id.
