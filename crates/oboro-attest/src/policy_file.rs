@@ -97,8 +97,9 @@ impl Policy {
                 text.len()
             )));
         }
-        let file: File =
+        let table: Table =
             toml::from_str(text).map_err(|error| unusable(one_line(&error.to_string())))?;
+        let file: File = read(table)?;
         if file.version != VERSION {
             return Err(unusable(format!(
                 "it has version {}; this release knows version {VERSION}",

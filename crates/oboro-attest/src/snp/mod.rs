@@ -19,6 +19,9 @@ pub mod table;
 mod tcb;
 mod verify;
 
+#[cfg(test)]
+mod roots_tests;
+
 pub use attest::{SnpAttester, SnpSealer};
 pub use product::Product;
 pub use report::{GuestPolicy, REPORT_BYTES, Report, SigningKey};
