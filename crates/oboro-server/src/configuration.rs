@@ -14,6 +14,7 @@ use oboro_attest::Policy;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::failure::Outcome;
 use crate::output;
 use crate::policy;
 
@@ -23,14 +24,16 @@ pub struct Configuration(BTreeMap<&'static str, Value>);
 
 impl Configuration {
     /// The settings that both roles have.
-    #[must_use]
-    pub fn new(role: &'static str, policy: &Policy, lockdown: &str) -> Self {
-        Self(BTreeMap::from([
+    ///
+    /// # Errors
+    /// If the policy cannot be written as text.
+    pub fn new(role: &'static str, policy: &Policy, lockdown: &str) -> Outcome<Self> {
+        Ok(Self(BTreeMap::from([
             ("version", Value::from(1)),
             ("role", Value::from(role)),
-            ("policy", Value::from(output::hex(&policy::digest(policy)))),
+            ("policy", Value::from(output::hex(&policy::digest(policy)?))),
             ("lockdown", Value::from(lockdown)),
-        ]))
+        ])))
     }
 
     /// The same with one setting more.
@@ -61,21 +64,30 @@ impl Configuration {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
+    fn base(role: &'static str, lockdown: &str) -> Configuration {
+        Configuration::new(role, &Policy::default(), lockdown).unwrap()
+    }
+
     #[test]
     fn every_setting_changes_the_digest() {
-        let base = Configuration::new("keeper", &Policy::default(), "best-effort");
         let others = [
-            Configuration::new("searcher", &Policy::default(), "best-effort"),
-            Configuration::new("keeper", &Policy::default(), "off"),
-            Configuration::new("keeper", &Policy::default().allowing_simulated(), "best-effort"),
-            base.clone().with("rate_per_second", 5.0),
-            base.clone().with("rate_per_second", 6.0),
+            base("keeper", "best-effort"),
+            base("searcher", "best-effort"),
+            base("keeper", "off"),
+            Configuration::new(
+                "keeper",
+                &Policy::default().allowing_simulated(),
+                "best-effort",
+            )
+            .unwrap(),
+            base("keeper", "best-effort").with("rate_per_second", 5.0),
+            base("keeper", "best-effort").with("rate_per_second", 6.0),
         ];
         let mut digests: Vec<_> = others.iter().map(Configuration::digest).collect();
-        digests.push(base.digest());
         digests.sort_unstable();
         digests.dedup();
         assert_eq!(digests.len(), 6);
@@ -83,13 +95,12 @@ mod tests {
 
     #[test]
     fn the_text_has_one_form() {
-        let one = Configuration::new("keeper", &Policy::default(), "off")
-            .with("b", 1)
-            .with("a", "x");
-        let other = Configuration::new("keeper", &Policy::default(), "off")
-            .with("a", "x")
-            .with("b", 1);
+        let one = base("keeper", "off").with("b", 1).with("a", "x");
+        let other = base("keeper", "off").with("a", "x").with("b", 1);
         assert_eq!(one.canonical(), other.canonical());
-        assert!(one.canonical().starts_with(r#"{"a":"x","b":1,"lockdown":"off","#));
+        assert!(
+            one.canonical()
+                .starts_with(r#"{"a":"x","b":1,"lockdown":"off","#)
+        );
     }
 }

@@ -149,16 +149,12 @@ mod tests {
 
     #[test]
     fn a_wrong_command_line_is_one_sentence() {
-        let command = clap::Command::new("program")
-            .arg(clap::Arg::new("keys").long("keys").required(true));
+        let command =
+            clap::Command::new("program").arg(clap::Arg::new("keys").long("keys").required(true));
         let error = command.try_get_matches_from(["program"]).map(|_| ());
         let failure = usage_of(&error.expect_err("an option is missing"));
         assert_eq!(failure.kind, Kind::Usage);
-        assert!(
-            failure.message.contains("--keys"),
-            "{}",
-            failure.message
-        );
+        assert!(failure.message.contains("--keys"), "{}", failure.message);
         assert!(!failure.message.contains('\n'), "{}", failure.message);
     }
 

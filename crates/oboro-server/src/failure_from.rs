@@ -43,8 +43,16 @@ impl From<ChannelError> for Failure {
         let kind = match &error {
             ChannelError::Exists(_) => Kind::Refused,
             ChannelError::Unreachable { .. } => Kind::Unreachable,
-            ChannelError::PeerKeyChanged(_) => Kind::Refused,
-            ChannelError::Address(_) => Kind::Usage,
+            ChannelError::PeerKeyChanged(_)
+            | ChannelError::SubjectChanged(_)
+            | ChannelError::Untrusted(_)
+            | ChannelError::NoEvidence(_)
+            | ChannelError::EvidenceDemanded(_)
+            | ChannelError::AnotherIndex(_)
+            | ChannelError::Attester(_)
+            | ChannelError::Refused(_)
+            | ChannelError::Expired { .. } => Kind::Refused,
+            ChannelError::Address(_) | ChannelError::Name => Kind::Usage,
             ChannelError::File { source, .. } if source.kind() != std::io::ErrorKind::NotFound => {
                 Kind::Failed
             }
@@ -55,6 +63,12 @@ impl From<ChannelError> for Failure {
     }
 }
 
+impl From<oboro_tpm::TpmError> for Failure {
+    fn from(error: oboro_tpm::TpmError) -> Self {
+        Self::failed(error)
+    }
+}
+
 impl From<oboro_searcher::SearcherError> for Failure {
     fn from(error: oboro_searcher::SearcherError) -> Self {
         use oboro_searcher::SearcherError as E;
@@ -62,7 +76,7 @@ impl From<oboro_searcher::SearcherError> for Failure {
             E::Index(_) => Kind::BadInput,
             E::Metrics(cause) if cause.is_bad_address() => Kind::Usage,
             E::KeeperUnreachable(_) => Kind::Unreachable,
-            E::KeeperUntrusted(_) | E::KeeperRefused(_) => Kind::Refused,
+            E::KeeperUntrusted(_) | E::KeeperRefused(_) | E::Stale(_) => Kind::Refused,
             _ => Kind::Failed,
         };
         Self::new(kind, error)
@@ -74,7 +88,18 @@ impl From<oboro_keeper::KeeperError> for Failure {
         use oboro_keeper::KeeperError as E;
         match error {
             E::Channel(error) => error.into(),
-            E::KeyMismatch { .. } | E::Role(_) => Self::input(error),
+            E::Attest(error) => error.into(),
+            E::Index(error) => error.into(),
+            E::KeyMismatch { .. }
+            | E::Role(_)
+            | E::StateMissing(_)
+            | E::StateFormat(_)
+            | E::StateForeign => Self::input(error),
+            E::StateExists(_)
+            | E::StateLocked(_)
+            | E::RolledBack { .. }
+            | E::AnotherCounter { .. }
+            | E::Superseded { .. } => Self::refused(error),
             E::Metrics(ref cause) if cause.is_bad_address() => Self::usage(error),
             _ => Self::failed(error),
         }

@@ -8,7 +8,7 @@
 //! | `searcher/` | `storage.key`, TLS identity | the machine with the index |
 //! | `keeper/` | `keeper.key`, `release.key`, `keeper.pub`, TLS identity; later `state/` | another machine, best of another vendor |
 //!
-//! Each may hold the owner's revocation list, `revoked.crl`.
+//! Each holds the owner's revocation list, too, `revoked.crl`; running roles watch theirs.
 
 use std::path::{Path, PathBuf};
 
@@ -109,12 +109,18 @@ impl Folder {
         Ok(identity)
     }
 
-    /// Whose certificates are believed, and which of them are revoked.
+    /// Whose certificates are believed, and which of them are revoked: the list is watched
+    /// where there is one.
     ///
     /// # Errors
     /// If the file is missing, damaged or readable by others.
     pub fn trust(&self) -> Outcome<Trust> {
-        Ok(Trust::read_file(&self.file(TRUST)?)?)
+        let trust = Trust::read_file(&self.file(TRUST)?)?;
+        let revoked = self.path.join(REVOKED);
+        if revoked.is_file() {
+            return Ok(trust.with_revocation_file(&revoked)?);
+        }
+        Ok(trust)
     }
 
     /// The owner's root key.

@@ -21,8 +21,18 @@
 //! | [`config`], [`failure`], [`output`], [`shutdown`], [`roles`] | what every program here has in common |
 
 pub mod config;
+pub mod configuration;
+pub mod evidence;
 pub mod failure;
+mod failure_from;
+pub mod keeper;
+pub mod keys;
+pub mod lockdown;
 pub mod output;
+pub mod platforms;
+pub mod policy;
 pub mod ready;
 pub mod roles;
+pub mod searcher;
+pub mod show;
 pub mod shutdown;

@@ -83,6 +83,18 @@ pub fn hex(value: &[u8]) -> String {
 pub const SIMULATED: &str =
     "SIMULATED platform: no hardware protects the memory of searcher and keeper.";
 
+/// The line about the platform, which nobody shall overlook where it protects nothing.
+///
+/// # Errors
+/// Those of `out`.
+pub fn platform(out: &mut dyn Write, platform: &str) -> io::Result<()> {
+    if platform == oboro_attest::Platform::Simulated.name() {
+        writeln!(out, "{SIMULATED}")
+    } else {
+        writeln!(out, "Platform: {platform}.")
+    }
+}
+
 /// Seconds since 1970, now.
 #[must_use]
 pub fn now() -> u64 {
@@ -133,7 +145,8 @@ pub fn seconds_of(text: &str) -> Option<u64> {
     }
     // Years begin in March, so that the leap day is the last one.
     let (shifted, from_march) = (year - u64::from(month <= 2), (month + 9) % 12);
-    let days = shifted * 365 + shifted / 4 - shifted / 100 + shifted / 400
+    let days = shifted * 365 + shifted / 4 - shifted / 100
+        + shifted / 400
         + (153 * from_march + 2) / 5
         + day_of_month.checked_sub(1)?;
     let seconds = days.checked_sub(719_468)? * 86_400 + hour * 3_600 + minute * 60 + second;
@@ -153,7 +166,16 @@ mod tests {
             assert_eq!(seconds_of(&seconds.to_string()), Some(seconds));
         }
         assert_eq!(seconds_of("2000-02-29Z"), Some(951_782_400));
-        for bad in ["", "2001-02-29T00:00:00Z", "2001-01-01T25:00:00Z", "2001-13-01T00:00:00Z", "1969-12-31T00:00:00Z", "now", "2001-01-00T00:00:00Z", "2001-1-1T0:0:0Z"] {
+        for bad in [
+            "",
+            "2001-02-29T00:00:00Z",
+            "2001-01-01T25:00:00Z",
+            "2001-13-01T00:00:00Z",
+            "1969-12-31T00:00:00Z",
+            "now",
+            "2001-01-00T00:00:00Z",
+            "2001-1-1T0:0:0Z",
+        ] {
             assert_eq!(seconds_of(bad), None, "{bad}");
         }
     }

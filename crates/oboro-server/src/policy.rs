@@ -1,17 +1,15 @@
 //! Which evidence a party accepts.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use oboro_attest::{Policy, PolicyVerifier};
+use oboro_attest::{MAX_POLICY_BYTES, Policy, PolicyVerifier};
 use sha2::{Digest, Sha256};
 
 use crate::failure::{Failure, Named, Outcome};
 use crate::platforms::Platforms;
-
-/// Larger files are no policy.
-const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// The option that names a policy.
 #[derive(Args, Clone, Debug, Default)]
@@ -28,7 +26,7 @@ impl PolicyOptions {
     /// Without a file where nothing else would be accepted either; as [`read`].
     pub fn policy(&self, platforms: &dyn Platforms) -> Outcome<Policy> {
         let policy = match &self.policy {
-            Some(path) => read(path)?,
+            Some(path) => read(path, platforms.accepts_simulated())?,
             None if platforms.accepts_simulated() => Policy::default(),
             None => {
                 return Err(Failure::refused(
@@ -55,27 +53,48 @@ impl PolicyOptions {
     }
 }
 
-/// Reads a policy file; the files that it names are looked for in its own folder.
+/// Reads a policy file; the files that it names are looked for in its own folder. Entries
+/// of the simulated platform are refused unless `simulated`.
 ///
 /// # Errors
 /// A file that cannot be read or holds no policy.
-pub fn read(path: &Path) -> Outcome<Policy> {
-    let metadata = std::fs::metadata(path).named("read", path.display())?;
-    if metadata.len() > MAX_FILE_BYTES {
-        return Err(Failure::input(format_args!(
-            "{} has {} bytes; a policy has at most {MAX_FILE_BYTES}",
-            path.display(),
-            metadata.len()
-        )));
+pub fn read(path: &Path, simulated: bool) -> Outcome<Policy> {
+    let text = bounded(path)?;
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    if simulated {
+        Policy::from_toml_with_simulated(&text, folder)
+    } else {
+        Policy::from_toml(&text, folder)
     }
-    let text = std::fs::read_to_string(path).named("read", path.display())?;
-    let folder = path.parent().unwrap_or(Path::new("."));
-    Policy::from_toml(&text, folder)
-        .map_err(|error| Failure::input(format_args!("{}: {error}", path.display())))
+    .map_err(|error| {
+        let failure = Failure::from(error);
+        Failure::new(
+            failure.kind,
+            format_args!("{}: {}", path.display(), failure.message),
+        )
+    })
 }
 
-/// SHA-256 of a policy's text: what two machines with the same policy have in common.
-#[must_use]
-pub fn digest(policy: &Policy) -> [u8; 32] {
-    Sha256::digest(policy.to_toml()).into()
+fn bounded(path: &Path) -> Outcome<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)
+        .and_then(|file| {
+            file.take(MAX_POLICY_BYTES as u64 + 1)
+                .read_to_string(&mut text)
+        })
+        .named("read", path.display())?;
+    Ok(text)
+}
+
+/// SHA-256 of a policy's text: what two machines with the same policy have in common,
+/// whatever its comments. Files that it names count by name only, since revocation lists
+/// are replaced from time to time.
+///
+/// # Errors
+/// If the policy cannot be written as text.
+pub fn digest(policy: &Policy) -> Outcome<[u8; 32]> {
+    Ok(Sha256::digest(policy.to_toml()?).into())
 }

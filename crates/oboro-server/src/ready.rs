@@ -1,5 +1,6 @@
 //! What a role says when it listens.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 
@@ -29,9 +30,9 @@ pub struct Ready {
 /// One measure of the lock-down.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Measure {
-    /// What is measured, such as `no core dumps`.
+    /// What it is about, such as `no core dumps`.
     pub name: String,
-    /// `full`, `partial` or `none`.
+    /// `yes`, `partly` or `no`.
     pub degree: String,
     /// How far it goes here.
     pub detail: String,
@@ -50,20 +51,22 @@ impl Ready {
     }
 }
 
+impl fmt::Display for Measure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "{}: {} ({})",
+            self.name, self.degree, self.detail
+        )
+    }
+}
+
 impl Report for Ready {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        if self.platform == oboro_attest::Platform::Simulated.name() {
-            writeln!(out, "{}", output::SIMULATED)?;
-        } else {
-            writeln!(out, "platform       {}", self.platform)?;
-        }
+        output::platform(out, &self.platform)?;
         writeln!(out, "configuration  {}", self.configuration)?;
         for measure in &self.lockdown {
-            writeln!(
-                out,
-                "lock-down      {}: {} ({})",
-                measure.name, measure.degree, measure.detail
-            )?;
+            writeln!(out, "lock-down      {measure}")?;
         }
         for remark in &self.remarks {
             writeln!(out, "note           {remark}")?;

@@ -1,25 +1,34 @@
-//! `oboro searcher`: the role that holds the index.
+//! The searcher as a program: the role that holds the index.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::Args;
-use oboro_channel::Role;
+use clap::{Args, Parser};
+use oboro_attest::Policy;
+use oboro_channel::{RateLimit, Role};
 use oboro_index::Index;
 use oboro_searcher::{KeeperConfig, SearcherConfig, SearcherServer};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use crate::cli::{Global, KEEPER_ADDRESS, SEARCHER_ADDRESS};
-use crate::failure::Outcome;
+use crate::configuration::Configuration;
+use crate::failure::{Failure, Outcome, usage_of};
 use crate::keys::{self, Folder};
+use crate::lockdown::{self, LockdownOptions, Needs};
 use crate::output::{self, Report};
-use crate::processes::Ready;
-use crate::{roles, shutdown};
+use crate::platforms::Platforms;
+use crate::policy::PolicyOptions;
+use crate::ready::Ready;
+use crate::roles::{self, KEEPER_ADDRESS, SEARCHER_ADDRESS};
+use crate::shutdown;
 
-/// Options of `oboro searcher`.
-#[derive(Args, Debug)]
+/// The value of `--keeper` for indexes without one.
+const NO_KEEPER: &str = "none";
+
+/// Options of the searcher.
+#[derive(Args, Clone, Debug)]
+#[group(skip)]
 pub struct Options {
     /// Folder of the index
     #[arg(long, value_name = "DIR")]
@@ -27,24 +36,39 @@ pub struct Options {
     /// Keys of the searcher: the folder of `oboro keygen` or its searcher/
     #[arg(long, default_value = "keys", value_name = "DIR")]
     pub keys: PathBuf,
-    /// Address of the keeper, or `none` where every client holds the key itself
+    /// Address of the keeper, or `none` for an index whose clients hold the key themselves
     #[arg(long, default_value = KEEPER_ADDRESS, value_name = "ADDRESS")]
     pub keeper: String,
     /// Address to listen on; port 0 takes a free one
     #[arg(long, default_value = SEARCHER_ADDRESS, value_name = "ADDRESS")]
     pub listen: SocketAddr,
-    /// Work with a keeper that no hardware protects, and run without such hardware
-    #[arg(long)]
-    pub allow_simulated: bool,
     /// Loopback address for Prometheus figures
     #[arg(long, value_name = "ADDRESS")]
     pub metrics: Option<SocketAddr>,
     /// Threads that scan; all cores when not given
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+    /// How the searcher is set up, as its evidence states it
+    #[command(flatten)]
+    pub set_up: SetUp,
     /// Stop when standard input closes, and say at the end what was seen
     #[arg(long, hide = true)]
     pub supervised: bool,
+}
+
+/// Options that the configuration digest covers.
+#[derive(Args, Clone, Debug)]
+#[group(skip)]
+pub struct SetUp {
+    /// Whom the searcher trusts.
+    #[command(flatten)]
+    pub policy: PolicyOptions,
+    /// How far it is locked down.
+    #[command(flatten)]
+    pub lockdown: LockdownOptions,
+    /// Searches a second that each client may make
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate: Option<u32>,
 }
 
 /// What the searcher saw, said when a supervised one stops.
@@ -58,43 +82,126 @@ struct Seen {
     ids_touched: u64,
 }
 
-/// Runs the verb.
-pub fn run(options: &Options, global: &Global) -> Outcome<()> {
-    roles::check_platform(options.allow_simulated, "searcher")?;
+impl SetUp {
+    fn rate(&self) -> RateLimit {
+        self.rate
+            .map_or_else(RateLimit::default, |per_second| RateLimit {
+                per_second: f64::from(per_second),
+                burst: f64::from(per_second),
+            })
+    }
+
+    fn configuration(&self, policy: &Policy, keeper: bool) -> Outcome<Configuration> {
+        let rate = self.rate();
+        let lockdown = self.lockdown.lockdown.name();
+        Ok(Configuration::new(Role::Searcher.name(), policy, lockdown)?
+            .with("answers", vec![Role::Client.name(), Role::Owner.name()])
+            .with("keyholder", if keeper { "keeper" } else { "client" })
+            .with("storage_release", keeper)
+            .with("rate_per_second", rate.per_second)
+            .with("rate_burst", rate.burst))
+    }
+}
+
+/// The options, as `show --configuration` takes them.
+#[derive(Parser)]
+#[command(no_binary_name = true, args_override_self = true)]
+struct Alone {
+    #[command(flatten)]
+    set_up: SetUp,
+    #[arg(long, default_value = KEEPER_ADDRESS)]
+    keeper: String,
+}
+
+/// What a searcher with these options would state about its set-up.
+///
+/// # Errors
+/// If the options are wrong or the policy cannot be read.
+pub fn configuration_of(options: &[String], platforms: &dyn Platforms) -> Outcome<Configuration> {
+    let alone = Alone::try_parse_from(options).map_err(|error| usage_of(&error))?;
+    let policy = alone.set_up.policy.policy(platforms)?;
+    alone
+        .set_up
+        .configuration(&policy, alone.keeper != NO_KEEPER)
+}
+
+/// Runs the searcher until it is told to stop.
+///
+/// # Errors
+/// One sentence: keys, policy, platform, lock-down, index, keeper, address.
+pub fn run(options: &Options, json: bool, platforms: &dyn Platforms) -> Outcome<()> {
+    let verifier = options.set_up.policy.verifier(platforms)?;
+    let attester = platforms.attester()?;
     roles::log();
     roles::check_index(&options.index)?;
+    let head = Index::peek(&options.index)?;
     let folder = Folder::of(&options.keys, Role::Searcher)?;
-    let index = Index::open(&options.index, &folder.storage_key()?)?;
-    let keeper = (options.keeper != "none")
-        .then(|| KeeperConfig::new(&options.keeper, roles::verifier(options.allow_simulated)));
+    let has_keeper = options.keeper != NO_KEEPER;
+    let configuration = options
+        .set_up
+        .configuration(verifier.policy(), has_keeper)?;
+    let platform = attester.platform();
+    let mut remarks = Vec::new();
+    if !head.released {
+        remarks.push(
+            "the index opens without a keeper's part: nobody checks that it is the newest state"
+                .to_owned(),
+        );
+    }
+    let keeper = has_keeper.then(|| KeeperConfig::new(&options.keeper, verifier));
     let mut config = SearcherConfig::new(
         folder.identity()?,
         folder.trust()?,
-        roles::attester()?,
+        attester,
         keeper,
         Zeroizing::new(keys::os_seed()?),
     );
+    config.configuration = configuration.digest();
     config.metrics_address = options.metrics;
+    config.rate = options.set_up.rate();
     if let Some(threads) = options.threads {
         config.scan_threads = threads.max(1);
     }
     let workers = config.scan_threads;
-    let server = SearcherServer::new(index, config)?;
+    let storage_key = folder.storage_key()?;
+    // Before the first thread: what is given up now is given up by all.
+    let lockdown = lockdown::apply(
+        options.set_up.lockdown.lockdown,
+        &needs(options, &folder, platforms)?,
+    )?;
+    let server = SearcherServer::new(&options.index, storage_key, config)?;
     let metrics = server.metrics();
-    let runtime = super::runtime(workers)?;
+    let runtime = roles::runtime(workers)?;
     runtime.block_on(async {
         let stop = shutdown::requested(options.supervised)?;
         let listener = roles::listen(options.listen).await?;
-        let ready = Ready::new("searcher", &listener)?;
-        output::print(&ready, global.json)?;
-        server.serve(listener, stop).await?;
+        let ready = Ready {
+            role: Role::Searcher.name().to_owned(),
+            address: options.listen,
+            platform: platform.name().to_owned(),
+            configuration: output::hex(&configuration.digest()),
+            lockdown,
+            remarks,
+        };
+        let ready = ready.at(&listener)?;
+        let opened = server.opened();
+        let serving = server.serve(listener, stop);
+        tokio::pin!(serving);
+        // The keeper may be away, or know a newer state of the index.
+        tokio::select! {
+            ended = &mut serving => ended?,
+            () = opened => {
+                output::print(&ready, json)?;
+                serving.await?;
+            }
+        }
         Outcome::Ok(())
     })?;
     if options.supervised {
         let view = metrics.view();
         output::print(
             &Seen {
-                role: "searcher",
+                role: Role::Searcher.name(),
                 searches: view.searches,
                 ciphertext_bytes: view.ciphertext_bytes,
                 share_bytes: view.share_bytes,
@@ -105,6 +212,34 @@ pub fn run(options: &Options, global: &Global) -> Outcome<()> {
         )?;
     }
     Ok(())
+}
+
+fn needs(options: &Options, folder: &Folder, platforms: &dyn Platforms) -> Outcome<Needs> {
+    let mut needs = Needs {
+        read: vec![folder.path().to_owned()],
+        // A rotation writes the next epoch beside the present one.
+        write: vec![options.index.clone()],
+        bind: vec![options.listen.port()],
+        connect: Vec::new(),
+    };
+    needs.write.extend(platforms.paths());
+    needs
+        .bind
+        .extend(options.metrics.map(|address| address.port()));
+    if options.keeper != NO_KEEPER {
+        let port = options
+            .keeper
+            .rsplit_once(':')
+            .and_then(|(_, port)| port.parse().ok())
+            .ok_or_else(|| {
+                Failure::usage(format_args!(
+                    "\"{}\" is not an address of the form host:port; name the keeper's with --keeper",
+                    options.keeper
+                ))
+            })?;
+        needs.connect.push(port);
+    }
+    Ok(needs)
 }
 
 impl Report for Seen {

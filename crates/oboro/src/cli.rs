@@ -5,13 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    bench, build, demo, doctor, eval, inspect, keeper, keygen, search, searcher, serve, verify,
+    attest, backup, bench, build, demo, doctor, eval, grant, inspect, keeper, keygen, restore,
+    revoke, rotate, search, searcher, serve, verify,
 };
-
-/// Where the searcher listens when nothing else is said.
-pub(crate) const SEARCHER_ADDRESS: &str = "127.0.0.1:7600";
-/// Where the keeper listens when nothing else is said.
-pub(crate) const KEEPER_ADDRESS: &str = "127.0.0.1:7601";
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -86,4 +82,17 @@ pub(crate) enum Command {
     Verify(verify::Options),
     /// Say what this machine can do
     Doctor(doctor::Options),
+    /// Evidence of programs, and policies that judge it
+    #[command(subcommand)]
+    Attest(attest::Command),
+    /// Make a folder for one more client, with a certificate for what it may do
+    Grant(grant::Options),
+    /// Revoke certificates, or sign the list of revoked ones anew
+    Revoke(revoke::Options),
+    /// Change the decryption key of a running index
+    Rotate(rotate::Options),
+    /// Write the owner's keys to one text file
+    Backup(backup::Options),
+    /// Make the owner's folder again from such a file
+    Restore(restore::Options),
 }

@@ -2,38 +2,45 @@
 
 mod cli;
 mod commands;
-mod input;
 mod figures;
+mod input;
 mod measure;
 mod or_failure;
+mod passphrase;
 mod processes;
 mod progress;
+mod register;
 mod results;
+mod with_simulated;
 mod words;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
+use oboro_server::{config, failure, keys, output, roles, shutdown};
 
 use crate::cli::{Cli, Command};
 use crate::failure::Outcome;
+
+/// The name in front of errors.
+const PROGRAM: &str = "oboro";
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
     // Whether errors go out as JSON must be known before anything is parsed.
     let json = arguments.iter().any(|argument| argument == "--json");
-    let cli = match config::expand(arguments) {
+    let cli = match config::expand(arguments, Cli::command()) {
         Ok(arguments) => match Cli::try_parse_from(arguments) {
             Ok(cli) => cli,
             // Help and version are no failures; and people get clap's own words.
             Err(error) if !json || !error.use_stderr() => error.exit(),
-            Err(error) => return failure::usage_of(&error).report(json),
+            Err(error) => return failure::usage_of(&error).report(PROGRAM, json),
         },
-        Err(failure) => return failure.report(json),
+        Err(failure) => return failure.report(PROGRAM, json),
     };
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(cli.global.json),
+        Err(failure) => failure.report(PROGRAM, cli.global.json),
     }
 }
 
@@ -53,5 +60,11 @@ fn run(cli: &Cli) -> Outcome<()> {
         Command::Inspect(options) => commands::inspect::run(options, global),
         Command::Verify(options) => commands::verify::run(options, global),
         Command::Doctor(options) => commands::doctor::run(options, global),
+        Command::Attest(command) => commands::attest::run(command, global),
+        Command::Grant(options) => commands::grant::run(options, global),
+        Command::Revoke(options) => commands::revoke::run(options, global),
+        Command::Rotate(options) => commands::rotate::run(options, global),
+        Command::Backup(options) => commands::backup::run(options, global),
+        Command::Restore(options) => commands::restore::run(options, global),
     }
 }

@@ -10,8 +10,9 @@ use oboro_simd::arch::Arch;
 use oboro_simd::scan::{BLOCK, scan4, scan8};
 
 use crate::failure::{Failure, Outcome};
-use crate::keys;
 use crate::figures::median;
+use crate::keys;
+use crate::or_failure::OrFailure;
 
 /// A measurement goes on for this long at least.
 const LEAST: Duration = Duration::from_millis(400);
@@ -55,7 +56,7 @@ pub(crate) fn tables(index: &Index, secret: SecretKey, queries: &[Vec<f32>]) -> 
     let evaluator = TableEvaluator::new(packing, scale, public, index.codebook()?)?;
     let decryptor = MaskedDecryptor::new(secret);
     let prepared = decryptor.prepare(packing, scale, &evaluator.masks())?;
-    let subspaces = descriptor.subspaces()?;
+    let subspaces = descriptor.subspaces().or_failure()?;
     let padded: Vec<Vec<f32>> = queries.iter().map(|query| subspaces.pad(query)).collect();
     if padded.is_empty() {
         return Err(Failure::input("there are no queries to measure with"));
@@ -78,11 +79,9 @@ pub(crate) fn tables(index: &Index, secret: SecretKey, queries: &[Vec<f32>]) -> 
         let answer = decryptor.decrypt(&prepared, &products, &mut rng)?;
         let table = evaluator.unmask(&share, &answer)?;
         lap(&mut times[2]);
-        let quantized = QuantizedTable::from_similarities(
-            &table,
-            packing.subquantizers(),
-            packing.centroids(),
-        )?;
+        let quantized =
+            QuantizedTable::from_similarities(&table, packing.subquantizers(), packing.centroids())
+                .or_failure()?;
         lap(&mut times[3]);
         black_box(quantized);
         if begin.elapsed() > 2 * LEAST && times[0].len() >= REPETITIONS {
@@ -107,8 +106,9 @@ pub(crate) fn scans(codes: &BlockedCodes, centroids: usize, candidates: usize) -
     let entries: Vec<f32> = (0..subquantizers * centroids)
         .map(|at| ((at * 2_654_435_761) % 1_000_003) as f32)
         .collect();
-    let table = QuantizedTable::from_similarities(&entries, subquantizers, centroids)?;
-    let plan = SelectionPlan::new(codes.len(), candidates.min(codes.len()))?;
+    let table =
+        QuantizedTable::from_similarities(&entries, subquantizers, centroids).or_failure()?;
+    let plan = SelectionPlan::new(codes.len(), candidates.min(codes.len())).or_failure()?;
     let scanner = Scanner::new();
     let mut scores = vec![0; TILE * BLOCK];
 
@@ -124,7 +124,7 @@ pub(crate) fn scans(codes: &BlockedCodes, centroids: usize, candidates: usize) -
         times[2].push(milliseconds(|| {
             searched = scanner.search(codes, std::slice::from_ref(&table), &plan, 1);
         }));
-        black_box(searched?);
+        black_box(searched.or_failure()?);
     }
     let [read, scan, search] = times.map(median);
     Ok(Scans {

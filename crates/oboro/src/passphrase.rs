@@ -37,7 +37,9 @@ impl Source {
             Self::Prompt => from_terminal(new)?,
         };
         if passphrase.is_empty() {
-            return Err(Failure::input("the passphrase is empty; leave the option out for none"));
+            return Err(Failure::input(
+                "the passphrase is empty; leave the option out for none",
+            ));
         }
         Ok(passphrase)
     }

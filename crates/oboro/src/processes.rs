@@ -5,55 +5,17 @@
 //! process that started it is killed; what it saw is the last line it prints.
 
 use std::ffi::OsString;
-use std::io::{self, BufRead, BufReader, Write};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
+use oboro_server::config::CONFIG_VARIABLE;
+use oboro_server::ready::Ready;
 
 use crate::failure::{Failure, Kind, Outcome};
-use crate::output::{self, Report};
-use crate::roles;
 
 /// How long a role may take to finish the requests it has begun.
 const GRACE: Duration = Duration::from_secs(10);
-
-/// The line with which a role says that it is ready.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub(crate) struct Ready {
-    /// `keeper` or `searcher`.
-    pub(crate) role: String,
-    /// Where it listens.
-    pub(crate) address: SocketAddr,
-    /// What protects it, such as `simulated`.
-    pub(crate) platform: String,
-}
-
-impl Ready {
-    /// The state of a role that listens.
-    pub(crate) fn new(role: &str, listener: &tokio::net::TcpListener) -> Outcome<Self> {
-        let address = listener
-            .local_addr()
-            .map_err(|error| Failure::failed(format_args!("cannot tell the address: {error}")))?;
-        Ok(Self {
-            role: role.to_owned(),
-            address,
-            platform: roles::SIMULATED.to_owned(),
-        })
-    }
-}
-
-impl Report for Ready {
-    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        writeln!(out, "{}", output::SIMULATED)?;
-        writeln!(
-            out,
-            "{} ready on {}; stop with Ctrl-C.",
-            self.role, self.address
-        )
-    }
-}
 
 /// A running role.
 pub(crate) struct RoleProcess {
@@ -77,7 +39,7 @@ impl RoleProcess {
             .args(["--json", "--quiet", role, "--supervised"])
             .args(arguments)
             // The configuration file was applied to the parent's options.
-            .env_remove("OBORO_CONFIG")
+            .env_remove(CONFIG_VARIABLE)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

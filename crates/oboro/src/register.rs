@@ -248,7 +248,11 @@ mod tests {
             &good.replace("2033", "20x3"),
             &format!("{good}\tmore"),
         ] {
-            assert_eq!(Register::parse(&format!("# remark\n{bad}")), Err(2), "{bad}");
+            assert_eq!(
+                Register::parse(&format!("# remark\n{bad}")),
+                Err(2),
+                "{bad}"
+            );
         }
     }
 }

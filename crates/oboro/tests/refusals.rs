@@ -144,6 +144,8 @@ fn keys_are_private_and_checked() {
         ("client.key", "client"),
         ("storage.key", "searcher"),
         ("keeper.key", "keeper"),
+        ("release.key", "keeper"),
+        ("issued.txt", "owner"),
     ] {
         for role in ["owner", "client", "searcher", "keeper"] {
             assert_eq!(has(role, name), role == holder, "{role} {name}");
@@ -208,7 +210,10 @@ fn damaged_and_foreign_indexes() {
     );
     assert!(message.contains("another"), "{message}");
     let message = fails(4, &["serve", "--index", &index, "--keys", &keys]);
-    assert!(message.contains("--allow-simulated"), "{message}");
+    assert!(
+        message.contains("--allow-simulated") && message.contains("--policy"),
+        "{message}"
+    );
     fails(3, &["verify", &place.at("keys"), "--keys", &keys]);
     fails(3, &["inspect", &place.at("nowhere")]);
 }
@@ -273,7 +278,7 @@ fn usage() {
     assert!(oboro().arg("--help").output().unwrap().status.success());
     for verb in [
         "demo", "keygen", "build", "serve", "keeper", "searcher", "search", "eval", "bench",
-        "inspect", "verify", "doctor",
+        "inspect", "verify", "doctor", "attest", "grant", "revoke", "rotate", "backup", "restore",
     ] {
         let output = oboro().args([verb, "--help"]).output().unwrap();
         assert!(output.status.success(), "{verb}");

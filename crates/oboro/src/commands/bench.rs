@@ -10,6 +10,7 @@ use clap::Args;
 use oboro_channel::Role;
 use oboro_client::{Client, Rerank, SearchOptions, Stages, blocking};
 use oboro_index::Index;
+use oboro_server::policy::PolicyOptions;
 use oboro_simd::arch::Arch;
 use oboro_vectors::Matrix;
 use serde::Serialize;
@@ -20,13 +21,14 @@ use super::serve::{Pair, PairOptions};
 use super::{build, doctor, keygen, verify};
 use crate::cli::Global;
 use crate::failure::{Failure, Outcome};
+use crate::figures::{median, round};
 use crate::input::Input;
 use crate::keys::Folder;
 use crate::measure;
-use crate::figures::{median, round};
+use crate::or_failure::OrFailure;
 use crate::output::{self, Report};
 use crate::progress::Progress;
-use crate::{results, shutdown};
+use crate::{results, roles, shutdown};
 
 /// Options of `oboro bench`.
 #[derive(Args, Debug)]
@@ -73,6 +75,8 @@ pub(crate) struct Options {
     /// Clients at the same time
     #[arg(long, default_value_t = 16, value_name = "N")]
     pub(crate) clients: usize,
+    #[command(flatten)]
+    pub(crate) policy: PolicyOptions,
     /// Threads of build and searcher; all cores when not given
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
@@ -297,8 +301,13 @@ fn measure(
     drop(index);
 
     progress.remark("starting both roles");
-    let pair = Pair::start(&PairOptions::local(index_path, keys, options.threads))?;
-    let connection = Connection::local(pair.address(), keys, options.rerank);
+    let mut pair_options = PairOptions::local(index_path, keys, options.threads);
+    pair_options.policy = options.policy.policy.as_deref();
+    pair_options.allow_simulated = options.policy.policy.is_none();
+    let pair = Pair::start(&pair_options)?;
+    let mut connection = Connection::local(pair.address(), keys, options.rerank);
+    connection.allow_simulated = pair_options.allow_simulated;
+    connection.policy.clone_from(&options.policy);
     let sequential = sequential(&connection, &queries, options, progress)?;
     let concurrent = concurrent(&connection, &queries, options, progress)?;
 
@@ -409,10 +418,10 @@ fn sequential(
     options: &Options,
     progress: &Progress,
 ) -> Outcome<Sequential> {
-    let client = blocking::Client::connect(connection.config()?)?;
+    let client = blocking::Client::connect(connection.config()?).or_failure()?;
     let settings = connection.search_options(K)?;
     for query in queries.iter().take(50) {
-        client.search(query, &settings)?;
+        client.search(query, &settings).or_failure()?;
     }
     let bar = progress.bar(
         "one after the other",
@@ -425,7 +434,7 @@ fn sequential(
         let start = Instant::now();
         for query in queries {
             let begin = Instant::now();
-            let result = client.search(query, &settings)?;
+            let result = client.search(query, &settings).or_failure()?;
             latencies.push(begin.elapsed().as_secs_f64() * 1e3);
             stages.push(result.stages);
             up.push(result.bytes_up as f64);
@@ -453,10 +462,14 @@ fn concurrent(
     options: &Options,
     progress: &Progress,
 ) -> Outcome<f64> {
-    let runtime = super::runtime(doctor::cores())?;
+    let runtime = roles::runtime(doctor::cores())?;
     let settings = connection.search_options(K)?;
     let clients = (0..options.clients.max(1))
-        .map(|_| Ok(runtime.block_on(Client::connect(connection.config()?))?))
+        .map(|_| {
+            runtime
+                .block_on(Client::connect(connection.config()?))
+                .or_failure()
+        })
         .collect::<Outcome<Vec<_>>>()?;
     let queries: Arc<[Vec<f32>]> = queries.into();
     // Long enough that the last, less crowded queries do not count for much.
@@ -501,7 +514,7 @@ async fn together(
     }
     while let Some(task) = tasks.join_next().await {
         let result: Result<(), oboro_client::ClientError> = task.map_err(Failure::failed)?;
-        result?;
+        result.or_failure()?;
     }
     Ok(())
 }
@@ -521,7 +534,7 @@ fn commit() -> String {
 
 impl Report for Measured {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        writeln!(out, "{}", output::SIMULATED)?;
+        output::platform(out, &self.platform)?;
         writeln!(
             out,
             "{}: {} x {}, {}, M {}, K {}, {} (split {}); {} x {} ({}); commit {}",

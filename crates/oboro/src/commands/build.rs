@@ -8,20 +8,26 @@ use std::sync::{Arc, Mutex};
 use clap::Args;
 use indicatif::ProgressBar;
 use oboro_channel::Role;
-use oboro_index::{EncodingChoice, Rotation};
+use oboro_index::{EncodingChoice, IndexHead, Rotation};
 use oboro_owner::{BuildOptions, BuildReport, Owner, OwnerError, ProgressFn, Stage, VectorSource};
 use oboro_quant::Metric;
+use oboro_server::policy::PolicyOptions;
 use oboro_vectors::VectorsError;
 use serde::Serialize;
 
-use crate::figures::round;
+use super::registry::Registry;
 use crate::cli::Global;
 use crate::failure::{Failure, Outcome};
+use crate::figures::round;
 use crate::input::{self, Input};
 use crate::keys::{self, Folder};
+use crate::or_failure::IntoFailure;
 use crate::output::{self, Report};
 use crate::progress::Progress;
 use crate::shutdown;
+
+/// Who decrypts tables unless something else is said.
+const KEEPER: &str = "keeper";
 
 /// Options of `oboro build`.
 #[derive(Args, Debug)]
@@ -63,8 +69,19 @@ pub(crate) struct Options {
     #[arg(long, default_value = "auto", value_name = "ENCODING")]
     pub(crate) originals: String,
     /// Most candidates that a search may ask for
-    #[arg(long, default_value_t = 1024, value_name = "N")]
+    #[arg(long, default_value_t = 256, value_name = "N")]
     pub(crate) candidates_max: usize,
+    /// Who decrypts tables: keeper, or client for an index that no keeper takes part in
+    #[arg(long, default_value = "keeper", value_name = "WHO")]
+    pub(crate) keyholder: String,
+    /// Register the new index with the keeper at this address, so that no older copy is served
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) keeper: Option<String>,
+    #[command(flatten)]
+    pub(crate) policy: PolicyOptions,
+    /// Register with a keeper that no hardware protects
+    #[arg(long)]
+    pub(crate) allow_simulated: bool,
     /// Vectors to train on; 256 a centroid when not given
     #[arg(long, value_name = "N")]
     pub(crate) sample: Option<usize>,
@@ -95,7 +112,11 @@ impl Options {
             split: 1,
             rotation: "subspace".to_owned(),
             originals: "auto".to_owned(),
-            candidates_max: 1_024,
+            candidates_max: 256,
+            keyholder: KEEPER.to_owned(),
+            keeper: None,
+            policy: PolicyOptions::default(),
+            allow_simulated: false,
             sample: None,
             iterations: 25,
             seed: None,
@@ -110,6 +131,12 @@ pub(crate) struct Built {
     index: String,
     index_id: String,
     epoch: u64,
+    generation: u64,
+    manifest_digest: String,
+    /// Whether a keeper's part is needed to open it.
+    released: bool,
+    /// Whether a keeper has recorded this state as the newest.
+    registered: bool,
     pub(crate) vectors: usize,
     pub(crate) dimension: usize,
     metric: &'static str,
@@ -122,6 +149,8 @@ pub(crate) struct Built {
     originals: &'static str,
     parameter_set: &'static str,
     security_bits: u32,
+    #[serde(skip)]
+    state: IndexHead,
     pub(crate) seconds: f64,
     stages: Stages,
     files: Vec<File>,
@@ -172,7 +201,12 @@ struct Trial {
 pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     let cancel = Arc::new(AtomicBool::new(false));
     stop_on_signal(&cancel)?;
-    let built = build(options, &Progress::new(global), &cancel)?;
+    let registry = Registry::of(options)?;
+    let mut built = build(options, &Progress::new(global), &cancel)?;
+    if let Some(registry) = registry {
+        registry.register(&built.state)?;
+        built.registered = true;
+    }
     output::print(&built, global.json)
 }
 
@@ -211,7 +245,7 @@ pub(crate) fn build_from(
         )
         .map_err(|error| match error {
             OwnerError::Vectors(error) => failure(error),
-            error => error.into(),
+            error => error.into_failure(),
         })?;
     Ok(Built::new(options, &report))
 }
@@ -255,6 +289,16 @@ fn settings(options: &Options, progress: &Progress) -> Outcome<BuildOptions> {
             &["auto", "u8", "f16", "f32"],
         )?,
         candidates_max: options.candidates_max,
+        released: named(
+            "keyholder",
+            &options.keyholder,
+            |name| match name {
+                KEEPER => Some(true),
+                "client" => Some(false),
+                _ => None,
+            },
+            &[KEEPER, "client"],
+        )?,
         force: options.force,
         progress: Some(bars(progress)),
         ..BuildOptions::default()
@@ -323,8 +367,13 @@ impl Built {
             .collect();
         Self {
             index: options.out.display().to_string(),
-            index_id: output::hex(&report.index_id),
-            epoch: report.epoch,
+            index_id: output::hex(&report.state.index_id),
+            epoch: report.state.epoch,
+            generation: report.state.generation,
+            manifest_digest: output::hex(&report.state.manifest_digest),
+            released: report.state.released,
+            registered: false,
+            state: report.state,
             vectors: report.vectors,
             dimension: report.dimension,
             metric: report.metric,
@@ -408,6 +457,22 @@ impl Report for Built {
             writeln!(out, "  {:12} {}", output::bytes(file.bytes), file.name)?;
         }
         writeln!(out, "  {:12} in all", output::bytes(self.total_bytes))?;
+        writeln!(
+            out,
+            "\nstate {} of index {}, epoch {}, generation {}",
+            self.manifest_digest, self.index_id, self.epoch, self.generation
+        )?;
+        writeln!(
+            out,
+            "  {}",
+            match (self.released, self.registered) {
+                (false, _) => "opens with the searcher's key alone; no keeper takes part",
+                (true, true) =>
+                    "the keeper has recorded it: no older copy of the index is served from now on",
+                (true, false) =>
+                    "the keeper records it when a searcher first serves it; --keeper does so now",
+            }
+        )?;
         writeln!(out, "\nmessages of one query")?;
         writeln!(
             out,

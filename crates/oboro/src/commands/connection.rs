@@ -9,17 +9,19 @@ use oboro_client::{
     Client, ClientConfig, IndexSummary, Keyholder, Rerank, SearchOptions, SearchResult,
 };
 use oboro_index::keys::read_keeper_secret;
+use oboro_server::policy::PolicyOptions;
 use tokio::runtime::Runtime;
 use zeroize::Zeroizing;
 
 use super::doctor::cores;
-use crate::figures::median;
-use crate::cli::SEARCHER_ADDRESS;
 use crate::failure::{Failure, Outcome};
+use crate::figures::median;
 use crate::keys::{self, Folder};
+use crate::or_failure::OrFailure;
 use crate::output;
 use crate::progress::Progress;
-use crate::roles;
+use crate::roles::{self, SEARCHER_ADDRESS};
+use crate::with_simulated::WithSimulated;
 
 /// How to reach a searcher and what to ask of it.
 #[derive(Args, Clone, Debug)]
@@ -30,6 +32,8 @@ pub(crate) struct Connection {
     /// Keys of the client: the folder of `oboro keygen` or its client/
     #[arg(long, default_value = "keys", value_name = "DIR")]
     pub(crate) keys: PathBuf,
+    #[command(flatten)]
+    pub(crate) policy: PolicyOptions,
     /// Search on servers that no hardware protects
     #[arg(long)]
     pub(crate) allow_simulated: bool,
@@ -59,6 +63,7 @@ impl Connection {
         Self {
             server,
             keys: keys.to_owned(),
+            policy: PolicyOptions::default(),
             allow_simulated: true,
             keyholder: "keeper".to_owned(),
             keeper_key: None,
@@ -76,7 +81,8 @@ impl Connection {
             folder.identity()?,
             folder.trust()?,
             folder.client_key()?,
-            roles::verifier(self.allow_simulated),
+            self.policy
+                .verifier(&WithSimulated::new(self.allow_simulated))?,
             Zeroizing::new(keys::os_seed()?),
         );
         config.keyholder = match (self.keyholder.as_str(), &self.keeper_key) {
@@ -106,14 +112,20 @@ impl Connection {
         let connected = self.connect_quietly()?;
         if connected.index.simulated {
             eprintln!("{}", output::SIMULATED);
+        } else {
+            for remark in &connected.index.remarks {
+                eprintln!("note: {remark}");
+            }
         }
         Ok(connected)
     }
 
     /// Connects, for verbs that say themselves what protects the servers.
     pub(crate) fn connect_quietly(&self) -> Outcome<Connected> {
-        let runtime = super::runtime(cores())?;
-        let client = runtime.block_on(Client::connect(self.config()?))?;
+        let runtime = roles::runtime(cores())?;
+        let client = runtime
+            .block_on(Client::connect(self.config()?))
+            .or_failure()?;
         let index = client.index();
         Ok(Connected {
             runtime,
@@ -177,7 +189,7 @@ impl Connected {
             let found = self
                 .client
                 .search_many(batch.to_vec(), options, concurrency);
-            results.extend(self.runtime.block_on(found)?);
+            results.extend(self.runtime.block_on(found).or_failure()?);
             bar.inc(batch.len() as u64);
         }
         bar.finish_and_clear();

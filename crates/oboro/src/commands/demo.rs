@@ -10,6 +10,7 @@ use oboro_ckks::ParameterSet;
 use oboro_client::{SearchOptions, blocking};
 use oboro_owner::Rows;
 use oboro_quant::{Metric, exact, recall};
+use oboro_server::ready::Measure;
 use rand_core::{Rng, SeedableRng};
 use serde::Serialize;
 
@@ -21,6 +22,7 @@ use super::{build, keygen};
 use crate::cli::Global;
 use crate::failure::{Failure, Outcome};
 use crate::figures::{median, round};
+use crate::or_failure::{IntoFailure, OrFailure};
 use crate::output::{self, Report};
 use crate::progress::Progress;
 use crate::{shutdown, words};
@@ -53,6 +55,7 @@ const SEED: u64 = 1;
 #[derive(Serialize)]
 struct Shown {
     platform: String,
+    trust: Trust,
     words: usize,
     dimension: usize,
     parameter_set: &'static str,
@@ -69,6 +72,17 @@ struct Shown {
     seconds: f64,
     stages: StageMedians,
     saw: Saw,
+}
+
+/// Who proved what before the first query, and what the roles gave up.
+#[derive(Serialize)]
+struct Trust {
+    searcher_configuration: String,
+    keeper_configuration: String,
+    index_id: String,
+    epoch: u64,
+    remarks: Vec<String>,
+    lockdown: Vec<Measure>,
 }
 
 /// The neighbours of one word, the word itself left out.
@@ -137,22 +151,22 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     settings.metric = Metric::Cosine.name().to_owned();
     settings.subquantizers = Some(SUBQUANTIZERS);
     settings.seed = Some(SEED);
-    let mut source = Rows::new(&all.vectors, words::DIMENSION)?;
+    let mut source = Rows::new(&all.vectors, words::DIMENSION).or_failure()?;
     let built = build::build_from(
         &mut source,
         &settings,
         &progress,
         &Arc::default(),
-        Into::into,
+        IntoFailure::into_failure,
     )?;
-    progress.remark("serve: searcher and keeper, two processes, TLS 1.3 between all");
+    progress.remark("serve: searcher and keeper, two processes; TLS 1.3 between all, evidence on every connection to a role");
     let mut pair_options = PairOptions::local(&index, &keys, None);
     pair_options.record_view = true;
     let pair = Pair::start(&pair_options)?;
     progress.remark("search: encrypted queries, exact re-ranking on the client\n");
 
     let connection = Connection::local(pair.address(), &keys, CANDIDATES as usize);
-    let client = blocking::Client::connect(connection.config()?)?;
+    let client = blocking::Client::connect(connection.config()?).or_failure()?;
     let (index_bytes, index_bits_per_byte) = entropy(&index)?;
     let mut host = Host {
         index_bytes,
@@ -175,11 +189,21 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         &progress,
         &mut host,
     )?;
+    let proved = client.index();
     drop(client);
     let platform = pair.searcher.ready.platform.clone();
+    let trust = Trust {
+        searcher_configuration: pair.searcher.ready.configuration.clone(),
+        keeper_configuration: pair.keeper.ready.configuration.clone(),
+        index_id: output::hex(&proved.index_id),
+        epoch: proved.epoch,
+        remarks: proved.remarks,
+        lockdown: pair.searcher.ready.lockdown.clone(),
+    };
     let (searcher, keeper) = pair.stop()?;
     let shown = Shown {
         platform,
+        trust,
         words: all.words.len(),
         dimension: words::DIMENSION,
         parameter_set: set.name(),
@@ -249,7 +273,8 @@ impl Words {
             k + 1,
             Metric::Cosine,
             cores(),
-        )?;
+        )
+        .or_failure()?;
         Ok(ids
             .chunks(k + 1)
             .zip(rows)
@@ -270,7 +295,7 @@ fn search(
     settings: &SearchOptions,
     host: &mut Host,
 ) -> Outcome<(Vec<u64>, oboro_client::SearchResult)> {
-    let result = client.search(all.vector(row), settings)?;
+    let result = client.search(all.vector(row), settings).or_failure()?;
     host.requests += 1;
     host.bytes_up += result.bytes_up;
     host.bytes_down += result.bytes_down;
@@ -367,6 +392,11 @@ fn entropy(folder: &Path) -> Outcome<(u64, f64)> {
     Ok((total, bits))
 }
 
+/// The first digits of an identifier.
+fn short(hexadecimal: &str) -> &str {
+    hexadecimal.get(..8).unwrap_or(hexadecimal)
+}
+
 impl Report for Shown {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         for word in &self.neighbours {
@@ -413,6 +443,48 @@ impl Report for Shown {
         ] {
             writeln!(out, "  {what:28} {us:5.0} us")?;
         }
+        writeln!(
+            out,
+            "\nwho proved what, on every connection before the first message"
+        )?;
+        let trust = &self.trust;
+        for (who, what) in [
+            (
+                "searcher to client",
+                format!(
+                    "evidence ({}) of its program, this TLS session, its key, set-up {}, index {}, epoch {}",
+                    self.platform,
+                    short(&trust.searcher_configuration),
+                    short(&trust.index_id),
+                    trust.epoch
+                ),
+            ),
+            (
+                "keeper to searcher",
+                format!(
+                    "evidence ({}) of its program, its CKKS keys, set-up {}",
+                    self.platform,
+                    short(&trust.keeper_configuration)
+                ),
+            ),
+            (
+                "searcher to keeper",
+                "evidence as above; then its index is the newest, and the keeper releases its part of the key"
+                    .to_owned(),
+            ),
+            (
+                "client to searcher",
+                "a certificate of the owner's for a reader".to_owned(),
+            ),
+        ] {
+            writeln!(out, "  {who:20} {what}")?;
+        }
+        let locked: Vec<String> = trust
+            .lockdown
+            .iter()
+            .map(|measure| format!("{} {}", measure.name, measure.degree))
+            .collect();
+        writeln!(out, "  {:20} {}", "both roles gave up", locked.join(", "))?;
         let field = |role: &serde_json::Value, name: &str| role[name].as_u64().unwrap_or(0);
         let (host, searcher, keeper) = (&self.saw.host, &self.saw.searcher, &self.saw.keeper);
         writeln!(out, "\nwhat each role saw")?;

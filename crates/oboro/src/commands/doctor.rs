@@ -4,12 +4,20 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use clap::Args;
+use oboro_server::lockdown::{self, Needs, Wanted};
+use oboro_server::ready::Measure;
+use oboro_server::show::{self, PlatformReport};
 use oboro_simd::arch::{ARCH_VARIABLE, Arch};
+use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 
 use crate::cli::Global;
 use crate::failure::{Failure, Outcome};
 use crate::output::{self, Report};
+use crate::with_simulated::WithSimulated;
+
+/// The platform that is always there.
+const SIMULATED: &str = oboro_attest::Platform::Simulated.name();
 
 /// Options of `oboro doctor`.
 #[derive(Args, Debug)]
@@ -30,15 +38,47 @@ struct Findings {
     operating_system: String,
     tls_provider: &'static str,
     tls_key_exchange: &'static str,
-    platforms: Vec<Platform>,
+    platforms: Vec<PlatformReport>,
+    kernel: Kernel,
     remarks: Vec<String>,
 }
 
+/// What the kernel offers for locking a role down, and what could carry its memory away.
 #[derive(Serialize)]
-struct Platform {
-    name: &'static str,
-    present: bool,
-    supported: bool,
+struct Kernel {
+    /// What a role's lock-down comes to here.
+    lockdown: Vec<Measure>,
+    /// Bytes of swap.
+    swap_bytes: u64,
+    /// Where core dumps go.
+    core_pattern: String,
+    /// How much memory a process may lock; absent where there is no limit.
+    lockable_bytes: Option<u64>,
+    /// Devices of a TPM 2.0.
+    tpm_devices: Vec<&'static str>,
+}
+
+impl Kernel {
+    /// Looks at everything, and last of all locks this process down: what that comes to
+    /// is best found out by doing it, and nothing is left to do but to print.
+    fn look() -> Outcome<Self> {
+        let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let swap_kilobytes: u64 = text("/proc/swaps")
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok())
+            .sum();
+        Ok(Self {
+            swap_bytes: 1_024 * swap_kilobytes,
+            core_pattern: text("/proc/sys/kernel/core_pattern").trim().to_owned(),
+            lockable_bytes: getrlimit(Resource::Memlock).current,
+            tpm_devices: ["/dev/tpmrm0", "/dev/tpm0"]
+                .into_iter()
+                .filter(|path| Path::new(path).exists())
+                .collect(),
+            lockdown: lockdown::apply(Wanted::BestEffort, &Needs::default())?,
+        })
+    }
 }
 
 /// Runs the verb.
@@ -81,28 +121,7 @@ fn findings() -> Outcome<Findings> {
             .and_then(|text| text.split_whitespace().next()?.parse::<u64>().ok())
             .map_or(0, |value| value * 1_024)
     };
-    let platforms = vec![
-        Platform {
-            name: "simulated",
-            present: true,
-            supported: true,
-        },
-        Platform {
-            name: "sev-snp",
-            present: Path::new("/dev/sev-guest").exists(),
-            supported: false,
-        },
-        Platform {
-            name: "tdx",
-            present: Path::new("/dev/tdx_guest").exists(),
-            supported: false,
-        },
-        Platform {
-            name: "nitro",
-            present: Path::new("/dev/nsm").exists(),
-            supported: false,
-        },
-    ];
+    let platforms = show::platforms(&WithSimulated::new(true));
     let mut remarks = Vec::new();
     if arch.name() != "avx512" {
         remarks.push(format!(
@@ -110,37 +129,53 @@ fn findings() -> Outcome<Findings> {
             arch.name()
         ));
     }
-    for platform in &platforms {
-        if platform.present && !platform.supported {
-            remarks.push(format!(
-                "{} hardware is here but this version cannot use it yet",
-                platform.name
-            ));
-        }
+    if !platforms
+        .iter()
+        .any(|platform| platform.available && platform.name != SIMULATED)
+    {
+        remarks.push(
+            "no hardware here can attest a role; roles run for trials with --allow-simulated"
+                .to_owned(),
+        );
     }
-    remarks.push(
-        "roles run on the simulated platform only; every verb that uses them needs --allow-simulated".to_owned(),
+    let operating_system = format!(
+        "{} {}",
+        std::env::consts::OS,
+        std::fs::read_to_string("/proc/sys/kernel/osrelease")
+            .unwrap_or_default()
+            .trim()
     );
+    let huge_pages = chosen("/sys/kernel/mm/transparent_hugepage/enabled");
+    let (processor, cores) = (processor(), cores());
+    let (memory_bytes, memory_available_bytes) = (kilobytes("MemTotal"), kilobytes("MemAvailable"));
+    let kernel = Kernel::look()?;
+    if kernel.swap_bytes > 0 {
+        remarks.push(
+            "memory can be swapped out: roles lock theirs as far as the limit allows; turn swap off, or encrypt it"
+                .to_owned(),
+        );
+    }
+    if kernel.tpm_devices.is_empty() {
+        remarks.push(
+            "there is no TPM, so nothing tells when a host puts back an older copy of a keeper's records"
+                .to_owned(),
+        );
+    }
     Ok(Findings {
         version: env!("CARGO_PKG_VERSION"),
-        processor: processor(),
-        cores: cores(),
+        processor,
+        cores,
         instructions: arch.name(),
         instructions_available: available,
-        memory_bytes: kilobytes("MemTotal"),
-        memory_available_bytes: kilobytes("MemAvailable"),
+        memory_bytes,
+        memory_available_bytes,
         page_bytes: rustix::param::page_size(),
-        huge_pages: chosen("/sys/kernel/mm/transparent_hugepage/enabled"),
-        operating_system: format!(
-            "{} {}",
-            std::env::consts::OS,
-            std::fs::read_to_string("/proc/sys/kernel/osrelease")
-                .unwrap_or_default()
-                .trim()
-        ),
+        huge_pages,
+        operating_system,
         tls_provider: "aws-lc-rs",
         tls_key_exchange: "X25519MLKEM768",
         platforms,
+        kernel,
         remarks,
     })
 }
@@ -189,17 +224,32 @@ impl Report for Findings {
             self.tls_provider, self.tls_key_exchange
         )?;
         for platform in &self.platforms {
-            writeln!(
-                out,
-                "platform       {:10} {}",
-                platform.name,
-                match (platform.present, platform.supported) {
-                    (true, true) => "usable (no protection)",
-                    (true, false) => "present, not supported by this version",
-                    (false, _) => "not present",
-                }
-            )?;
+            writeln!(out, "{platform}")?;
         }
+        let kernel = &self.kernel;
+        for measure in &kernel.lockdown {
+            writeln!(out, "lock-down      {measure}")?;
+        }
+        writeln!(
+            out,
+            "memory         swap {}, core dumps to \"{}\", {} may be locked",
+            match kernel.swap_bytes {
+                0 => "off".to_owned(),
+                bytes => output::bytes(bytes),
+            },
+            kernel.core_pattern,
+            kernel
+                .lockable_bytes
+                .map_or_else(|| "all".to_owned(), output::bytes)
+        )?;
+        writeln!(
+            out,
+            "TPM            {}",
+            match kernel.tpm_devices.as_slice() {
+                [] => "none".to_owned(),
+                devices => devices.join(", "),
+            }
+        )?;
         for remark in &self.remarks {
             writeln!(out, "note           {remark}")?;
         }

@@ -11,10 +11,11 @@ use serde::Serialize;
 
 use super::connection::Connection;
 use super::doctor::cores;
-use crate::figures::round;
 use crate::cli::Global;
 use crate::failure::{Failure, Outcome};
+use crate::figures::round;
 use crate::input::Input;
+use crate::or_failure::OrFailure;
 use crate::output::{self, Report};
 use crate::progress::Progress;
 
@@ -129,15 +130,15 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     };
     let recalls = Recalls::of(&run.ids(), &truth, depth);
     let (up, down) = run.bytes();
-    let round = |value: Option<f64>| value.map(|value| round(value, 5));
+    let digits = |value: Option<f64>| value.map(|value| round(value, 5));
     let evaluated = Evaluated {
         platform: index.platform.to_owned(),
         queries: queries.rows(),
         rerank: options.connection.rerank.clone(),
-        recall_10_at_10: round(recalls.ten_at_ten),
-        recall_1_at_1: round(recalls.one_at_1),
-        recall_1_at_10: round(recalls.one_at_10),
-        recall_1_at_100: round(recalls.one_at_100),
+        recall_10_at_10: digits(recalls.ten_at_ten),
+        recall_1_at_1: digits(recalls.one_at_1),
+        recall_1_at_10: digits(recalls.one_at_10),
+        recall_1_at_100: digits(recalls.one_at_100),
         seconds: round(run.seconds, 4),
         queries_per_second: round(run.per_second(), 4),
         query_bytes_up: up,
@@ -157,12 +158,12 @@ pub(crate) fn first_rows(rows: Matrix<f32>, most: usize) -> Outcome<Matrix<f32>>
     let dimension = rows.dimension();
     let mut data = rows.into_data();
     data.truncate(most.max(1) * dimension);
-    Ok(Matrix::new(dimension, data)?)
+    Matrix::new(dimension, data).or_failure()
 }
 
 /// The true neighbours of the first `queries` queries, from a file.
 pub(crate) fn known(path: &Path, queries: usize) -> Outcome<Vec<Vec<u64>>> {
-    let rows = oboro_vectors::read_ids(path)?;
+    let rows = oboro_vectors::read_ids(path).or_failure()?;
     if rows.rows() < queries {
         return Err(Failure::input(format_args!(
             "{} holds the neighbours of {} queries but there are {queries}; give the ground truth of these queries or use --limit {}",
@@ -208,7 +209,8 @@ pub(crate) fn exact_neighbours(
         100.min(base.rows()),
         metric,
         cores(),
-    )?;
+    )
+    .or_failure()?;
     bar.finish_and_clear();
     Ok(ids
         .chunks(100.min(base.rows()))

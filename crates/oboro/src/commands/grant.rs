@@ -160,7 +160,12 @@ mod tests {
             grant("writer", id).unwrap().index.unwrap(),
             std::array::from_fn(|at| at as u8)
         );
-        for (access, index) in [("owner", "any"), ("reader", ""), ("reader", &id[1..]), ("", id)] {
+        for (access, index) in [
+            ("owner", "any"),
+            ("reader", ""),
+            ("reader", &id[1..]),
+            ("", id),
+        ] {
             assert_eq!(grant(access, index).unwrap_err().kind.code(), 2);
         }
     }

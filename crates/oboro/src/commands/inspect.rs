@@ -9,9 +9,10 @@ use oboro_owner::{EncryptionReport, displacement};
 use serde::Serialize;
 
 use super::verify;
-use crate::figures::round;
 use crate::cli::Global;
 use crate::failure::{Failure, Outcome};
+use crate::figures::round;
+use crate::or_failure::OrFailure;
 use crate::output::{self, Report};
 use crate::roles;
 
@@ -121,7 +122,8 @@ fn sealed(index: &Index) -> Outcome<Sealed> {
     let encryption = EncryptionReport::new(&descriptor.packing, &descriptor.scale);
     let vectors = usize::try_from(descriptor.vectors)
         .map_err(|_| Failure::input("the index has more vectors than this machine can count"))?;
-    let (at_100, at_most) = displacement(vectors, descriptor.candidates_max as usize)?;
+    let (at_100, at_most) =
+        displacement(vectors, descriptor.candidates_max as usize).or_failure()?;
     Ok(Sealed {
         dimension: descriptor.dimension,
         metric: descriptor.metric.name(),

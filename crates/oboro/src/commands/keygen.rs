@@ -13,14 +13,15 @@ use oboro_ckks::{ParameterSet, SecretKey};
 use oboro_index::keys::{self as key_files, OwnerKey};
 use serde::Serialize;
 
+use super::revoke;
 use crate::cli::Global;
 use crate::failure::{Failure, Named, Outcome};
 use crate::keys::{
     self, AUTHORITY, CLIENT_KEY, IDENTITY, KEEPER_KEY, KEEPER_PUBLIC, OWNER_KEY, RELEASE_KEY,
-    STORAGE_KEY, TRUST,
+    REVOKED, STORAGE_KEY, TRUST,
 };
 use crate::output::{self, Report};
-use crate::register::{Issued, Register};
+use crate::register::{self, Issued, Register};
 
 /// Options of `oboro keygen`.
 #[derive(Args, Debug)]
@@ -171,6 +172,12 @@ pub(crate) fn make(out: &Path, set: ParameterSet, days: u32) -> Outcome<Keys> {
         });
     }
     register.write(&root.join(Role::Owner.name()))?;
+    // An empty list from the beginning: a role watches the list that it started with.
+    let now = SystemTime::now();
+    let list = revoke::list(&authority, &register, now, now + validity)?;
+    for role in Role::ALL {
+        register::replace(&root.join(role.name()).join(REVOKED), list.as_bytes())?;
+    }
     let root = making.keep();
     if let Err(error) = std::fs::rename(&root, out) {
         let _ = std::fs::remove_dir_all(&root);

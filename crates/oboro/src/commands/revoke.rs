@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use oboro_attest::unix_seconds;
@@ -11,7 +11,7 @@ use oboro_channel::{Authority, Role, Serial};
 use serde::Serialize;
 
 use crate::cli::Global;
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::keys::{AUTHORITY, Folder, REVOKED};
 use crate::output::{self, Report};
 use crate::register::{self, Register};
@@ -55,21 +55,8 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     for who in &options.who {
         marked.extend(register.revoke(who, unix_seconds(now))?);
     }
-    let serials = register
-        .revoked()
-        .map(|one| {
-            one.serial.parse::<Serial>().map_err(|_| {
-                Failure::input(format_args!(
-                    "\"{}\" in the register of certificates is no serial number; put back a copy of the file",
-                    one.serial
-                ))
-            })
-        })
-        .collect::<Outcome<Vec<_>>>()?;
     let next_update = now + Duration::from_secs(u64::from(options.days) * 86_400);
-    // Seconds since 1970 grow from list to list, whichever copy of the folder is used.
-    let number = unix_seconds(now);
-    let list = authority.revocation_list(&serials, number, now, next_update)?;
+    let list = list(&authority, &register, now, next_update)?;
     register.write(owner.path())?;
     let mut written = Vec::new();
     // The owner's folder, and those of the other roles where they lie beside it.
@@ -90,7 +77,7 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
                     serial: one.serial,
                 })
                 .collect(),
-            revoked_in_all: serials.len(),
+            revoked_in_all: register.revoked().count(),
             next_update: output::utc(unix_seconds(next_update)),
             written: written
                 .iter()
@@ -99,6 +86,24 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         },
         global.json,
     )
+}
+
+/// The list of what a register calls revoked.
+pub(super) fn list(
+    authority: &Authority,
+    register: &Register,
+    now: SystemTime,
+    next_update: SystemTime,
+) -> Outcome<String> {
+    let serials = register
+        .revoked()
+        .map(|one| Ok(one.serial.parse::<Serial>()?))
+        .collect::<Outcome<Vec<_>>>()?;
+    // Milliseconds since 1970 grow from list to list, whichever copy of the folder is used.
+    let number = now
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64);
+    Ok(authority.revocation_list(&serials, number, now, next_update)?)
 }
 
 impl Report for Revoked {

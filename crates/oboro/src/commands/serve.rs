@@ -7,14 +7,23 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use oboro_channel::Role;
+use oboro_keeper::KeeperState;
+use oboro_server::lockdown::LockdownOptions;
+use oboro_server::platforms::Platforms;
+use oboro_server::policy::PolicyOptions;
+use oboro_server::ready::Measure;
 use serde::Serialize;
 
-use crate::cli::{Global, KEEPER_ADDRESS, SEARCHER_ADDRESS};
+use crate::cli::Global;
 use crate::failure::{Failure, Outcome};
+use crate::keys::{Folder, STATE};
 use crate::output::{self, Report};
 use crate::processes::RoleProcess;
 use crate::progress::Progress;
-use crate::{roles, shutdown};
+use crate::roles::{self, KEEPER_ADDRESS, SEARCHER_ADDRESS};
+use crate::shutdown;
+use crate::with_simulated::WithSimulated;
 
 /// Options of `oboro serve`.
 #[derive(Args, Debug)]
@@ -31,9 +40,16 @@ pub(crate) struct Options {
     /// Address of the keeper, for the searcher only
     #[arg(long, default_value = KEEPER_ADDRESS, value_name = "ADDRESS")]
     pub(crate) keeper_listen: SocketAddr,
+    #[command(flatten)]
+    pub(crate) policy: PolicyOptions,
     /// Run without hardware that protects the roles
     #[arg(long)]
     pub(crate) allow_simulated: bool,
+    /// Folder of the keeper's own records; state/ among its keys when not given
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keeper_state: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) lockdown: LockdownOptions,
     /// Threads of each role; all cores when not given
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
@@ -60,11 +76,15 @@ pub(crate) struct PairOptions<'a> {
     pub(crate) threads: Option<usize>,
     pub(crate) metrics: Option<SocketAddr>,
     pub(crate) keeper_metrics: Option<SocketAddr>,
+    pub(crate) keeper_state: Option<&'a Path>,
+    pub(crate) policy: Option<&'a Path>,
+    pub(crate) allow_simulated: bool,
+    pub(crate) lockdown: LockdownOptions,
     pub(crate) record_view: bool,
 }
 
 impl<'a> PairOptions<'a> {
-    /// On free ports of this machine, for `bench` and `demo`.
+    /// On free ports of this machine and on the simulated platform, for `bench` and `demo`.
     pub(crate) fn local(index: &'a Path, keys: &'a Path, threads: Option<usize>) -> Self {
         let free = SocketAddr::from(([127, 0, 0, 1], 0));
         Self {
@@ -75,8 +95,35 @@ impl<'a> PairOptions<'a> {
             threads,
             metrics: None,
             keeper_metrics: None,
+            keeper_state: None,
+            policy: None,
+            allow_simulated: true,
+            lockdown: LockdownOptions::default(),
             record_view: false,
         }
+    }
+}
+
+impl PairOptions<'_> {
+    /// Where the keeper keeps its records. Both roles share this machine, so there is no
+    /// first start to be asked for: records are begun where there are none.
+    fn state(&self) -> Outcome<PathBuf> {
+        match self.keeper_state {
+            Some(state) => Ok(state.to_owned()),
+            None => Ok(Folder::of(self.keys, Role::Keeper)?.path().join(STATE)),
+        }
+    }
+
+    /// Options that both roles have.
+    fn common(&self) -> Vec<OsString> {
+        let mut all = arguments([
+            ("--policy", self.policy.map(Into::into)),
+            ("--lockdown", Some(self.lockdown.lockdown.name().into())),
+        ]);
+        if self.allow_simulated {
+            all.push("--allow-simulated".into());
+        }
+        all
     }
 }
 
@@ -91,8 +138,12 @@ impl Pair {
                 options.keeper_metrics.map(|a| a.to_string().into()),
             ),
             ("--threads", options.threads.map(|n| n.to_string().into())),
+            ("--state", options.keeper_state.map(Into::into)),
         ]);
-        keeper_arguments.push("--allow-simulated".into());
+        keeper_arguments.extend(options.common());
+        if !KeeperState::exists(&options.state()?) {
+            keeper_arguments.push("--new-state".into());
+        }
         if options.record_view {
             keeper_arguments.push("--record-view".into());
         }
@@ -105,7 +156,7 @@ impl Pair {
             ("--metrics", options.metrics.map(|a| a.to_string().into())),
             ("--threads", options.threads.map(|n| n.to_string().into())),
         ]);
-        searcher_arguments.push("--allow-simulated".into());
+        searcher_arguments.extend(options.common());
         let searcher = RoleProcess::start("searcher", searcher_arguments)?;
         Ok(Self { searcher, keeper })
     }
@@ -143,13 +194,20 @@ struct Serving {
     keeper_address: SocketAddr,
     platform: String,
     index: String,
+    searcher_configuration: String,
+    keeper_configuration: String,
+    lockdown: Vec<Measure>,
+    remarks: Vec<String>,
 }
 
 /// Runs the verb.
 pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
-    roles::check_platform(options.allow_simulated, "roles")?;
+    // Before two processes start to say the same.
+    let platforms = WithSimulated::new(options.allow_simulated);
+    options.policy.policy(&platforms)?;
+    platforms.attester()?;
     roles::check_index(&options.index)?;
-    let runtime = super::runtime(1)?;
+    let runtime = roles::runtime(1)?;
     let _entered = runtime.enter();
     // Signals are caught before the roles start, so that none is left behind.
     let stop = shutdown::requested(false)?;
@@ -161,6 +219,10 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         threads: options.threads,
         metrics: options.metrics,
         keeper_metrics: options.keeper_metrics,
+        keeper_state: options.keeper_state.as_deref(),
+        policy: options.policy.policy.as_deref(),
+        allow_simulated: options.allow_simulated,
+        lockdown: options.lockdown,
         record_view: false,
     })?;
     output::print(
@@ -169,6 +231,10 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
             keeper_address: pair.keeper.ready.address,
             platform: pair.searcher.ready.platform.clone(),
             index: options.index.display().to_string(),
+            searcher_configuration: pair.searcher.ready.configuration.clone(),
+            keeper_configuration: pair.keeper.ready.configuration.clone(),
+            lockdown: pair.searcher.ready.lockdown.clone(),
+            remarks: remarks(&pair),
         },
         global.json,
     )?;
@@ -197,12 +263,31 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     }
 }
 
+/// The remarks of both roles, each once.
+fn remarks(pair: &Pair) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for ready in [&pair.keeper.ready, &pair.searcher.ready] {
+        for remark in &ready.remarks {
+            if !all.contains(remark) {
+                all.push(remark.clone());
+            }
+        }
+    }
+    all
+}
+
 impl Report for Serving {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        writeln!(out, "{}", output::SIMULATED)?;
-        writeln!(out, "index     {}", self.index)?;
-        writeln!(out, "searcher  {}", self.address)?;
-        writeln!(out, "keeper    {}", self.keeper_address)?;
+        output::platform(out, &self.platform)?;
+        writeln!(out, "index      {}", self.index)?;
+        writeln!(out, "searcher   {}", self.address)?;
+        writeln!(out, "keeper     {}", self.keeper_address)?;
+        for measure in &self.lockdown {
+            writeln!(out, "lock-down  {measure}")?;
+        }
+        for remark in &self.remarks {
+            writeln!(out, "note       {remark}")?;
+        }
         writeln!(out, "Ready; stop with Ctrl-C.")
     }
 }

@@ -99,6 +99,15 @@ impl Place {
     }
 }
 
+/// Copies the files of a folder.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in from.read_dir().unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+    }
+}
+
 pub(crate) fn fvecs(vectors: &[Vec<f32>]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for vector in vectors {
@@ -178,6 +187,20 @@ impl Served {
                 .to_owned(),
             ready,
         }
+    }
+
+    /// Starts it where it must refuse, and returns its sentence.
+    pub(crate) fn refused(keys: &str, index: &Path) -> String {
+        let output = oboro()
+            .args(["--json", "--quiet", "serve", "--allow-simulated"])
+            .args(["--keys", keys, "--index"])
+            .arg(index)
+            .args(["--listen", "127.0.0.1:0", "--keeper-listen", "127.0.0.1:0"])
+            .timeout(std::time::Duration::from_secs(60))
+            .output()
+            .unwrap();
+        assert!(!output.status.success(), "it serves");
+        String::from_utf8(output.stderr).unwrap()
     }
 
     /// Asks it to stop as Ctrl-C does and returns its exit code.

@@ -1,0 +1,98 @@
+//! `oboro backup`: the owner's folder as one text file.
+
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+use clap::Args;
+use oboro_channel::Role;
+use oboro_index::keys::backup::{BackupFile, backup_owner};
+use serde::Serialize;
+
+use crate::cli::Global;
+use crate::failure::{Named, Outcome};
+use crate::keys::{self, Folder};
+use crate::output::{self, Report};
+use crate::passphrase::{self, Source};
+
+/// Options of `oboro backup`.
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// Keys of the owner: the folder of `oboro keygen` or its owner/
+    #[arg(long, default_value = "keys", value_name = "DIR")]
+    pub(crate) keys: PathBuf,
+    /// File to make
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Encrypt it under the first line of a file, or under what is typed at a `prompt`
+    #[arg(long, value_name = "FILE|prompt", value_parser = passphrase::source)]
+    pub(crate) passphrase_file: Option<Source>,
+}
+
+/// What was written.
+#[derive(Serialize)]
+struct BackedUp {
+    out: String,
+    encrypted: bool,
+    files: Vec<String>,
+    bytes: usize,
+}
+
+/// Runs the verb.
+pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
+    let folder = Folder::of(&options.keys, Role::Owner)?;
+    // Read once, so that a folder that is no owner's is told now and not after a disaster.
+    folder.identity()?;
+    folder.owner_key()?;
+    let files = BackupFile::all_in(folder.path(), &format!("{}/", Role::Owner.name()))?;
+    let passphrase = options
+        .passphrase_file
+        .as_ref()
+        .map(|source| source.read(true))
+        .transpose()?;
+    let text = backup_owner(
+        &files,
+        passphrase.as_ref().map(|text| text.as_str()),
+        &mut keys::os_rng()?,
+    )?;
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&options.out)
+        .and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            file.sync_all()
+        })
+        .named("write", options.out.display())?;
+    output::print(
+        &BackedUp {
+            out: options.out.display().to_string(),
+            encrypted: passphrase.is_some(),
+            files: files.iter().map(|file| file.name().to_owned()).collect(),
+            bytes: text.len(),
+        },
+        global.json,
+    )
+}
+
+impl Report for BackedUp {
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(
+            out,
+            "{}: {} files, {}",
+            self.out,
+            self.files.len(),
+            output::bytes(self.bytes as u64)
+        )?;
+        writeln!(
+            out,
+            "{}",
+            if self.encrypted {
+                "Encrypted (age); without the passphrase nobody opens it, you neither."
+            } else {
+                "NOT encrypted: whoever reads it has the owner's keys. --passphrase-file encrypts it."
+            }
+        )
+    }
+}

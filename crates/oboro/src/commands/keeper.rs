@@ -1,0 +1,27 @@
+//! `oboro keeper`: `oboro-server keeper`, and the simulated platform for trials.
+
+use clap::Args;
+use oboro_server::keeper;
+
+use crate::cli::Global;
+use crate::failure::Outcome;
+use crate::with_simulated::WithSimulated;
+
+/// Options of `oboro keeper`.
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    pub(crate) role: keeper::Options,
+    /// Answer searchers that no hardware protects, and run without such hardware
+    #[arg(long)]
+    pub(crate) allow_simulated: bool,
+}
+
+/// Runs the verb.
+pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
+    keeper::run(
+        &options.role,
+        global.json,
+        &WithSimulated::new(options.allow_simulated),
+    )
+}

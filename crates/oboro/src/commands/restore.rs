@@ -1,0 +1,74 @@
+//! `oboro restore`: the owner's folder out of a backup.
+
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use oboro_index::keys::backup;
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use crate::cli::Global;
+use crate::failure::{Failure, Named, Outcome};
+use crate::output::{self, Report};
+use crate::passphrase::{self, Source};
+
+/// Options of `oboro restore`.
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// Backup that `oboro backup` wrote
+    #[arg(value_name = "FILE")]
+    pub(crate) backup: PathBuf,
+    /// Folder for the keys, as `--keys` names it; existing files are never overwritten
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// The passphrase: the first line of a file, or what is typed at a `prompt`
+    #[arg(long, value_name = "FILE|prompt", value_parser = passphrase::source)]
+    pub(crate) passphrase_file: Option<Source>,
+}
+
+/// What was restored.
+#[derive(Serialize)]
+struct Restored {
+    out: String,
+    files: Vec<String>,
+}
+
+/// Runs the verb.
+pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
+    let path = options.backup.display();
+    // A backup's text is larger than its content by a third and its lines' ends.
+    let most = 2 * backup::MAX_BYTES as u64;
+    let mut text = Zeroizing::new(String::new());
+    std::fs::File::open(&options.backup)
+        .and_then(|file| file.take(most).read_to_string(&mut text))
+        .named("read", &path)?;
+    if backup::is_protected(&text) && options.passphrase_file.is_none() {
+        return Err(Failure::usage(format_args!(
+            "{path} is encrypted; give its passphrase with --passphrase-file FILE, or prompt"
+        )));
+    }
+    let passphrase = options
+        .passphrase_file
+        .as_ref()
+        .map(|source| source.read(false))
+        .transpose()?;
+    let files = backup::restore(&text, passphrase.as_ref().map(|text| text.as_str()))?;
+    backup::write_files(&files, &options.out)?;
+    output::print(
+        &Restored {
+            out: options.out.display().to_string(),
+            files: files.iter().map(|file| file.name().to_owned()).collect(),
+        },
+        global.json,
+    )
+}
+
+impl Report for Restored {
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        for name in &self.files {
+            writeln!(out, "restored  {}/{name}", self.out)?;
+        }
+        Ok(())
+    }
+}
