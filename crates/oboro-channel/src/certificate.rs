@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn fail_names_of_no_or_several_roles() {
-        let names = |names: &[&'static str]| role_and_grant(names.to_vec().into_iter());
+        let names = |names: &[&'static str]| role_and_grant(names.iter().copied());
         let client = "client.oboro.internal";
         let grant = "writer.any.grant.oboro.internal";
         assert_eq!(names(&[client]).unwrap().1, Grant::any(Access::Reader));

@@ -56,7 +56,7 @@ impl Default for ConnectOptions {
 pub struct Connection {
     /// The gRPC channel.
     pub channel: Channel,
-    peers: watch::Receiver<Option<PeerState>>,
+    peers: watch::Receiver<PeerState>,
 }
 
 #[derive(Clone)]
@@ -68,24 +68,15 @@ struct PeerState {
 impl Connection {
     /// The peer, with the evidence of the latest connection; its key is the same for the
     /// channel's whole life.
-    ///
-    /// # Panics
-    /// Never: there is no value of this type without a connection.
     #[must_use]
-    #[allow(clippy::expect_used)]
     pub fn peer(&self) -> PeerInfo {
-        let state = self.peers.borrow();
-        let state = state.as_ref().expect("made after the first connection");
-        state.peer.clone()
+        self.peers.borrow().peer.clone()
     }
 
     /// How often the channel has connected.
     #[must_use]
     pub fn connections(&self) -> u64 {
-        self.peers
-            .borrow()
-            .as_ref()
-            .map_or(0, |state| state.connections)
+        self.peers.borrow().connections
     }
 
     /// Waits for the next reconnection.
@@ -134,20 +125,16 @@ pub async fn connect(
     if let Some(demand) = &options.demand {
         demand.check_role(expected)?;
     }
-    let config = client_config(identity, trust, expected, &options.clock)?;
-    let (seen, mut peers) = watch::channel(None);
     let live = Live::default();
-    let dialer = Arc::new(Dialer {
+    let line = Line {
         address: address.to_owned(),
-        connector: TlsConnector::from(config),
+        connector: TlsConnector::from(client_config(identity, trust, expected, &options.clock)?),
         expected,
         identity: identity.clone(),
         _watch: live.watch(trust, &options.clock, options.recheck),
         options,
-        seen,
         live,
-        first: Mutex::new(None),
-    });
+    };
     let uri = Uri::builder()
         .scheme("https")
         .authority(expected.dns_name())
@@ -163,49 +150,72 @@ pub async fn connect(
         .keep_alive_while_idle(true);
     // The first connection is made here and handed over, so that its error reaches the
     // caller as it is and not as text.
-    let first = dialer.dial().await?;
-    peers.mark_unchanged();
-    *dialer.first() = Some(first);
+    let (first, peer) = line.dial().await?;
+    let (seen, peers) = watch::channel(PeerState {
+        peer,
+        connections: 1,
+    });
+    let dialer = Arc::new(Dialer {
+        line,
+        first: Mutex::new(Some(first)),
+        seen,
+    });
     let service = tower::service_fn({
         let dialer = dialer.clone();
         move |_: Uri| {
             let dialer = dialer.clone();
-            async move {
-                let first = dialer.first().take();
-                match first {
-                    Some(stream) => Ok(stream),
-                    None => dialer.dial().await,
-                }
-                .map(TokioIo::new)
-            }
+            async move { dialer.next().await.map(TokioIo::new) }
         }
     });
     let channel = endpoint
         .connect_with_connector(service)
         .await
-        .map_err(|error| dialer.unreachable(root_cause(&error)))?;
+        .map_err(|error| dialer.line.unreachable(root_cause(&error)))?;
     Ok(Connection { channel, peers })
 }
 
 type Stream = Guarded<TlsStream<TcpStream>>;
 
+/// Makes the connections of one channel, one after the other.
 struct Dialer {
+    line: Line,
+    /// Made already, not yet handed over.
+    first: Mutex<Option<Stream>>,
+    seen: watch::Sender<PeerState>,
+}
+
+impl Dialer {
+    async fn next(&self) -> Result<Stream, ChannelError> {
+        let first = self
+            .first
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(stream) = first {
+            return Ok(stream);
+        }
+        let (stream, peer) = self.line.dial().await?;
+        same_party(&self.seen.borrow().peer, &peer)?;
+        self.seen.send_modify(|state| {
+            state.peer = peer;
+            state.connections += 1;
+        });
+        Ok(stream)
+    }
+}
+
+/// How to reach a peer.
+struct Line {
     address: String,
     connector: TlsConnector,
     expected: Role,
     identity: Identity,
     options: ConnectOptions,
-    seen: watch::Sender<Option<PeerState>>,
     live: Live,
     _watch: Watch,
-    first: Mutex<Option<Stream>>,
 }
 
-impl Dialer {
-    fn first(&self) -> std::sync::MutexGuard<'_, Option<Stream>> {
-        self.first.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
+impl Line {
     fn unreachable(&self, reason: String) -> ChannelError {
         ChannelError::Unreachable {
             role: self.expected,
@@ -214,27 +224,13 @@ impl Dialer {
         }
     }
 
-    async fn dial(&self) -> Result<Stream, ChannelError> {
+    async fn dial(&self) -> Result<(Stream, PeerInfo), ChannelError> {
         self.identity.check_date(&self.options.clock)?;
         let timeout = self.options.timeout;
-        let (stream, peer) = match tokio::time::timeout(timeout, self.handshake()).await {
-            Ok(connected) => connected?,
-            Err(_) => return Err(self.unreachable(format!("no answer within {timeout:?}"))),
-        };
-        let mut outcome = Ok(());
-        self.seen.send_if_modified(|state| {
-            outcome = state
-                .as_ref()
-                .map_or(Ok(()), |state| same_party(&state.peer, &peer));
-            if outcome.is_ok() {
-                *state = Some(PeerState {
-                    connections: state.as_ref().map_or(0, |state| state.connections) + 1,
-                    peer: peer.clone(),
-                });
-            }
-            outcome.is_ok()
-        });
-        outcome.map(|()| self.live.guard(stream, &peer))
+        let (stream, peer) = tokio::time::timeout(timeout, self.handshake())
+            .await
+            .map_err(|_| self.unreachable(format!("no answer within {timeout:?}")))??;
+        Ok((self.live.guard(stream, &peer), peer))
     }
 
     async fn handshake(&self) -> Result<(TlsStream<TcpStream>, PeerInfo), ChannelError> {

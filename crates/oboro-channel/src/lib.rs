@@ -46,6 +46,8 @@ mod revocations;
 mod role;
 mod tls;
 mod trust;
+#[doc(hidden)]
+pub mod untrusted;
 
 pub use accept::{AcceptLimits, AcceptOptions, Conn, Incoming, serve_incoming, tuned_server};
 pub use authority::Authority;

@@ -12,6 +12,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
+/// A period of zero would never let go of the processor.
+const SHORTEST: Duration = Duration::from_millis(10);
+
 /// The open connections of one listener or one channel.
 #[derive(Clone, Default)]
 pub(crate) struct Live(Arc<Mutex<Table>>);
@@ -65,7 +68,7 @@ impl Live {
         let (live, trust, clock) = (self.clone(), trust.clone(), clock.clone());
         let watching = tokio::spawn(async move {
             loop {
-                tokio::time::sleep(period).await;
+                tokio::time::sleep(period.max(SHORTEST)).await;
                 let reading = trust.clone();
                 match tokio::task::spawn_blocking(move || reading.refresh()).await {
                     Ok(Ok(false)) | Err(_) => {}

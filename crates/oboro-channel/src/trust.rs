@@ -146,23 +146,28 @@ impl Trust {
             return Ok(false);
         };
         let text = pem_file::read(path, false)?;
-        let held = self.checks();
-        if held.list.as_ref().is_some_and(|list| list.is_text(&text)) {
+        let same = |checks: &Checks| checks.list.as_ref().is_some_and(|list| list.is_text(&text));
+        if same(&self.checks()) {
             return Ok(false);
         }
         let list = RevocationList::read(&text, &self.0.certificate)?;
         let found = list.figures().number;
-        if let Some(held) = held.list.as_ref().map(|held| held.figures().number)
+        // Compared and replaced under one lock: of two that read at the same time, the
+        // one with the older list must not come last.
+        let mut checks = self
+            .0
+            .checks
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if same(&checks) {
+            return Ok(false);
+        }
+        if let Some(held) = checks.list.as_ref().map(|held| held.figures().number)
             && held >= found
         {
             return Err(ChannelError::OlderRevocations { found, held });
         }
-        let checks = Arc::new(Checks::new(&self.0.certificate, Some(list))?);
-        *self
-            .0
-            .checks
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = checks;
+        *checks = Arc::new(Checks::new(&self.0.certificate, Some(list))?);
         Ok(true)
     }
 

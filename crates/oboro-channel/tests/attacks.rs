@@ -4,68 +4,24 @@
 
 mod common;
 
-use common::platform::{Gullible, attester, demand, offer, subject, verifier};
+use common::platform::{
+    Gullible, attester, attesting, both, connecting, demand, giving, offer, refused, subject,
+    verifier,
+};
 use common::raw::{
-    ACCEPTED, EVIDENCE, HELLO, LABEL, Listening, REFUSED, dial, frame, hello, read_frame,
-    read_hello, relay,
+    EVIDENCE, LABEL, Listening, REFUSED, dial, frame, hello, read_frame, read_hello, relay,
 };
-use common::{
-    World, accepting, demanding, demands, described, issue, offering, serve_apart, status,
-};
-use oboro_attest::{
-    AttestError, AttestedRole, Attester, Claims, MAX_EVIDENCE_BYTES, Policy, Subject, unix_seconds,
-};
+use common::{World, demanding, described, issue, offering, serve_apart, status};
+use oboro_attest::{AttestError, AttestedRole, Attester, Claims, Policy, Subject, unix_seconds};
 use oboro_channel::{
-    AcceptLimits, AcceptOptions, Authority, ChannelError, ConnectOptions, Connection, Demand,
-    Identity, Refusal, Role, connect, explain, serve_incoming,
+    AcceptOptions, Authority, ChannelError, Connection, Demand, Identity, Refusal, Role, connect,
+    explain,
 };
 use oboro_protocol::v1;
 use oboro_protocol::v1::keeper_client::KeeperClient;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
-use tokio_stream::StreamExt;
-
-/// A keeper that attests itself and demands evidence of searchers.
-fn attesting(searchers: Demand) -> AcceptOptions {
-    AcceptOptions {
-        offer: Some(offer(AttestedRole::Keeper)),
-        demands: demands(Role::Searcher, searchers),
-        ..accepting(AcceptLimits::default())
-    }
-}
-
-/// A keeper that attests itself and demands nothing.
-fn giving() -> AcceptOptions {
-    AcceptOptions {
-        offer: Some(offer(AttestedRole::Keeper)),
-        ..accepting(AcceptLimits::default())
-    }
-}
-
-/// A searcher that attests itself and demands evidence of the keeper.
-fn both(keeper: Demand) -> ConnectOptions {
-    ConnectOptions {
-        demand: Some(keeper),
-        ..offering(&offer(AttestedRole::Searcher))
-    }
-}
-
-async fn connecting(
-    world: &World,
-    address: &str,
-    identity: &Identity,
-    options: ConnectOptions,
-) -> Result<Connection, ChannelError> {
-    connect(address, identity, &world.trust, Role::Keeper, options).await
-}
-
-async fn refused(world: &World, address: &str, options: ConnectOptions) -> ChannelError {
-    let searcher = issue(&world.authority, Role::Searcher);
-    let outcome = connecting(world, address, &searcher, options).await;
-    outcome.err().unwrap()
-}
 
 fn untrusted(error: &ChannelError, reason: &AttestError) -> bool {
     matches!(error, ChannelError::Untrusted(found) if found == reason)
@@ -365,15 +321,16 @@ async fn fail_replayed_evidence_of_an_earlier_session() {
 
 #[tokio::test]
 async fn fail_evidence_with_one_wrong_claim() {
+    type Change = fn(&mut Claims);
     let world = World::new(giving()).await;
     let key = world.keeper.spki_sha256();
     let options = demanding(&demand(AttestedRole::Keeper));
-    let attest = move |session, nonce, key, change: fn(&mut Claims)| {
+    let attest = move |session, nonce, key, change: Change| {
         let mut claims = claims(session, nonce, key);
         change(&mut claims);
         attester().attest(&claims).unwrap()
     };
-    let changes: [(fn(&mut Claims), Option<AttestError>); 6] = [
+    let changes: [(Change, Option<AttestError>); 6] = [
         (|_| {}, None),
         (|claims| claims.nonce[0] ^= 1, Some(AttestError::Nonce)),
         (|claims| claims.session[31] ^= 1, Some(AttestError::Session)),
@@ -441,50 +398,6 @@ async fn fail_reflected_evidence() {
 }
 
 #[tokio::test]
-async fn fail_no_evidence() {
-    // None to give.
-    let world = World::new(attesting(demand(AttestedRole::Searcher))).await;
-    let error = refused(&world, &world.address, ConnectOptions::default()).await;
-    assert!(
-        matches!(error, ChannelError::EvidenceDemanded(Role::Keeper)),
-        "{error}"
-    );
-    // None comes.
-    let silent = World::new(accepting(AcceptLimits::default())).await;
-    let demanding = demanding(&demand(AttestedRole::Keeper));
-    let error = refused(&silent, &silent.address, demanding.clone()).await;
-    assert!(
-        matches!(error, ChannelError::NoEvidence(Role::Keeper)),
-        "{error}"
-    );
-    // Both demand and neither can: nobody waits for the other.
-    let stubborn = AcceptOptions {
-        offer: None,
-        ..attesting(demand(AttestedRole::Searcher))
-    };
-    let stubborn = World::new(stubborn).await;
-    let error = refused(&stubborn, &stubborn.address, demanding).await;
-    assert!(
-        matches!(error, ChannelError::NoEvidence(Role::Keeper)),
-        "{error}"
-    );
-    // A peer that goes on without evidence, as if it had been accepted.
-    let thief = issue(&world.authority, Role::Searcher);
-    for second in [
-        frame(ACCEPTED, &[]),
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
-    ] {
-        let mut stream = dial(&world.address, &thief, &world.trust, &["oboro/2"])
-            .await
-            .unwrap();
-        stream.write_all(&hello(false, [1; 32])).await.unwrap();
-        read_hello(&mut stream).await;
-        stream.write_all(&second).await.unwrap();
-        assert_eq!(read_frame(&mut stream).await.unwrap(), (REFUSED, vec![2]));
-    }
-}
-
-#[tokio::test]
 async fn fail_simulated_platform_where_the_policy_does_not_allow_it() {
     let world = World::new(giving()).await;
     let strict = Demand::new(verifier(Policy::default()), AttestedRole::Keeper);
@@ -499,75 +412,6 @@ async fn fail_simulated_platform_where_the_policy_does_not_allow_it() {
         matches!(error, ChannelError::Refused(Refusal::Evidence)),
         "{error}"
     );
-}
-
-#[tokio::test]
-async fn fail_demands_that_nobody_can_meet() {
-    let world = World::new(giving()).await;
-    let wrong = demand(AttestedRole::Searcher);
-    let error = refused(&world, &world.address, demanding(&wrong)).await;
-    assert!(matches!(error, ChannelError::DemandRole { .. }), "{error}");
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let options = AcceptOptions {
-        demands: demands(Role::Client, wrong),
-        ..giving()
-    };
-    let error = serve_incoming(listener, &world.keeper, &world.trust, options);
-    assert!(matches!(error, Err(ChannelError::DemandRole { .. })));
-}
-
-#[tokio::test]
-async fn fail_frames_that_no_party_sends() {
-    let world = World::new(attesting(demand(AttestedRole::Searcher))).await;
-    let thief = issue(&world.authority, Role::Searcher);
-    let good = hello(false, [1; 32]);
-    let with = |first: &[u8], then: Vec<u8>| [first, then.as_slice()].concat();
-    let mut oversized = frame(EVIDENCE, &[]);
-    oversized[1..5].copy_from_slice(&(MAX_EVIDENCE_BYTES as u32 + 1).to_le_bytes());
-    let mut huge = frame(EVIDENCE, &[]);
-    huge[1..5].copy_from_slice(&u32::MAX.to_le_bytes());
-    let mut other_version = good.clone();
-    other_version[5] = 3;
-    let mut unknown_flag = good.clone();
-    unknown_flag[6] = 2;
-    for (name, bytes, code) in [
-        ("no hello first", frame(EVIDENCE, &[0; 300]), 2),
-        ("unknown kind", frame(9, &[0; 34]), 2),
-        ("hello too short", frame(HELLO, &[2; 33]), 2),
-        ("hello too long", frame(HELLO, &[2; 35]), 2),
-        (
-            "HTTP/2 at once",
-            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
-            2,
-        ),
-        ("another version", other_version, 1),
-        ("unknown flag", unknown_flag, 2),
-        ("two hellos", with(&good, good.clone()), 2),
-        ("oversized evidence", with(&good, oversized), 2),
-        ("four gigabytes announced", with(&good, huge), 2),
-        ("empty evidence", with(&good, frame(EVIDENCE, &[])), 2),
-        (
-            "evidence of zeros",
-            with(&good, frame(EVIDENCE, &[0; 300])),
-            4,
-        ),
-    ] {
-        let mut stream = dial(&world.address, &thief, &world.trust, &["oboro/2"])
-            .await
-            .unwrap();
-        stream.write_all(&bytes).await.unwrap();
-        let mut last = None;
-        while let Ok(frame) = read_frame(&mut stream).await {
-            last = Some(frame);
-        }
-        assert_eq!(last, Some((REFUSED, vec![code])), "{name}");
-    }
-    // Whoever keeps to the rules is served still.
-    let options = both(demand(AttestedRole::Keeper));
-    let connection = connecting(&world, &world.address, &thief, options)
-        .await
-        .unwrap();
-    status(&connection).await.unwrap();
 }
 
 #[tokio::test]
@@ -609,161 +453,6 @@ async fn fail_evidence_cut_short_or_with_bytes_after_it() {
         matches!(error, ChannelError::Exchange("a frame that is cut short")),
         "{error}"
     );
-}
-
-#[tokio::test]
-async fn fail_slow_peers_run_out_of_time() {
-    let limits = AcceptLimits {
-        handshake_timeout: Duration::from_millis(400),
-        ..AcceptLimits::default()
-    };
-    let options = AcceptOptions {
-        limits,
-        ..attesting(demand(AttestedRole::Searcher))
-    };
-    let world = World::new(options).await;
-    let thief = issue(&world.authority, Role::Searcher);
-    let good = hello(false, [1; 32]);
-    for sent in [0, 1, 5, 20, good.len()] {
-        let mut stream = dial(&world.address, &thief, &world.trust, &["oboro/2"])
-            .await
-            .unwrap();
-        stream.write_all(&good[..sent]).await.unwrap();
-        stream.flush().await.unwrap();
-        // The server closes; were it to wait for ever, so would this.
-        let mut rest = Vec::new();
-        let _ = stream.read_to_end(&mut rest).await;
-        assert_eq!(rest.len(), good.len(), "its hello and nothing else");
-    }
-    // A server that says nothing.
-    let listening = Listening::new(&world.keeper, &world.trust, &["oboro/2"]).await;
-    let address = listening.address.clone();
-    tokio::spawn(async move {
-        let _stream = listening.accept().await.unwrap();
-        std::future::pending::<()>().await;
-    });
-    let options = ConnectOptions {
-        timeout: Duration::from_millis(400),
-        ..both(demand(AttestedRole::Keeper))
-    };
-    let error = refused(&world, &address, options).await;
-    assert!(
-        error.to_string().contains("no answer within 400ms"),
-        "{error}"
-    );
-}
-
-#[tokio::test]
-async fn fail_peers_that_negotiate_another_protocol() {
-    let world = World::new(giving()).await;
-    let identity = issue(&world.authority, Role::Searcher);
-    // A client of HTTP/2 alone, as the release before.
-    for alpn in [&["h2"][..], &["http/1.1"]] {
-        let mut stream = match dial(&world.address, &identity, &world.trust, alpn).await {
-            Ok(stream) => stream,
-            Err(error) => {
-                assert!(
-                    error.to_string().contains("NoApplicationProtocol"),
-                    "{error}"
-                );
-                continue;
-            }
-        };
-        stream.read_u8().await.unwrap_err();
-    }
-    // A client that names none.
-    let mut stream = dial(&world.address, &identity, &world.trust, &[])
-        .await
-        .unwrap();
-    stream.read_u8().await.unwrap_err();
-    // A server of HTTP/2 alone, and one that names none.
-    let listening = Listening::new(&world.keeper, &world.trust, &["h2"]).await;
-    let address = listening.address.clone();
-    tokio::spawn(async move { while listening.accept().await.is_err() {} });
-    let error = refused(&world, &address, ConnectOptions::default()).await;
-    assert!(
-        error.to_string().contains("does not speak oboro/2"),
-        "{error}"
-    );
-    let listening = Listening::new(&world.keeper, &world.trust, &[]).await;
-    let address = listening.address.clone();
-    tokio::spawn(async move {
-        let _stream = listening.accept().await;
-        std::future::pending::<()>().await;
-    });
-    let error = refused(&world, &address, ConnectOptions::default()).await;
-    assert!(
-        matches!(error, ChannelError::Protocol("oboro/2")),
-        "{error}"
-    );
-}
-
-#[tokio::test]
-async fn fail_browsers_where_evidence_is_demanded() {
-    let world = World::new(giving()).await;
-    let limits = AcceptLimits {
-        http1: true,
-        ..AcceptLimits::default()
-    };
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let options = AcceptOptions {
-        limits,
-        allowed: vec![Role::Searcher, Role::Client],
-        ..attesting(demand(AttestedRole::Searcher))
-    };
-    let mut incoming = serve_incoming(listener, &world.keeper, &world.trust, options).unwrap();
-    let searcher = issue(&world.authority, Role::Searcher);
-    let mut stream = dial(&address, &searcher, &world.trust, &["http/1.1"])
-        .await
-        .unwrap();
-    stream.read_u8().await.unwrap_err();
-    // Clients need none: they get in, and nothing says that they were attested.
-    let client = issue(&world.authority, Role::Client);
-    let _stream = dial(&address, &client, &world.trust, &["http/1.1"])
-        .await
-        .unwrap();
-    let conn = incoming.next().await.unwrap().unwrap();
-    assert_eq!(conn.peer().role, Role::Client);
-    assert!(conn.peer().appraisal.is_none());
-}
-
-/// An attester that is gone.
-struct Gone;
-
-impl Attester for Gone {
-    fn platform(&self) -> oboro_attest::Platform {
-        oboro_attest::Platform::Tpm
-    }
-
-    fn attest(&self, _: &Claims) -> Result<Vec<u8>, AttestError> {
-        Err(AttestError::Platform {
-            platform: self.platform(),
-            reason: "its device is gone".into(),
-        })
-    }
-}
-
-#[tokio::test]
-async fn fail_attester_that_gives_nothing() {
-    let gone = |role| oboro_channel::Offer::new(Arc::new(Gone), role, subject());
-    let options = AcceptOptions {
-        offer: Some(gone(AttestedRole::Keeper)),
-        ..attesting(demand(AttestedRole::Searcher))
-    };
-    let world = World::new(options).await;
-    let error = refused(&world, &world.address, both(demand(AttestedRole::Keeper))).await;
-    assert!(
-        matches!(error, ChannelError::NoEvidence(Role::Keeper)),
-        "{error}"
-    );
-    let error = refused(
-        &world,
-        &world.address,
-        offering(&gone(AttestedRole::Searcher)),
-    )
-    .await;
-    assert!(error.to_string().contains("its device is gone"), "{error}");
 }
 
 #[tokio::test]

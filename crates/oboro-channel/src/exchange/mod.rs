@@ -237,3 +237,17 @@ fn nonce() -> Result<[u8; 32], ChannelError> {
         .map_err(|_| ChannelError::Tls(rustls::Error::FailedToGetRandomBytes))?;
     Ok(nonce)
 }
+
+/// Reads all frames in `bytes`; for the fuzz targets.
+pub(crate) fn decode_frames(mut bytes: &[u8]) {
+    // Reading from memory never waits, so one poll is enough.
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    loop {
+        let frame = std::pin::pin!(Frame::read(&mut bytes)).poll(&mut context);
+        let std::task::Poll::Ready(Ok(frame)) = frame else {
+            return;
+        };
+        let mut written = Vec::new();
+        let _ = std::pin::pin!(frame.write(&mut written)).poll(&mut context);
+    }
+}

@@ -33,7 +33,6 @@ impl Keeper for Echo {
         handle.extend_from_slice(format!("{}, {}{attested}", peer.role, peer.grant).as_bytes());
         Ok(Response::new(v1::PrepareReply {
             handle: handle.into(),
-            ..Default::default()
         }))
     }
 

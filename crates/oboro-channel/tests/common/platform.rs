@@ -1,10 +1,14 @@
 //! The simulated platform, and verifiers that overlook something.
 
+use super::{World, accepting, demands, issue, offering};
 use oboro_attest::{
     Appraisal, AttestError, AttestedRole, Evidence, Expected, Policy, PolicyVerifier, Subject,
     Verifier,
 };
-use oboro_channel::{Demand, Offer};
+use oboro_channel::{
+    AcceptLimits, AcceptOptions, ChannelError, ConnectOptions, Connection, Demand, Identity, Offer,
+    Role, connect,
+};
 use oboro_simulated::{SimulatedAttester, SimulatedVerifier, measure};
 use std::sync::{Arc, Mutex};
 
@@ -85,4 +89,44 @@ impl Verifier for Gullible {
         self.found.lock().unwrap().push(found);
         outcome
     }
+}
+
+/// A keeper that attests itself and demands evidence of searchers.
+pub fn attesting(searchers: Demand) -> AcceptOptions {
+    AcceptOptions {
+        offer: Some(offer(AttestedRole::Keeper)),
+        demands: demands(Role::Searcher, searchers),
+        ..accepting(AcceptLimits::default())
+    }
+}
+
+/// A keeper that attests itself and demands nothing.
+pub fn giving() -> AcceptOptions {
+    AcceptOptions {
+        offer: Some(offer(AttestedRole::Keeper)),
+        ..accepting(AcceptLimits::default())
+    }
+}
+
+/// A searcher that attests itself and demands evidence of the keeper.
+pub fn both(keeper: Demand) -> ConnectOptions {
+    ConnectOptions {
+        demand: Some(keeper),
+        ..offering(&offer(AttestedRole::Searcher))
+    }
+}
+
+pub async fn connecting(
+    world: &World,
+    address: &str,
+    identity: &Identity,
+    options: ConnectOptions,
+) -> Result<Connection, ChannelError> {
+    connect(address, identity, &world.trust, Role::Keeper, options).await
+}
+
+pub async fn refused(world: &World, address: &str, options: ConnectOptions) -> ChannelError {
+    let searcher = issue(&world.authority, Role::Searcher);
+    let outcome = connecting(world, address, &searcher, options).await;
+    outcome.err().unwrap()
 }
