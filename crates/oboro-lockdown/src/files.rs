@@ -1,0 +1,107 @@
+//! Files, folders and TCP ports: Landlock.
+
+use crate::{Extent, Lockdown, Measure};
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus, NetPort,
+    RestrictSelfAttr, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
+    path_beneath_rules,
+};
+
+const NAME: &str = "other files and TCP ports closed";
+
+/// What is given up, where the kernel knows it: files (1), renaming between folders (2),
+/// truncating (3), TCP ports (4), ioctl on devices (5), signals and abstract sockets (6).
+const GIVEN_UP: ABI = ABI::V6;
+
+pub(crate) fn restrict(lockdown: &Lockdown) -> Measure {
+    let threads = std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
+    match apply(lockdown) {
+        Ok(status) => {
+            let (abi, known) = match status.landlock {
+                LandlockStatus::Available {
+                    effective_abi,
+                    kernel_abi,
+                } => (
+                    kernel_abi.unwrap_or(effective_abi as i32),
+                    "files and TCP ports",
+                ),
+                LandlockStatus::NotEnabled => {
+                    return Measure::none(NAME, "Landlock is not enabled in this kernel");
+                }
+                LandlockStatus::NotImplemented => {
+                    return Measure::none(NAME, "this kernel has no Landlock");
+                }
+            };
+            let counts = format!(
+                "{} to read, {} to write, {} ports to listen on, {} to connect to",
+                lockdown.read.len(),
+                lockdown.write.len(),
+                lockdown.bind.len(),
+                lockdown.connect.len()
+            );
+            match status.ruleset {
+                RulesetStatus::NotEnforced => Measure::none(NAME, "Landlock enforces nothing"),
+                _ if threads > 1 && !status.all_threads => Measure::new(
+                    NAME,
+                    Extent::Partly,
+                    format!(
+                        "Landlock ABI {abi}, but {} threads were running already and keep their rights",
+                        threads - 1
+                    ),
+                ),
+                RulesetStatus::FullyEnforced => {
+                    Measure::full(NAME, format!("Landlock ABI {abi}: {known}; {counts}"))
+                }
+                RulesetStatus::PartiallyEnforced => Measure::new(
+                    NAME,
+                    Extent::Partly,
+                    format!("Landlock ABI {abi}: {}; {counts}", offered(abi)),
+                ),
+            }
+        }
+        Err(error) => Measure::none(NAME, format!("Landlock refuses: {error}")),
+    }
+}
+
+/// What an ABI below [`GIVEN_UP`] covers.
+fn offered(abi: i32) -> &'static str {
+    match abi {
+        ..4 => "files, but no TCP ports",
+        4 => "files and TCP ports, but not ioctl on devices, nor signals to others",
+        _ => "files and TCP ports, but not signals to others",
+    }
+}
+
+fn apply(lockdown: &Lockdown) -> Result<landlock::RestrictionStatus, RulesetError> {
+    let read = AccessFs::ReadFile | AccessFs::ReadDir;
+    Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(GIVEN_UP))?
+        .handle_access(AccessNet::from_all(GIVEN_UP))?
+        .scope(Scope::from_all(GIVEN_UP))?
+        .create()?
+        .add_rules(path_beneath_rules(&lockdown.read, read))?
+        .add_rules(path_beneath_rules(&lockdown.write, read | write()))?
+        .add_rules(ports(&lockdown.bind, AccessNet::BindTcp))?
+        .add_rules(ports(&lockdown.connect, AccessNet::ConnectTcp))?
+        .all_threads(true)?
+        .restrict_self()
+}
+
+/// Regular files and folders may be made; devices, pipes, sockets and links may not.
+fn write() -> BitFlags<AccessFs> {
+    AccessFs::WriteFile
+        | AccessFs::Truncate
+        | AccessFs::RemoveFile
+        | AccessFs::RemoveDir
+        | AccessFs::MakeReg
+        | AccessFs::MakeDir
+        | AccessFs::Refer
+        | AccessFs::IoctlDev
+}
+
+fn ports(ports: &[u16], access: AccessNet) -> impl Iterator<Item = Result<NetPort, RulesetError>> {
+    ports
+        .iter()
+        .map(move |port| Ok(NetPort::new(*port, access)))
+}
