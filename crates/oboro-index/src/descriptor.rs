@@ -216,7 +216,7 @@ impl Descriptor {
         Cursor::new(NAME, bytes).magic(MAGIC, FORMAT_VERSION)
     }
 
-    fn parse(body: &[u8]) -> Result<Self, IndexError> {
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, IndexError> {
         let mut cursor = Cursor::new(NAME, body);
         cursor.magic(MAGIC, FORMAT_VERSION)?;
         let index_id = cursor.array()?;

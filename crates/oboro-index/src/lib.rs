@@ -38,6 +38,8 @@ mod sealed;
 mod segment_writer;
 mod shuffle;
 mod trailer;
+#[doc(hidden)]
+pub mod untrusted;
 mod verify;
 mod writer;
 

@@ -160,7 +160,7 @@ impl Manifest {
         }
     }
 
-    fn parse(body: &[u8]) -> Result<Self, IndexError> {
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, IndexError> {
         let mut cursor = Cursor::new(MANIFEST, body);
         cursor.magic(MAGIC, FORMAT_VERSION)?;
         let index_id = cursor.array()?;

@@ -4,7 +4,7 @@
 //!
 //! Only what a passphrase needs of the format: one scrypt stanza, the payload,
 //! the armour. The primitives are libraries; the complete library for age
-//! brings a generator of random numbers of its own and some seventy crates, to
+//! brings a generator of random numbers of its own and a hundred crates, to
 //! be linked into searcher and keeper, which have no use for it.
 
 mod header;
