@@ -9,17 +9,14 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use common::{Shape, World, attester, fresh_seed, verifier};
-use oboro_channel::{Authority, ConnectOptions, Identity, Role, Trust, connect};
+use common::{Shape, World, attester, fresh_seed, raw, verifier};
+use oboro_channel::{Authority, Role};
 use oboro_ckks::{ParameterSet, SecretKey};
 use oboro_client::{Client, ClientError, Keyholder, Rerank, SearchOptions};
 use oboro_index::OwnerKey;
-use oboro_protocol::{
-    Reason, limits, reason_of,
-    v1::{self, searcher_client::SearcherClient},
-};
+use oboro_protocol::{Reason, limits, reason_of, v1};
 use oboro_quant::Metric;
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Status};
 
 fn small() -> World {
     World::new(&Shape::new(300, 8, Metric::L2))
@@ -28,27 +25,6 @@ fn small() -> World {
 /// An index without a keeper.
 fn keyholders() -> World {
     World::new(&Shape::new(300, 8, Metric::L2).for_keyholders())
-}
-
-/// A channel without the client's checks.
-async fn raw(
-    address: std::net::SocketAddr,
-    identity: &Identity,
-    trust: &Trust,
-) -> SearcherClient<Channel> {
-    let options = ConnectOptions::default();
-    let connection = connect(
-        &address.to_string(),
-        identity,
-        trust,
-        Role::Searcher,
-        options,
-    )
-    .await
-    .unwrap();
-    SearcherClient::new(connection.channel)
-        .max_decoding_message_size(limits::MAX_REPLY_MESSAGE_BYTES)
-        .max_encoding_message_size(usize::MAX)
 }
 
 fn request(world: &World, client: &Client) -> v1::SearchRequest {
@@ -137,9 +113,7 @@ async fn searcher_starts_before_its_keeper() {
     drop(server);
     keeper.stop().await;
     let (_metrics, searcher) = world.searcher(Some(address)).await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let config = world.client_config(searcher.address);
-    let error = Client::connect(config).await.err().unwrap();
+    let error = world.refusal(searcher.address).await;
     assert_eq!(error.reason(), Some(Reason::KeeperUnreachable), "{error}");
     let text = error.to_string();
     assert_eq!(text.matches(&address.to_string()).count(), 1, "{text}");
@@ -444,10 +418,8 @@ async fn fail_keeper_that_the_policy_refuses() {
     let mut config = world.searcher_config(Some(keeper.address));
     config.keeper.as_mut().unwrap().verifier = common::refuser();
     let (_metrics, searcher) = world.searcher_with(config, "127.0.0.1:0").await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    // Nothing is released to a searcher that does not trust its keeper.
-    let config = world.client_config(searcher.address);
-    let error = Client::connect(config).await.err().unwrap();
+    // A searcher that does not trust its keeper asks it for nothing.
+    let error = world.refusal(searcher.address).await;
     assert_eq!(error.reason(), Some(Reason::KeeperUnreachable), "{error}");
     assert!(error.to_string().contains("not trusted"), "{error}");
 }

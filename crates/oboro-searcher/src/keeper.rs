@@ -174,7 +174,6 @@ fn refused_channel(error: ChannelError) -> SearcherError {
         error @ (ChannelError::NoEvidence(_) | ChannelError::AnotherIndex(_)) => {
             SearcherError::KeeperUntrusted(error.to_string())
         }
-        ChannelError::Refused(cause) => SearcherError::KeeperRefused(cause.to_string()),
         other => SearcherError::KeeperUnreachable(other.to_string()),
     }
 }

@@ -4,28 +4,30 @@
 
 use std::{
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use chacha20::ChaCha20Rng;
 use oboro_attest::{Policy, PolicyVerifier};
-use oboro_channel::{Authority, Identity, Role};
+use oboro_channel::{Authority, ConnectOptions, Identity, Role, Trust, connect};
 use oboro_ckks::{EncryptedQuery, ParameterSet, PublicKey, SecretKey, TableShare};
-use oboro_client::{Client, ClientConfig, ClientError};
+use oboro_client::{Client, ClientConfig, ClientError, rotation::OwnerConfig};
 use oboro_index::{Index, OwnerKey};
 use oboro_keeper::{KeeperConfig, KeeperSecrets, KeeperServer, KeeperState, StateKey};
 use oboro_owner::{BuildOptions, Owner, Rows};
 use oboro_protocol::{
-    Reason,
+    Reason, limits,
     sizes::{IndexShape, Sizes},
+    v1::searcher_client::SearcherClient,
 };
 use oboro_quant::Metric;
 use oboro_searcher::{Metrics, SearcherConfig, SearcherError, SearcherServer};
 use oboro_simulated::{SimulatedAttester, SimulatedVerifier};
 use rand_core::{Rng, SeedableRng};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tonic::transport::Channel;
 use zeroize::Zeroizing;
 
 /// A server that runs until told to stop.
@@ -354,6 +356,25 @@ impl World {
         )
     }
 
+    pub fn owner_identity(&self) -> Identity {
+        let hour = Duration::from_secs(3_600);
+        self.authority
+            .issue(Role::Owner, SystemTime::now(), hour)
+            .unwrap()
+    }
+
+    pub fn owner_config(&self, searcher: SocketAddr, keeper: SocketAddr) -> OwnerConfig {
+        OwnerConfig {
+            searcher: searcher.to_string(),
+            keeper: keeper.to_string(),
+            identity: self.owner_identity(),
+            trust: self.authority.trust(),
+            descriptor_key: self.owner_key.descriptor_key(),
+            verifier: verifier(),
+            connect_timeout: Duration::from_secs(5),
+        }
+    }
+
     pub fn client_config(&self, searcher: SocketAddr) -> ClientConfig {
         ClientConfig::new(
             searcher.to_string(),
@@ -388,6 +409,18 @@ impl World {
         result.unwrap()
     }
 
+    /// Why a client is refused, once the searcher knows why.
+    pub async fn refusal(&self, searcher: SocketAddr) -> ClientError {
+        loop {
+            let error = Client::connect(self.client_config(searcher)).await;
+            let error = error.err().unwrap();
+            if error.reason() != Some(Reason::Busy) {
+                return error;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Ids of the exact nearest, ties by id.
     pub fn exact(&self, query: &[f32], k: usize) -> Vec<u64> {
         let mut all: Vec<(f32, u64)> = self
@@ -415,6 +448,36 @@ async fn bind(address: &str) -> TcpListener {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     TcpListener::bind(address).await.unwrap()
+}
+
+/// A channel to a searcher without the client's checks.
+pub async fn raw(
+    address: SocketAddr,
+    identity: &Identity,
+    trust: &Trust,
+) -> SearcherClient<Channel> {
+    let options = ConnectOptions::default();
+    let connection = connect(
+        &address.to_string(),
+        identity,
+        trust,
+        Role::Searcher,
+        options,
+    )
+    .await
+    .unwrap();
+    SearcherClient::new(connection.channel)
+        .max_decoding_message_size(limits::MAX_REPLY_MESSAGE_BYTES)
+        .max_encoding_message_size(usize::MAX)
+}
+
+/// Copies a folder of files.
+pub fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+    }
 }
 
 /// Overlap of two lists of ids, between 0 and 1.

@@ -1,0 +1,174 @@
+//! A searcher that an owner's authority vouches for and that is not honest.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::net::SocketAddr;
+
+use common::{Shape, World, attester, raw};
+use oboro_attest::{AttestedRole, Subject};
+use oboro_channel::{AcceptOptions, Offer, Role, serve_incoming, tuned_server};
+use oboro_client::{Client, ClientError, SearchOptions};
+use oboro_protocol::v1::{
+    self,
+    searcher_client::SearcherClient,
+    searcher_server::{Searcher, SearcherServer},
+};
+use oboro_quant::Metric;
+use tokio::net::TcpListener;
+use tonic::{Request, Response, Status, transport::Channel};
+
+/// Asks an honest searcher and changes what it says.
+struct Between {
+    honest: SearcherClient<Channel>,
+    change: fn(&mut v1::SearchReply),
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+fn unasked<T>() -> Answer<T> {
+    Err(Status::unimplemented("not part of the test"))
+}
+
+#[tonic::async_trait]
+impl Searcher for Between {
+    async fn describe(
+        &self,
+        request: Request<v1::DescribeRequest>,
+    ) -> Answer<v1::SearcherDescription> {
+        self.honest.clone().describe(request.into_inner()).await
+    }
+
+    async fn search(&self, request: Request<v1::SearchRequest>) -> Answer<v1::SearchReply> {
+        let mut reply = self.honest.clone().search(request.into_inner()).await?;
+        (self.change)(reply.get_mut());
+        Ok(reply)
+    }
+
+    async fn begin_search(&self, _: Request<v1::SearchRequest>) -> Answer<v1::BeginSearchReply> {
+        unasked()
+    }
+
+    async fn finish_search(&self, _: Request<v1::FinishSearchRequest>) -> Answer<v1::SearchReply> {
+        unasked()
+    }
+
+    async fn codebook_masks(
+        &self,
+        _: Request<v1::CodebookMasksRequest>,
+    ) -> Answer<v1::CodebookMasksReply> {
+        unasked()
+    }
+
+    async fn begin_rotation(
+        &self,
+        _: Request<v1::BeginRotationRequest>,
+    ) -> Answer<v1::BeginRotationReply> {
+        unasked()
+    }
+
+    async fn commit_rotation(
+        &self,
+        _: Request<v1::CommitRotationRequest>,
+    ) -> Answer<v1::CommitRotationReply> {
+        unasked()
+    }
+
+    async fn status(&self, _: Request<v1::StatusRequest>) -> Answer<v1::SearcherStatus> {
+        unasked()
+    }
+}
+
+/// Serves what `honest` serves, changed, with evidence about `subject`.
+async fn between(
+    world: &World,
+    honest: SocketAddr,
+    subject: Subject,
+    change: fn(&mut v1::SearchReply),
+) -> SocketAddr {
+    let trust = world.authority.trust();
+    let service = Between {
+        honest: raw(honest, &world.client_identity, &trust).await,
+        change,
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let options = AcceptOptions {
+        allowed: vec![Role::Client],
+        offer: Some(Offer::new(attester(), AttestedRole::Searcher, subject)),
+        ..AcceptOptions::default()
+    };
+    let incoming = serve_incoming(listener, &world.searcher_identity, &trust, options).unwrap();
+    let service = SearcherServer::new(service);
+    tokio::spawn(
+        tuned_server()
+            .add_service(service)
+            .serve_with_incoming(incoming),
+    );
+    address
+}
+
+/// A world and what its honest searcher attests.
+async fn serving() -> (World, SocketAddr, Subject, Vec<common::Running>) {
+    let world = World::new(&Shape::new(300, 8, Metric::L2));
+    let (_server, keeper) = world.keeper("127.0.0.1:0").await;
+    let (_metrics, searcher) = world.searcher(Some(keeper.address)).await;
+    drop(world.client(searcher.address).await);
+    let descriptor = world.index().descriptor().clone();
+    let subject = Subject {
+        index_id: descriptor.index_id,
+        epoch: descriptor.epoch,
+        ..Subject::new([0; 32])
+    };
+    let address = searcher.address;
+    (world, address, subject, vec![keeper, searcher])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fail_evidence_about_another_index_or_epoch() {
+    let (world, honest, subject, _running) = serving().await;
+    let unchanged = |_: &mut v1::SearchReply| ();
+    // The way itself works.
+    let address = between(&world, honest, subject, unchanged).await;
+    let client = Client::connect(world.client_config(address)).await.unwrap();
+    let options = SearchOptions::default();
+    client.search(&world.base[..8], &options).await.unwrap();
+    let mut other_index = subject;
+    other_index.index_id[0] ^= 1;
+    for wrong in [
+        other_index,
+        Subject {
+            epoch: subject.epoch + 1,
+            ..subject
+        },
+        Subject::new([0; 32]),
+    ] {
+        let address = between(&world, honest, wrong, unchanged).await;
+        let config = world.client_config(address);
+        let error = Client::connect(config).await.err().unwrap();
+        assert!(matches!(error, ClientError::Subject { .. }), "{error}");
+        assert!(error.is_untrusted());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fail_replies_of_another_size() {
+    let (world, honest, subject, _running) = serving().await;
+    let changes: [fn(&mut v1::SearchReply); 3] = [
+        |reply| reply.padding.clear(),
+        |reply| reply.padding.push(vec![0; 7].into()),
+        |reply| reply.timings = None,
+    ];
+    for change in changes {
+        let address = between(&world, honest, subject, change).await;
+        let client = Client::connect(world.client_config(address)).await.unwrap();
+        let error = client
+            .search(&world.base[..8], &SearchOptions::default())
+            .await
+            .unwrap_err();
+        assert!(matches!(error, ClientError::Reply(_)), "{error}");
+        let due = world.sizes().reply().to_string();
+        assert!(error.to_string().contains(&due), "{error}");
+    }
+}
