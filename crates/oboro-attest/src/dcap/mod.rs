@@ -21,6 +21,29 @@
 //! as an SGX enclave; the verifier is there for programs that a library operating system
 //! runs in one.
 //!
+//! In a policy file:
+//!
+//! ```
+//! # let register = "5a".repeat(48);
+//! # let text = format!(r#"
+//! version = 1
+//!
+//! [[accept]]
+//! platform = "tdx"
+//! role = "keeper"
+//! measurements = ["{register}"]      # MRTD: the firmware
+//! rtmr1 = ["{register}"]             # boot loader and kernel
+//! rtmr2 = ["{register}"]             # command line and initial file system
+//! minimum-tcb-evaluation = 20        # tcbEvaluationDataNumber of today's collateral
+//! tcb-status = ["UpToDate"]          # the default
+//! advisories-allowed = []            # the default
+//! allow-smt = true                   # most clouds run two threads on a core,
+//! allow-dynamic-platform = true      # on platforms that can be extended,
+//! allow-cached-keys = true           # whose keys the vendor keeps
+//! # "#);
+//! # oboro_attest::Policy::from_toml(&text, std::path::Path::new(".")).unwrap();
+//! ```
+//!
 //! # Security
 //! Verified offline against quotes that Intel's keys signed; never run by us on such
 //! hardware.

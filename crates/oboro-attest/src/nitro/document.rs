@@ -57,7 +57,11 @@ impl Document {
     pub fn verify(bytes: &[u8], root: &[u8], now: u64) -> Result<Self, AttestError> {
         let signed = envelope(bytes)?;
         let payload = signed.payload.as_deref().ok_or(MALFORMED)?;
-        let (document, certificate, bundle) = content(payload)?;
+        let Content {
+            document,
+            certificate,
+            bundle,
+        } = content(payload)?;
         check_chain(&certificate, &bundle, root, now)?;
         let certificate = CertificateDer::from_slice(&certificate);
         let key = webpki::EndEntityCert::try_from(&certificate)
@@ -114,8 +118,16 @@ fn envelope(bytes: &[u8]) -> Result<CoseSign1, AttestError> {
     Ok(signed)
 }
 
-/// The payload: document, certificate, bundle.
-fn content(payload: &[u8]) -> Result<(Document, Vec<u8>, Vec<Vec<u8>>), AttestError> {
+/// A payload, nothing of it verified yet.
+struct Content {
+    document: Document,
+    /// The module's certificate.
+    certificate: Vec<u8>,
+    /// Certificates of authorities, the root first.
+    bundle: Vec<Vec<u8>>,
+}
+
+fn content(payload: &[u8]) -> Result<Content, AttestError> {
     let Value::Map(entries) = Value::from_slice(payload).map_err(|_| MALFORMED)? else {
         return Err(MALFORMED);
     };
@@ -171,7 +183,11 @@ fn content(payload: &[u8]) -> Result<(Document, Vec<u8>, Vec<Vec<u8>>), AttestEr
             "the document has a key that nobody knows",
         ));
     }
-    Ok((document, certificate, bundle))
+    Ok(Content {
+        document,
+        certificate,
+        bundle,
+    })
 }
 
 fn registers(value: Value) -> Result<BTreeMap<u8, [u8; PCR_BYTES]>, AttestError> {

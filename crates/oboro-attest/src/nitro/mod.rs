@@ -10,6 +10,24 @@
 //! repeated key, AWS's own limits on every length, no certificate that is not part of
 //! the chain. Time is an argument.
 //!
+//! In a policy file:
+//!
+//! ```
+//! # let register = "5a".repeat(48);
+//! # let text = format!(r#"
+//! version = 1
+//!
+//! [[accept]]
+//! platform = "nitro"
+//! role = "keeper"
+//! measurements = ["{register}"]      # PCR 0: the enclave image
+//! pcr1 = ["{register}"]              # kernel and boot file system
+//! pcr2 = ["{register}"]              # the program
+//! max-document-age = 300             # seconds, the default
+//! # "#);
+//! # oboro_attest::Policy::from_toml(&text, std::path::Path::new(".")).unwrap();
+//! ```
+//!
 //! # Security
 //! AWS documents validation without revocation lists; instead the certificates of an
 //! enclave live for hours, those above it for days. Verified offline against documents
