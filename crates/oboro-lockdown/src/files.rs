@@ -15,16 +15,13 @@ const GIVEN_UP: ABI = ABI::V6;
 
 pub(crate) fn restrict(lockdown: &Lockdown) -> Measure {
     let threads = std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
-    match apply(lockdown) {
+    match apply(lockdown, threads > 1) {
         Ok(status) => {
-            let (abi, known) = match status.landlock {
+            let abi = match status.landlock {
                 LandlockStatus::Available {
                     effective_abi,
                     kernel_abi,
-                } => (
-                    kernel_abi.unwrap_or(effective_abi as i32),
-                    "files and TCP ports",
-                ),
+                } => kernel_abi.unwrap_or(effective_abi as i32),
                 LandlockStatus::NotEnabled => {
                     return Measure::none(NAME, "Landlock is not enabled in this kernel");
                 }
@@ -41,17 +38,21 @@ pub(crate) fn restrict(lockdown: &Lockdown) -> Measure {
             );
             match status.ruleset {
                 RulesetStatus::NotEnforced => Measure::none(NAME, "Landlock enforces nothing"),
-                _ if threads > 1 && !status.all_threads => Measure::new(
-                    NAME,
-                    Extent::Partly,
-                    format!(
-                        "Landlock ABI {abi}, but {} threads were running already and keep their rights",
-                        threads - 1
-                    ),
-                ),
-                RulesetStatus::FullyEnforced => {
-                    Measure::full(NAME, format!("Landlock ABI {abi}: {known}; {counts}"))
+                _ if threads > 1 && !status.all_threads => {
+                    let others = match threads - 1 {
+                        1 => "1 thread was running already and keeps its".to_owned(),
+                        more => format!("{more} threads were running already and keep their"),
+                    };
+                    Measure::new(
+                        NAME,
+                        Extent::Partly,
+                        format!("Landlock ABI {abi}, but {others} rights"),
+                    )
                 }
+                RulesetStatus::FullyEnforced => Measure::full(
+                    NAME,
+                    format!("Landlock ABI {abi}: files and TCP ports; {counts}"),
+                ),
                 RulesetStatus::PartiallyEnforced => Measure::new(
                     NAME,
                     Extent::Partly,
@@ -72,7 +73,10 @@ fn offered(abi: i32) -> &'static str {
     }
 }
 
-fn apply(lockdown: &Lockdown) -> Result<landlock::RestrictionStatus, RulesetError> {
+fn apply(
+    lockdown: &Lockdown,
+    has_threads: bool,
+) -> Result<landlock::RestrictionStatus, RulesetError> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
@@ -84,7 +88,9 @@ fn apply(lockdown: &Lockdown) -> Result<landlock::RestrictionStatus, RulesetErro
         .add_rules(path_beneath_rules(&lockdown.write, read | write()))?
         .add_rules(ports(&lockdown.bind, AccessNet::BindTcp))?
         .add_rules(ports(&lockdown.connect, AccessNet::ConnectTcp))?
-        .all_threads(true)?
+        // Kernels from 7.0 on reach the other threads; on others this is what is missing,
+        // so it is asked for only where there are any.
+        .all_threads(has_threads)?
         .restrict_self()
 }
 
