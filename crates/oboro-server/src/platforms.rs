@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use oboro_attest::platforms::{self, Detection};
-use oboro_attest::{Attester, PlatformVerifier, Sealer};
+use oboro_attest::{AttestError, Attester, PlatformVerifier, Sealer};
 
 use crate::failure::{Failure, Outcome};
 
@@ -39,11 +39,12 @@ pub struct HardwarePlatforms;
 
 impl Platforms for HardwarePlatforms {
     fn attester(&self) -> Outcome<Arc<dyn Attester>> {
-        Ok(platforms::hardware_attester().map_err(|error| {
-            Failure::refused(format_args!(
-                "nothing would protect the memory of this role: {error}; `doctor` and `show` tell what this machine offers"
-            ))
-        })?)
+        platforms::hardware_attester().map_err(|error| match error {
+            AttestError::NoPlatform(_) => Failure::refused(
+                "nothing would protect the memory of this role: no hardware of this machine attests it; `oboro-server show` says what is missing",
+            ),
+            other => other.into(),
+        })
     }
 
     fn sealer(&self) -> Option<Arc<dyn Sealer>> {

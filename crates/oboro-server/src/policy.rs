@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use oboro_attest::{MAX_POLICY_BYTES, Policy, PolicyVerifier};
+use oboro_attest::{MAX_POLICY_BYTES, Platform, Policy, PolicyVerifier};
 use sha2::{Digest, Sha256};
 
 use crate::failure::{Failure, Named, Outcome};
@@ -20,7 +20,8 @@ pub struct PolicyOptions {
 }
 
 impl PolicyOptions {
-    /// The policy of the file, and the simulated platform where `platforms` accept it.
+    /// The policy of the file. Where `platforms` accept the simulated platform and the file
+    /// has no entry for it, any simulated program is accepted as well.
     ///
     /// # Errors
     /// Without a file where nothing else would be accepted either; as [`read`].
@@ -34,7 +35,11 @@ impl PolicyOptions {
                 ));
             }
         };
-        Ok(if platforms.accepts_simulated() {
+        let named = policy
+            .accept
+            .iter()
+            .any(|entry| entry.rules.platform() == Platform::Simulated);
+        Ok(if platforms.accepts_simulated() && !named {
             policy.allowing_simulated()
         } else {
             policy

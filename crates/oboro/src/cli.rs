@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    attest, backup, bench, build, demo, doctor, eval, grant, inspect, keeper, keygen, restore,
-    revoke, rotate, search, searcher, serve, verify,
+    attest, backup, bench, build, demo, doctor, eval, grant, inspect, keeper, keygen, renew,
+    restore, revoke, rotate, search, searcher, serve, verify,
 };
 
 const EXIT_CODES: &str = "\
@@ -87,6 +87,8 @@ pub(crate) enum Command {
     Attest(attest::Command),
     /// Make a folder for one more client, with a certificate for what it may do
     Grant(grant::Options),
+    /// Make a certificate anew before it expires, for the same holder and rights
+    Renew(renew::Options),
     /// Revoke certificates, or sign the list of revoked ones anew
     Revoke(revoke::Options),
     /// Change the decryption key of a running index

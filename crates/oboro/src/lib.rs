@@ -34,7 +34,6 @@
 //! let mut rng = chacha20::ChaCha20Rng::from_seed(seed);
 //!
 //! let owner_key = OwnerKey::generate(&mut rng);
-//! let storage_key = owner_key.storage_key();
 //! let keeper_key = SecretKey::generate(ParameterSet::N2048Q50, &mut rng);
 //! let public_key = keeper_key.public_key(&mut rng);
 //!
@@ -42,6 +41,8 @@
 //! let folder = tempfile::tempdir()?;
 //! let out = folder.path().join("example.oboro");
 //! let options = BuildOptions { centroids: 16, ..BuildOptions::default() };
+//! // The searcher's half of the keys of indexes, and the keeper's.
+//! let (storage_key, release_key) = (owner_key.storage_key(), owner_key.release_key());
 //! let report = Owner::new(owner_key, public_key).build(
 //!     &mut Rows::new(&vectors, 8)?,
 //!     None,
@@ -51,7 +52,10 @@
 //! )?;
 //! assert_eq!(report.encryption.security_bits, 139);
 //!
-//! let index = Index::open(&out, &storage_key)?;
+//! let state = report.state;
+//! let share = release_key.share(&state.index_id, state.epoch);
+//! let key = storage_key.for_epoch(Some(&share), &state.index_id, state.epoch);
+//! let index = Index::open(&out, &key)?;
 //! assert_eq!(index.descriptor().vectors, 300);
 //! # Ok(())
 //! # }

@@ -62,6 +62,7 @@ fn run(cli: &Cli) -> Outcome<()> {
         Command::Doctor(options) => commands::doctor::run(options, global),
         Command::Attest(command) => commands::attest::run(command, global),
         Command::Grant(options) => commands::grant::run(options, global),
+        Command::Renew(options) => commands::renew::run(options, global),
         Command::Revoke(options) => commands::revoke::run(options, global),
         Command::Rotate(options) => commands::rotate::run(options, global),
         Command::Backup(options) => commands::backup::run(options, global),

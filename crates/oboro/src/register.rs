@@ -113,6 +113,23 @@ impl Register {
         Ok(())
     }
 
+    /// The newest certificate of a name that is not revoked.
+    pub(crate) fn newest(&self, name: &str) -> Outcome<&Issued> {
+        self.0
+            .iter()
+            .rfind(|one| one.name == name && one.revoked.is_none())
+            .ok_or_else(|| {
+                Failure::input(format_args!(
+                    "\"{name}\" has no certificate to renew; {ISSUED} in the owner's folder lists names"
+                ))
+            })
+    }
+
+    /// Adds one beside another of the same name.
+    pub(crate) fn renew(&mut self, issued: Issued) {
+        self.0.push(issued);
+    }
+
     /// Marks what `who`, a name or a serial number, means; what was marked.
     pub(crate) fn revoke(&mut self, who: &str, now: u64) -> Outcome<Vec<Issued>> {
         let serial = who.replace(':', "").to_lowercase();
@@ -224,6 +241,11 @@ mod tests {
         // A revoked name may be used again; one in use may not.
         register.add(one("0c", "alice")).unwrap();
         assert!(register.add(one("0d", "bob")).is_err());
+        // A renewed one stands beside the old one; both go by name.
+        register.renew(one("0e", "alice"));
+        assert_eq!(register.newest("alice").unwrap().serial, "0e");
+        assert_eq!(register.revoke("alice", 1).unwrap().len(), 2);
+        assert!(register.newest("alice").is_err());
         // By serial number, too.
         assert_eq!(register.revoke("0B", 1).unwrap()[0].name, "bob");
     }

@@ -278,7 +278,8 @@ fn usage() {
     assert!(oboro().arg("--help").output().unwrap().status.success());
     for verb in [
         "demo", "keygen", "build", "serve", "keeper", "searcher", "search", "eval", "bench",
-        "inspect", "verify", "doctor", "attest", "grant", "revoke", "rotate", "backup", "restore",
+        "inspect", "verify", "doctor", "attest", "grant", "renew", "revoke", "rotate", "backup",
+        "restore",
     ] {
         let output = oboro().args([verb, "--help"]).output().unwrap();
         assert!(output.status.success(), "{verb}");

@@ -6,6 +6,9 @@ mod support;
 
 use support::{Place, Served, fails, json, nearest, oboro, vectors};
 
+/// Bytes of simulated evidence in front of its endorsements: head, claims, lengths, report.
+const SIGNED: usize = 8 + 201 + 8 + 1_184;
+
 /// Real evidence that vendors signed, beside the verifiers.
 fn fixture(name: &str) -> String {
     format!(
@@ -90,10 +93,11 @@ fn evidence_of_a_server_becomes_a_policy_that_accepts_it() {
     // Stored evidence is of its time.
     let late = [&verify[..], &["--allow-simulated", "--at", "4102444800"]].concat();
     assert!(fails(4, &late).contains("seconds old"));
-    // A flipped byte anywhere is refused.
+    // A flipped byte of claims or statement is refused. (Of what endorses them, bytes
+    // that are not needed may differ.)
     let bytes = std::fs::read(&evidence).unwrap();
     let flipped = place.at("flipped");
-    for at in (0..bytes.len()).step_by(97) {
+    for at in (0..SIGNED).step_by(37) {
         let mut wrong = bytes.clone();
         wrong[at] ^= 1;
         std::fs::write(&flipped, wrong).unwrap();
@@ -158,9 +162,16 @@ fn fail_evidence_of_another_configuration() {
         "--out",
         &evidence,
     ]);
-    // A simulated entry is accepted by --allow-simulated alone, so this is read without.
-    let message = fails(4, &["attest", "verify", &evidence, "--policy", &policy]);
-    assert!(message.contains("simulated"), "{message}");
+    let trial = ["--policy", &policy, "--allow-simulated"];
+    let message = fails(4, &[&["attest", "verify", &evidence][..], &trial].concat());
+    assert!(message.contains("configuration"), "{message}");
+    // A client under that policy sends nothing.
+    let query = search(&place, &served.address, &keys);
+    let message = fails(4, &[&query[..], &trial[..2]].concat());
+    assert!(message.contains("configuration"), "{message}");
+    // Under the right one it does.
+    std::fs::write(&policy, text).unwrap();
+    json(&[&query[..], &trial[..2]].concat());
 }
 
 #[test]
@@ -203,8 +214,12 @@ fn vendor_evidence_verifies_offline() {
         "dcap/tdx-v5-ex.collateral.json",
         "2026-11-01Z",
     );
-    assert_eq!(made["accepted"], true, "{made}");
+    // A draft is strict, and says what this platform falls short of.
+    let reason = made["reason"].as_str().unwrap();
+    assert!(reason.contains("allow-dynamic-platform"), "{made}");
     let verify: Vec<&str> = verify.iter().map(String::as_str).collect();
+    assert_eq!(fails(4, &verify), reason);
+    allow(&place, "tdx.toml", "allow-dynamic-platform = true");
     let verified = json(&verify);
     assert_eq!(verified["platform"], "tdx");
     assert!(verified["claims"].is_null());
@@ -232,17 +247,18 @@ fn vendor_evidence_verifies_offline() {
     assert_eq!(made["accepted"], false, "{made}");
     let verify: Vec<&str> = verify.iter().map(String::as_str).collect();
     fails(4, &verify);
-    let policy = place.path("sev-snp.toml");
-    let text = std::fs::read_to_string(&policy).unwrap();
-    let (head, tail) = text.split_once("platform = ").unwrap();
-    std::fs::write(
-        &policy,
-        format!("{head}revocation = \"unchecked\"\nplatform = {tail}"),
-    )
-    .unwrap();
+    allow(&place, "sev-snp.toml", "revocation = \"unchecked\"");
     let verified = json(&verify);
     assert_eq!(verified["facts"]["product"], "Milan", "{verified}");
     assert!(verified["remarks"].as_array().unwrap().len() >= 2);
+}
+
+/// Adds a key to the one entry of a policy.
+fn allow(place: &Place, policy: &str, key: &str) {
+    let path = place.path(policy);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (head, tail) = text.split_once("[[accept]]\n").unwrap();
+    std::fs::write(&path, format!("{head}[[accept]]\n{key}\n{tail}")).unwrap();
 }
 
 #[test]
@@ -363,8 +379,27 @@ fn clients_come_and_go() {
     assert!(fails(4, &["revoke", "alice", "--keys", &keys]).contains("already"));
     fails(3, &["revoke", "nobody", "--keys", &keys]);
     assert_eq!(json(&["revoke", "--keys", &keys])["revoked_in_all"], 2);
-    // A name that is revoked may be used again.
-    grant("alice2", &[]);
+    // A name that is revoked may be used again, and its holder's certificate renewed.
+    std::fs::rename(&alice, place.path("former")).unwrap();
+    let (alice, _) = grant("alice", &["--days", "1"]);
+    let renewed = place.at("renewed");
+    let made = json(&["renew", "alice", "--keys", &keys, "--out", &renewed]);
+    assert_eq!(made["role"], "client");
+    std::fs::rename(
+        place.path("renewed/identity.pem"),
+        place.path("alice/identity.pem"),
+    )
+    .unwrap();
+    json(&search(&place, &served.address, &alice));
+    fails(3, &["renew", "bob", "--keys", &keys, "--out", &renewed]);
+    json(&[
+        "renew",
+        "keeper",
+        "--keys",
+        &keys,
+        "--out",
+        &place.at("keeper"),
+    ]);
 }
 
 #[test]

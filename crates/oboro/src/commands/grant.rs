@@ -102,7 +102,7 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
 }
 
 /// The grant of two words of the command line.
-fn grant(access: &str, index: &str) -> Outcome<Grant> {
+pub(super) fn grant(access: &str, index: &str) -> Outcome<Grant> {
     let access = [Access::Reader, Access::Writer]
         .into_iter()
         .find(|known| known.name() == access)

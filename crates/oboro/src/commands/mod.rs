@@ -13,6 +13,7 @@ pub(crate) mod inspect;
 pub(crate) mod keeper;
 pub(crate) mod keygen;
 mod registry;
+pub(crate) mod renew;
 pub(crate) mod restore;
 pub(crate) mod revoke;
 pub(crate) mod rotate;

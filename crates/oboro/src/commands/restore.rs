@@ -54,6 +54,16 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         .map(|source| source.read(false))
         .transpose()?;
     let files = backup::restore(&text, passphrase.as_ref().map(|text| text.as_str()))?;
+    if let Some(path) = files
+        .iter()
+        .map(|file| options.out.join(file.name()))
+        .find(|path| path.exists())
+    {
+        return Err(Failure::refused(format_args!(
+            "{} exists already and keys are never overwritten; choose another folder with --out",
+            path.display()
+        )));
+    }
     backup::write_files(&files, &options.out)?;
     output::print(
         &Restored {
