@@ -49,6 +49,16 @@ pub enum KeeperError {
         /// The counter's value.
         counter: u64,
     },
+    /// A state that was begun with a counter.
+    #[error(
+        "the keeper's state was begun with a counter that tells old copies, and does not open without; name the TPM that holds it"
+    )]
+    CounterMissing,
+    /// A state that was begun without a counter.
+    #[error(
+        "the keeper's state was begun without a counter, and no counter can tell its old copies any more; open it without, or begin a new state with it"
+    )]
+    CounterUnknown,
     /// The counter is not the one that the state was written with.
     #[error(
         "the keeper's state is write {written}, but {place} stands at {counter} only: it is another counter than the state's; use the one it was begun with"

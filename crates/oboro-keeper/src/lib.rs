@@ -30,6 +30,8 @@ mod service;
 mod shared;
 mod state;
 mod tables;
+#[doc(hidden)]
+pub mod untrusted;
 mod view;
 
 pub use config::KeeperConfig;

@@ -10,7 +10,7 @@ use common::{
 };
 use oboro_attest::{Acceptance, AttestedRole, Policy, Rules, SimulatedRules, key_set_digest};
 use oboro_channel::{Authority, ChannelError, Role};
-use oboro_ckks::{CodebookMasking, MaskedCodebook, ParameterSet, PublicKey};
+use oboro_ckks::{CodebookMasking, MaskedCodebook, Packing, ParameterSet, PublicKey};
 use oboro_keeper::KeeperConfig;
 use oboro_protocol::v1::keeper_client::KeeperClient;
 use oboro_protocol::{PROTOCOL_VERSION, Reason, limits, v1};
@@ -465,6 +465,20 @@ async fn fail_oversized_codebook_is_refused_unread() {
     };
     let status = searcher.reencrypt(request).await.err().unwrap();
     assert_eq!(status.code(), tonic::Code::OutOfRange, "{status}");
+}
+
+/// Re-encrypted blocks are the largest messages; every shape that is served fits.
+#[test]
+fn the_largest_codebook_fits_a_message() {
+    let largest = (1..=2_048_usize)
+        .flat_map(|m| (1..=4_096 / m).map(move |width| (m, width)))
+        .filter_map(|(m, width)| {
+            Packing::compact_query(ParameterSet::N4096Q100, m, width, 256).ok()
+        })
+        .map(|packing| MaskedCodebook::largest_len(&packing))
+        .max();
+    let room = limits::KEEPER_REQUEST_LIMIT.min(limits::MAX_MASKS_MESSAGE_BYTES);
+    assert!(largest.unwrap() + 1_024 <= room, "{largest:?}");
 }
 
 #[tokio::test]

@@ -6,7 +6,6 @@ use std::fmt;
 use std::sync::Arc;
 
 /// Tells an old copy of the state from the newest.
-#[derive(Clone)]
 pub(super) struct Protection(Arc<dyn MonotonicCounter>);
 
 impl Protection {

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | 8 | magic `OBOROKEP` |
 //! | 2 | format version |
-//! | 2 | zero |
+//! | 2 | 1 where a counter stands behind the write number, 0 where none does |
 //! | 4 | bytes of the payload |
 //! | 16 | store id, drawn when the state was begun |
 //! | 8 | number of this write |
@@ -91,6 +91,7 @@ pub(super) struct StateFile {
     directory: PathBuf,
     cipher: Aes256GcmSiv,
     store_id: [u8; 16],
+    counted: bool,
     /// Locked as long as it is open.
     _lock: File,
 }
@@ -104,6 +105,7 @@ impl StateFile {
     pub(super) fn create(
         directory: &Path,
         key: &StateKey,
+        counted: bool,
         rng: &mut impl CryptoRng,
     ) -> Result<Self, KeeperError> {
         let mut builder = std::fs::DirBuilder::new();
@@ -123,6 +125,7 @@ impl StateFile {
             directory: directory.to_owned(),
             cipher: key.cipher(&store_id),
             store_id,
+            counted,
             _lock: lock,
         })
     }
@@ -144,13 +147,14 @@ impl StateFile {
                     .read_to_end(&mut bytes)
             })
             .map_err(KeeperError::io(&path))?;
-        let (store_id, number) = header(&bytes)?;
-        let cipher = key.cipher(&store_id);
+        let header = header(&bytes)?;
+        let cipher = key.cipher(&header.store_id);
         let payload = unseal(&cipher, &bytes)?;
         let file = Self {
             directory: directory.to_owned(),
             cipher,
-            store_id,
+            store_id: header.store_id,
+            counted: header.counted,
             _lock: lock,
         };
         match std::fs::remove_file(directory.join(NEXT)) {
@@ -159,7 +163,12 @@ impl StateFile {
             }
             _ => {}
         }
-        Ok((file, number, payload))
+        Ok((file, header.number, payload))
+    }
+
+    /// The state was begun with a counter.
+    pub(super) const fn counted(&self) -> bool {
+        self.counted
     }
 
     /// Writes a state beside the present one, durable when this returns.
@@ -176,6 +185,7 @@ impl StateFile {
         let (header, rest) = bytes.split_at_mut(HEADER);
         header[..8].copy_from_slice(MAGIC);
         header[8..10].copy_from_slice(&VERSION.to_le_bytes());
+        header[10] = u8::from(self.counted);
         header[12..16].copy_from_slice(&(payload.len() as u32).to_le_bytes());
         header[16..32].copy_from_slice(&self.store_id);
         header[32..40].copy_from_slice(&number.to_le_bytes());
@@ -210,14 +220,21 @@ impl Prepared<'_> {
     }
 }
 
-/// Store id and write number; lengths are checked, authenticity is not.
-fn header(bytes: &[u8]) -> Result<([u8; 16], u64), KeeperError> {
+/// What stands before the ciphertext.
+pub(super) struct Header {
+    store_id: [u8; 16],
+    number: u64,
+    counted: bool,
+}
+
+/// Lengths are checked, authenticity is not.
+pub(super) fn header(bytes: &[u8]) -> Result<Header, KeeperError> {
     let cut = || KeeperError::StateFormat("it is cut short");
     let header = bytes.first_chunk::<HEADER>().ok_or_else(cut)?;
     if &header[..8] != MAGIC {
         return Err(KeeperError::StateFormat("it is no keeper's state"));
     }
-    if header[8..12] != [VERSION as u8, (VERSION >> 8) as u8, 0, 0] {
+    if header[8..10] != VERSION.to_le_bytes() || header[10] > 1 || header[11] != 0 {
         return Err(KeeperError::StateFormat(
             "it is of another version than this program's",
         ));
@@ -231,7 +248,11 @@ fn header(bytes: &[u8]) -> Result<([u8; 16], u64), KeeperError> {
     let (mut store_id, mut number) = ([0; 16], [0; 8]);
     store_id.copy_from_slice(&header[16..32]);
     number.copy_from_slice(&header[32..40]);
-    Ok((store_id, u64::from_le_bytes(number)))
+    Ok(Header {
+        store_id,
+        number: u64::from_le_bytes(number),
+        counted: header[10] == 1,
+    })
 }
 
 /// The payload; [`header`] has checked the lengths.
@@ -283,6 +304,6 @@ fn lock(directory: &Path) -> Result<File, KeeperError> {
 
 #[cfg(test)]
 pub(super) fn opens(key: &StateKey, bytes: &[u8]) -> Result<(), KeeperError> {
-    let (store_id, _) = header(bytes)?;
+    let store_id = header(bytes)?.store_id;
     unseal(&key.cipher(&store_id), bytes).map(|_| ())
 }

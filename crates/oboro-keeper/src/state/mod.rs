@@ -47,7 +47,8 @@ pub struct KeeperSecrets {
 /// Sealed with AES-256-GCM-SIV; format, version, store and write number are
 /// authenticated. Whoever copies the directory back to an earlier state is found out
 /// where there is a [`MonotonicCounter`], at start and before every answer that rests on
-/// what is newest. Without one the keeper believes whatever complete state it finds, and
+/// what is newest; a state that was begun with a counter opens with one only. Without
+/// one the keeper believes whatever complete state it finds, and
 /// [`is_rollback_protected`](Self::is_rollback_protected) says so.
 ///
 /// A counter alone cannot tell two keepers apart that a host runs at the same moment on
@@ -71,6 +72,14 @@ struct Store {
     failed: bool,
 }
 
+/// Both decoders of a state on bytes that anyone made; for the fuzz targets.
+pub(crate) fn decode_untrusted(bytes: &[u8]) {
+    let _ = file::header(bytes);
+    if let Ok(contents) = Contents::decode(bytes) {
+        let _ = contents.encode();
+    }
+}
+
 impl KeeperState {
     /// Whether `directory` holds a state.
     #[must_use]
@@ -92,7 +101,7 @@ impl KeeperState {
     ) -> Result<Self, KeeperError> {
         let pair = KeyPair::new(secrets.secret_key, secrets.public_key)?;
         let contents = Contents::new(pair, secrets.release_key);
-        let file = StateFile::create(directory, key, rng)?;
+        let file = StateFile::create(directory, key, counter.is_some(), rng)?;
         let protection = counter.map(Protection::new);
         let written = match &protection {
             Some(protection) => protection.value()?,
@@ -105,7 +114,8 @@ impl KeeperState {
     ///
     /// # Errors
     /// Where there is none, another keeper holds the directory, the key is another or
-    /// the file altered, the state is older than the counter says, and when disk or
+    /// the file altered, the state is older than the counter says, a state that was
+    /// begun with a counter is opened without or the other way round, and when disk or
     /// counter fail.
     pub fn open(
         directory: &Path,
@@ -115,14 +125,17 @@ impl KeeperState {
     ) -> Result<Self, KeeperError> {
         let (file, written, payload) = StateFile::open(directory, key)?;
         let contents = Contents::decode(&payload)?;
-        let protection = counter.map(Protection::new);
-        if let Some(protection) = &protection {
-            protection.admit(written)?;
-            // Moves the counter past whatever was written but not answered for, so that
-            // no such file is ever taken for the newest again.
-            return Self::begin(file, Some(protection.clone()), contents, written, rng);
+        match (counter.map(Protection::new), file.counted()) {
+            (Some(protection), true) => {
+                protection.admit(written)?;
+                // Moves the counter past whatever was written but not answered for, so
+                // that no such file is ever taken for the newest again.
+                Self::begin(file, Some(protection), contents, written, rng)
+            }
+            (None, false) => Ok(Self::new(file, None, contents, written)),
+            (None, true) => Err(KeeperError::CounterMissing),
+            (Some(_), false) => Err(KeeperError::CounterUnknown),
         }
-        Ok(Self::new(file, None, contents, written))
     }
 
     fn begin(

@@ -436,6 +436,19 @@ fn fail_another_counter() {
 }
 
 #[test]
+fn fail_a_counter_left_out_or_brought_later() {
+    let (host, state) = Host::new();
+    drop(state);
+    let without = opened(&host.directory()).err().unwrap();
+    assert!(matches!(without, KeeperError::CounterMissing), "{without}");
+    assert!(host.open().is_ok());
+    let folder = tempfile::tempdir().unwrap();
+    drop(created(folder.path()));
+    let later = host.open_in(folder.path()).err().unwrap();
+    assert!(matches!(later, KeeperError::CounterUnknown), "{later}");
+}
+
+#[test]
 fn a_rotation_asked_for_again_goes_to_the_same_key() {
     let folder = tempfile::tempdir().unwrap();
     let state = created(folder.path());
