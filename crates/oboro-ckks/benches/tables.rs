@@ -3,8 +3,8 @@
 use chacha20::ChaCha20Rng;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use oboro_ckks::{
-    EncryptedCodebook, MaskedDecryptor, Packing, ParameterSet, QueryEncryptor, SecretKey,
-    TableEvaluator, TableScale,
+    CodebookMasking, EncryptedCodebook, MaskedDecryptor, Packing, ParameterSet, QueryEncryptor,
+    SecretKey, TableEvaluator, TableScale, reencrypt,
 };
 use rand_core::SeedableRng;
 
@@ -62,6 +62,16 @@ fn tables(c: &mut Criterion) {
         });
         group.bench_function("searcher unmask", |b| {
             b.iter(|| evaluator.unmask(&share, &table).expect("in range"));
+        });
+        let next = SecretKey::generate(set, &mut rng);
+        group.bench_function("searcher mask codebook", |b| {
+            b.iter(|| CodebookMasking::mask(evaluator.codebook(), &mut rng));
+        });
+        let (masked, _) = CodebookMasking::mask(evaluator.codebook(), &mut rng);
+        group.bench_function("keeper re-encrypt codebook", |b| {
+            b.iter(|| {
+                reencrypt(keeper.key(), &next, &packing, &masked, &mut rng).expect("one packing")
+            });
         });
         group.finish();
     }
