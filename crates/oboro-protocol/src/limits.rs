@@ -2,8 +2,9 @@
 //!
 //! The byte limits follow from the largest packing served: 4,096 padded dimensions, 256
 //! centroids, ring degree 4096 with two 50-bit primes. Such a codebook has `K*D/N` = 256
-//! blocks of 51,200 bytes a polynomial, 13.1 MB of masks without and with norms twice
-//! that; its masked products take less. A receiver sets these as the decoding limits of
+//! blocks of 51,200 bytes a polynomial, 13.1 MB of masks; its masked products take less.
+//! Masked for re-encryption it travels whole: two polynomials a ciphertext, offsets
+//! included, at most 65.5 MB in the shapes that fill the ring least. A receiver sets these as the decoding limits of
 //! its transport, so that a larger message is refused before it is read.
 
 use std::time::Duration;
@@ -32,7 +33,7 @@ pub const MAX_QUERY_MESSAGE_BYTES: usize = 16 << 20;
 /// Most bytes of a message that carries masked products or a table share.
 pub const MAX_PRODUCTS_MESSAGE_BYTES: usize = 32 << 20;
 
-/// Most bytes of a message that carries a codebook's masks.
+/// Most bytes of a message that carries a codebook's masks, or a masked codebook.
 pub const MAX_MASKS_MESSAGE_BYTES: usize = 64 << 20;
 
 /// Most bytes of a reply with records: 4,096 records of 4,096 `f32` values each, and
