@@ -35,6 +35,8 @@ const TIERS: &[(&str, u8)] = &[
     ("oboro-learn", 4),
     ("oboro-server", 5),
     ("oboro", 6),
+    ("oboro-fuzz-cases", 6),
+    ("xtask-soak", 6),
     ("xtask-probe", 6),
     ("xtask", 6),
 ];

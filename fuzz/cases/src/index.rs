@@ -1,0 +1,38 @@
+//! What lies in an index.
+
+use std::sync::LazyLock;
+
+use oboro_index::{RecordOpener, untrusted};
+use oboro_quant::BlockedCodes;
+
+/// A manifest.
+pub fn manifest(data: &[u8]) {
+    untrusted::manifest(data);
+}
+
+/// A descriptor.
+pub fn descriptor(data: &[u8]) {
+    untrusted::descriptor(data);
+}
+
+/// The first bytes say of which shape the codes are that follow; and the header of a
+/// sealed file.
+pub fn segments(data: &[u8]) {
+    untrusted::sealed_header(data);
+    let Some(([count, subquantizers, wide], bytes)) = data.split_first_chunk::<3>() else {
+        return;
+    };
+    let bits = if wide % 2 == 0 { 4 } else { 8 };
+    let (count, subquantizers) = (usize::from(*count) * 7, usize::from(*subquantizers));
+    if let Ok(codes) = BlockedCodes::from_bytes(bytes, count, subquantizers, bits) {
+        assert!(codes.as_bytes() == bytes);
+    }
+    let _ = oboro_quant::Codebook::from_bytes(bytes);
+}
+
+static OPENER: LazyLock<RecordOpener> = LazyLock::new(crate::seeds::record_opener);
+
+/// A record as the searcher sends it.
+pub fn record(data: &[u8]) {
+    let _ = OPENER.open(data);
+}
