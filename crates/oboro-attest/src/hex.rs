@@ -1,6 +1,6 @@
 //! Hexadecimal text in policy files, for `#[serde(with = "crate::hex::...")]`.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
 /// Lower-case hexadecimal text.
 pub(crate) fn encode(bytes: &[u8]) -> String {
@@ -62,28 +62,5 @@ pub(crate) mod arrays {
             .iter()
             .map(|text| decode_exactly(text))
             .collect()
-    }
-}
-
-/// One byte string of `N` bytes, or none; use with `#[serde(default)]`.
-pub(crate) mod optional {
-    use super::*;
-
-    pub(crate) fn serialize<S: Serializer, const N: usize>(
-        value: &Option<[u8; N]>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        value
-            .as_ref()
-            .map(|value| encode(value))
-            .serialize(serializer)
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>, const N: usize>(
-        deserializer: D,
-    ) -> Result<Option<[u8; N]>, D::Error> {
-        Option::<String>::deserialize(deserializer)?
-            .map(|text| decode_exactly(&text))
-            .transpose()
     }
 }

@@ -18,7 +18,6 @@ pub mod dcap;
 mod error;
 mod evidence;
 mod files;
-#[allow(dead_code, reason = "used by the rules of single platforms")]
 mod hex;
 pub mod nitro;
 mod platform;

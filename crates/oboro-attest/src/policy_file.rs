@@ -1,16 +1,4 @@
-//! Policies as TOML.
-//!
-//! ```toml
-//! version = 1
-//! max-age = 300          # seconds
-//! clock-skew = 60        # seconds
-//!
-//! [[accept]]
-//! platform = "sev-snp"
-//! role = "keeper"        # without it: any role
-//! configurations = []    # SHA-256 digests; empty: any
-//! # and the platform's own keys, those of its rules
-//! ```
+//! Policies as TOML; [`Policy::from_toml`] shows one.
 
 use crate::{Acceptance, AttestError, AttestedRole, Platform, Policy, Rules, hex};
 use serde::{Deserialize, Serialize};
@@ -67,6 +55,29 @@ fn default_clock_skew() -> u64 {
 impl Policy {
     /// Reads a policy file. The files that it names lie in `folder` or below and are read
     /// now.
+    ///
+    /// ```
+    /// # use oboro_attest::Policy;
+    /// let policy = Policy::from_toml(
+    ///     r#"
+    /// version = 1
+    /// max-age = 300          # seconds; these are the defaults
+    /// clock-skew = 60
+    ///
+    /// [[accept]]
+    /// platform = "sev-snp"
+    /// role = "keeper"        # without it: any role
+    /// # Digests of configurations; without them: any.
+    /// configurations = ["0000000000000000000000000000000000000000000000000000000000000001"]
+    /// # From here on the platform's own keys: those of its rules, here `SnpRules`.
+    /// measurements = ["000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000001"]
+    /// minimum-tcb = { bootloader = 4, tee = 0, snp = 24, microcode = 219 }
+    /// "#,
+    ///     std::path::Path::new("."),
+    /// )?;
+    /// assert_eq!(policy.accept.len(), 1);
+    /// # Ok::<(), oboro_attest::AttestError>(())
+    /// ```
     ///
     /// # Errors
     /// [`AttestError::Policy`], which names entry and key, for anything that is not

@@ -18,6 +18,7 @@ use oboro_attest::{
 };
 use p384::ecdsa::{Signature, SigningKey, signature::Signer};
 use p384::pkcs8::DecodePrivateKey;
+use std::sync::LazyLock;
 use zeroize::Zeroizing;
 
 /// A text that every program with this crate in it contains: the name of its root.
@@ -40,12 +41,9 @@ pub fn measure(program: &[u8]) -> [u8; 48] {
     measurement
 }
 
-fn failed(reason: &str) -> AttestError {
-    AttestError::Platform {
-        platform: Platform::Simulated,
-        reason: reason.to_owned(),
-    }
-}
+static SIGNING_KEY: LazyLock<SigningKey> = LazyLock::new(|| {
+    SigningKey::from_pkcs8_der(KEY).expect("the development key is part of the program")
+});
 
 /// Signs evidence with the development key.
 pub struct SimulatedAttester {
@@ -61,7 +59,7 @@ impl SimulatedAttester {
     }
 
     /// A signed report over `data`, as the firmware of a processor would make it.
-    fn report(&self, data: &[u8; 64]) -> Result<Vec<u8>, AttestError> {
+    fn report(&self, data: &[u8; 64]) -> Vec<u8> {
         /// The TCB version and the chip that the certificate names.
         const TCB: [u8; 8] = [4, 0, 0, 0, 0, 0, 24, 219];
         const CHIP: [u8; 64] = [0x4f; 64];
@@ -83,16 +81,14 @@ impl SimulatedAttester {
         // Family, model and stepping of a Milan.
         put(0x188, &[0x19, 0x01, 0x01]);
         put(0x1A0, &CHIP);
-        let key = SigningKey::from_pkcs8_der(KEY)
-            .map_err(|_| failed("the development key cannot be read"))?;
-        let signature: Signature = key.sign(&report[..SIGNED]);
+        let signature: Signature = SIGNING_KEY.sign(&report[..SIGNED]);
         let (r, s) = signature.split_bytes();
         for (at, scalar) in [(SIGNED, r), (S, s)] {
             for (to, from) in report[at..].iter_mut().zip(scalar.iter().rev()) {
                 *to = *from;
             }
         }
-        Ok(report)
+        report
     }
 }
 
@@ -105,7 +101,7 @@ impl Attester for SimulatedAttester {
         Evidence {
             platform: Platform::Simulated,
             claims: *claims,
-            statement: self.report(&claims.binding())?,
+            statement: self.report(&claims.binding()),
             endorsements: table::encode(&[
                 (EntryKind::Vcek, LEAF),
                 (EntryKind::Intermediate, INTERMEDIATE),

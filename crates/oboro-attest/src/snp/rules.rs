@@ -63,7 +63,9 @@ pub struct SnpRules {
     /// ASVK. The roots are part of the program, and so are the ASKs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<PolicyFile>,
-    /// Revocation lists in DER, signed by AMD, beside those that the evidence brings.
+    /// Revocation lists in DER, signed by AMD, beside those that the evidence brings: the
+    /// one of the product line for VCEK, or for VLEK. A host can bring an older list that
+    /// has not expired; a newer one here counts as well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revocation_lists: Vec<PolicyFile>,
 }
