@@ -2,11 +2,12 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, Parser};
-use oboro_attest::Policy;
+use oboro_attest::{Attester, Policy, Verifier};
 use oboro_channel::{RateLimit, Role};
 use oboro_keeper::{KeeperConfig, KeeperSecrets, KeeperServer, KeeperState, StateKey};
 use oboro_tpm::{Address, CounterAuth, MonotonicCounter, NvCounter, Tpm};
@@ -14,7 +15,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::configuration::Configuration;
-use crate::failure::{Failure, Outcome, usage_of};
+use crate::failure::{Failure, Named, Outcome, usage_of};
 use crate::keys::{self, Folder, STATE};
 use crate::lockdown::{self, LockdownOptions, Needs};
 use crate::output::{self, Report};
@@ -141,32 +142,9 @@ pub fn run(options: &Options, json: bool, platforms: &dyn Platforms) -> Outcome<
     let folder = Folder::of(&options.keys, Role::Keeper)?;
     let configuration = options.set_up.configuration(verifier.policy())?;
     let platform = attester.platform();
-    let mut config = KeeperConfig::new(
-        folder.identity()?,
-        folder.trust()?,
-        attester,
-        verifier,
-        configuration.digest(),
-        Zeroizing::new(keys::os_seed()?),
-    );
-    config.metrics_address = options.metrics;
-    config.record_view = options.set_up.record_view;
-    config.minimum_flooding_bits = options.set_up.flooding_bits;
-    config.rate = options.set_up.rate();
-    if let Some(threads) = options.threads {
-        config.workers = threads.max(1);
-    }
+    let config = config(options, &folder, attester, verifier, &configuration)?;
     let workers = config.workers;
-    let directory = state_folder(options, &folder);
-    if !options.new_state && !KeeperState::exists(&directory) {
-        return Err(Failure::input(format_args!(
-            "{} holds no records of this keeper; begin them with --new-state at the very first start, and never again: without them an old copy of an index would pass for the newest",
-            directory.display()
-        )));
-    }
-    std::fs::create_dir_all(&directory).map_err(|error| {
-        Failure::failed(format_args!("cannot make {}: {error}", directory.display()))
-    })?;
+    let directory = make_state_folder(options, &folder)?;
     let sealer = platforms.sealer();
     // Before the first thread: what is given up now is given up by all.
     let lockdown = lockdown::apply(
@@ -218,13 +196,50 @@ pub fn run(options: &Options, json: bool, platforms: &dyn Platforms) -> Outcome<
     Ok(())
 }
 
-/// Where the records of a keeper with these options lie.
-#[must_use]
-pub fn state_folder(options: &Options, folder: &Folder) -> PathBuf {
-    options
+fn config(
+    options: &Options,
+    folder: &Folder,
+    attester: Arc<dyn Attester>,
+    verifier: Arc<dyn Verifier>,
+    configuration: &Configuration,
+) -> Outcome<KeeperConfig> {
+    let mut config = KeeperConfig::new(
+        folder.identity()?,
+        folder.trust()?,
+        attester,
+        verifier,
+        configuration.digest(),
+        Zeroizing::new(keys::os_seed()?),
+    );
+    config.metrics_address = options.metrics;
+    config.record_view = options.set_up.record_view;
+    config.minimum_flooding_bits = options.set_up.flooding_bits;
+    config.rate = options.set_up.rate();
+    if let Some(threads) = options.threads {
+        config.workers = threads.max(1);
+    }
+    Ok(config)
+}
+
+/// The folder of the records. It must be there before the process is locked down, and hold
+/// records unless this is to be the first start.
+fn make_state_folder(options: &Options, folder: &Folder) -> Outcome<PathBuf> {
+    let directory = options
         .state
         .clone()
-        .unwrap_or_else(|| folder.path().join(STATE))
+        .unwrap_or_else(|| folder.path().join(STATE));
+    if !options.new_state && !KeeperState::exists(&directory) {
+        return Err(Failure::input(format_args!(
+            "{} holds no records of this keeper; begin them with --new-state at the very first start, and never again: without them an old copy of an index would pass for the newest",
+            directory.display()
+        )));
+    }
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&directory)
+        .named("make", directory.display())?;
+    Ok(directory)
 }
 
 fn state(

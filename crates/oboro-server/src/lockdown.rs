@@ -77,7 +77,13 @@ const SYSTEM: [&str; 14] = [
 /// If a measure cannot be taken in full and `wanted` is [`Wanted::Require`].
 pub fn apply(wanted: Wanted, needs: &Needs) -> Outcome<Vec<Measure>> {
     let degree = match wanted {
-        Wanted::Off => return Ok(Vec::new()),
+        Wanted::Off => {
+            return Ok(vec![Measure {
+                name: "lock-down".to_owned(),
+                degree: "no".to_owned(),
+                detail: "--lockdown off was given".to_owned(),
+            }]);
+        }
         Wanted::BestEffort => Degree::BestEffort,
         Wanted::Require => Degree::Require,
     };

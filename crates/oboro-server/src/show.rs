@@ -126,7 +126,7 @@ struct EvidenceReport {
     out: Option<String>,
 }
 
-/// Runs the verb; `options_of` turns a role's options into its settings.
+/// Shows this machine, a server or a set-up, whichever the options name.
 ///
 /// # Errors
 /// If a server cannot be reached, gives no evidence, or a file exists.

@@ -12,7 +12,7 @@
 //! |---|---|
 //! | [`owner`] | building indexes |
 //! | [`client`] | searching |
-//! | [`searcher`], [`keeper`] | running the roles |
+//! | [`searcher`], [`keeper`], [`server`] | running the roles |
 //! | [`index`] | keys, formats |
 //! | [`channel`], [`attest`] | TLS identities, evidence |
 //! | [`quant`], [`ckks`] | metrics and quantization, encrypted tables |
@@ -70,4 +70,5 @@ pub use oboro_keeper as keeper;
 pub use oboro_owner as owner;
 pub use oboro_quant as quant;
 pub use oboro_searcher as searcher;
+pub use oboro_server as server;
 pub use oboro_vectors as vectors;

@@ -219,7 +219,11 @@ fn vendor_evidence_verifies_offline() {
     assert!(reason.contains("allow-dynamic-platform"), "{made}");
     let verify: Vec<&str> = verify.iter().map(String::as_str).collect();
     assert_eq!(fails(4, &verify), reason);
-    allow(&place, "tdx.toml", "allow-dynamic-platform = true");
+    allow(
+        &place,
+        "tdx.toml",
+        "allow-dynamic-platform = true\nallow-cached-keys = true\nallow-smt = true",
+    );
     let verified = json(&verify);
     assert_eq!(verified["platform"], "tdx");
     assert!(verified["claims"].is_null());

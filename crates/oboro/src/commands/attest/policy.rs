@@ -142,7 +142,7 @@ impl Source {
                 evidence: Some((bytes, *evidence)),
             },
             Stored::Statement(statement) => {
-                let (platform, endorsements) = options.statement.read()?;
+                let (platform, endorsements) = options.statement.read(&statement)?;
                 Self {
                     platform,
                     statement,

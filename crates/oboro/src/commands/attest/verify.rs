@@ -4,6 +4,8 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;
+use oboro_attest::snp::table::{self, EntryKind};
+use oboro_attest::snp::{Report as SnpReport, SigningKey};
 use oboro_attest::{AttestError, Identity, Platform, Policy, PolicyVerifier, Verified};
 use oboro_server::evidence::{self, ClaimsReport, Stored};
 use oboro_server::platforms::Platforms;
@@ -39,14 +41,15 @@ pub(super) struct StatementOptions {
     /// Platform of a bare report, quote or document: sev-snp, tdx, sgx, nitro or tpm
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<String>,
-    /// Certificates or collateral that belong to it
+    /// What vouches for it: collateral of Intel's, AMD's certificate of the signing key in DER, or
+    /// the certificate table of an SNP host
     #[arg(long, value_name = "FILE", requires = "platform")]
     endorsements: Option<PathBuf>,
 }
 
 impl StatementOptions {
     /// The platform of a bare statement and what vouches for it.
-    pub(super) fn read(&self) -> Outcome<(Platform, Vec<u8>)> {
+    pub(super) fn read(&self, statement: &[u8]) -> Outcome<(Platform, Vec<u8>)> {
         let names = || Platform::ALL.map(Platform::name).join(", ");
         let name = self.platform.as_deref().ok_or_else(|| {
             Failure::usage(format_args!(
@@ -64,8 +67,23 @@ impl StatementOptions {
             Some(path) => evidence::bounded(path)?,
             None => Vec::new(),
         };
+        if platform == Platform::SevSnp && endorsements.first() == Some(&DER_SEQUENCE) {
+            return Ok((platform, table_of(statement, &endorsements)?));
+        }
         Ok((platform, endorsements))
     }
+}
+
+/// The first byte of a certificate in DER.
+const DER_SEQUENCE: u8 = 0x30;
+
+/// A certificate table with one certificate in it, that of the key which signed a report.
+fn table_of(report: &[u8], certificate: &[u8]) -> Outcome<Vec<u8>> {
+    let kind = match SnpReport::parse(report)?.signing_key {
+        SigningKey::Vcek => EntryKind::Vcek,
+        SigningKey::Vlek => EntryKind::Vlek,
+    };
+    Ok(table::encode(&[(kind, certificate)])?)
 }
 
 pub(super) fn time(text: &str) -> Result<u64, String> {
@@ -118,7 +136,7 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
             }
         }
         Stored::Statement(statement) => {
-            let (platform, endorsements) = options.statement.read()?;
+            let (platform, endorsements) = options.statement.read(&statement)?;
             let verified = appraise_statement(
                 &verifier,
                 &platforms,
