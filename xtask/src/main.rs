@@ -16,7 +16,8 @@ mod widths;
 use std::fmt;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask tiers | claims | release | oblivious [taint|trace|code] [CASE]";
+const USAGE: &str =
+    "usage: cargo xtask tiers | claims | release | oblivious [taint|trace|code] [CASE]";
 
 /// Why a check failed, in words for whoever reads the log.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use oboro_fuzz_cases::{CASES, seeds};
 
 fn fuzz() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz")
 }
 
 /// Run by hand when the form of certificates changes.
