@@ -74,7 +74,7 @@ fn main() {
 /// Whether this kernel has Landlock and seccomp; a skipped test says so, and fails in
 /// continuous integration.
 fn offered() -> bool {
-    let output = run("report", &tempfile::tempdir().unwrap(), &[]);
+    let output = run("report", tempfile::tempdir().unwrap(), &[]);
     let complete = String::from_utf8_lossy(&output.stdout).contains("COMPLETE");
     assert!(
         complete || std::env::var("CI").as_deref() != Ok("true"),

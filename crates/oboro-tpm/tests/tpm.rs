@@ -317,3 +317,19 @@ fn fail_answers_no_tpm_gives() {
         assert!(error.contains(expected), "{answer:?}: {error}");
     }
 }
+
+/// A pipe in the place of the device gives back what was written to it: the command,
+/// which read as an answer refuses with the command's own number.
+#[test]
+fn a_device_is_written_to_and_read_from() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tpm");
+    mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let address: Address = path.to_str().unwrap().parse().unwrap();
+    assert!(address.exists());
+    assert!(matches!(
+        Tpm::open(address),
+        Err(TpmError::Refused { code: 0x143, .. })
+    ));
+}
