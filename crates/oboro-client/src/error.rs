@@ -29,13 +29,13 @@ pub enum ClientError {
     /// The searcher's evidence is about another index or epoch than the one that it
     /// describes.
     #[error(
-        "the searcher is not trusted: its evidence is about another index, or about epoch {attested} and not {described}; connect again"
+        "the searcher is not trusted: its evidence is about {attested}, and it serves {served}; connect again"
     )]
     Subject {
-        /// Epoch in the evidence.
-        attested: u64,
-        /// Epoch in the descriptor.
-        described: u64,
+        /// What the evidence names.
+        attested: String,
+        /// What the descriptor names.
+        served: String,
     },
     /// The descriptor is not the owner's, or not of this version.
     #[error("the index descriptor is refused: {0}")]

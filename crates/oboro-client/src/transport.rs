@@ -83,11 +83,13 @@ pub(crate) async fn describe(
     let descriptor = Descriptor::from_bytes(key, &description.descriptor)
         .map_err(|error| ClientError::Descriptor(error.to_string()))?;
     let subject = &appraisal.claims.subject;
-    if subject.index_id != descriptor.index_id || subject.epoch != descriptor.epoch {
-        return Err(ClientError::Subject {
-            attested: subject.epoch,
-            described: descriptor.epoch,
-        });
+    let differ = |attested: String, served: String| ClientError::Subject { attested, served };
+    if subject.index_id != descriptor.index_id {
+        return Err(differ("another index".into(), "this one".into()));
+    }
+    if subject.epoch != descriptor.epoch {
+        let epoch = |epoch: u64| format!("epoch {epoch}");
+        return Err(differ(epoch(subject.epoch), epoch(descriptor.epoch)));
     }
     Ok(descriptor)
 }

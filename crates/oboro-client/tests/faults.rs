@@ -4,10 +4,7 @@
 
 mod common;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant, SystemTime},
-};
+use std::time::{Duration, Instant, SystemTime};
 
 use common::{Shape, World, attester, fresh_seed, raw, verifier};
 use oboro_channel::{Authority, Role};

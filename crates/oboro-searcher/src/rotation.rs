@@ -139,14 +139,17 @@ impl Searcher {
         }
         let overlap = Duration::from_secs(request.overlap_seconds.into());
         let mut slot = self.rotations.lock()?;
-        let begun = slot.take_if(|begun| begun.owner == owner).ok_or_else(|| {
+        let of_this_owner = |begun: &Begun| begun.owner == owner;
+        let unknown = || {
             Failure::new(
                 Reason::UnknownSession,
                 "no rotation was begun here by this owner, or it has expired; begin it again",
             )
-        })?;
+        };
+        let begun = slot.as_ref().filter(|begun| of_this_owner(begun));
+        let begun = begun.ok_or_else(unknown)?;
         let link = self.link.as_ref().ok_or(SearcherError::NoRotation)?;
-        described(&begun, &request.descriptor)?;
+        described(begun, &request.descriptor)?;
 
         // The state of the new epoch does not exist yet; that it is newer than
         // the present one is what the keeper checks.
@@ -161,6 +164,8 @@ impl Searcher {
                 ..head
             })
             .await?;
+        // Up to here the owner may send the same once more.
+        let begun = slot.take().ok_or_else(unknown)?;
         let writing = Arc::clone(&self);
         let epoch = blocking(move || {
             let key =

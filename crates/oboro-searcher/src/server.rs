@@ -33,9 +33,6 @@ use crate::{
     start,
 };
 
-/// Between two looks at whether the index is open.
-const OPENING: Duration = Duration::from_millis(5);
-
 /// A searcher of one index.
 pub struct SearcherServer {
     searcher: Arc<Searcher>,
@@ -134,12 +131,7 @@ impl SearcherServer {
 
     /// Completes once the index is open and requests are answered.
     pub fn opened(&self) -> impl Future<Output = ()> + Send + 'static {
-        let searcher = Arc::clone(&self.searcher);
-        async move {
-            while searcher.shelf.newest().is_none() {
-                tokio::time::sleep(OPENING).await;
-            }
-        }
+        self.searcher.shelf.opened()
     }
 
     /// Serves until `shutdown` completes, then lets running requests finish

@@ -6,16 +6,18 @@ use std::{
 };
 
 use oboro_protocol::validate;
+use tokio::sync::watch;
 
 use crate::{SearcherError, epoch::Epoch};
 
-/// Most epochs served beside the newest one; the oldest goes first.
+/// Most epochs served beside the newest one; the oldest ends first.
 const MOST_OVERLAPPING: usize = 4;
 
 /// The newest epoch, and those before it whose time is not over.
 #[derive(Default)]
 pub(crate) struct Shelf {
     epochs: RwLock<Epochs>,
+    open: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -36,8 +38,21 @@ impl Shelf {
         let mut epochs = self.epochs.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(before) = epochs.newest.replace(epoch) {
             epochs.earlier.push((before, now + overlap));
-            if epochs.earlier.len() > MOST_OVERLAPPING {
-                epochs.earlier.remove(0);
+            let surplus = epochs.earlier.len().saturating_sub(MOST_OVERLAPPING);
+            for (_, until) in &mut epochs.earlier[..surplus] {
+                *until = now;
+            }
+        }
+        drop(epochs);
+        self.open.send_replace(true);
+    }
+
+    /// Completes once an epoch is served; never if this is dropped before.
+    pub(crate) fn opened(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut open = self.open.subscribe();
+        async move {
+            if open.wait_for(|open| *open).await.is_err() {
+                std::future::pending().await
             }
         }
     }
