@@ -37,6 +37,7 @@ pub struct Measure {
 }
 
 impl Measure {
+    #[cfg(target_os = "linux")]
     pub(crate) fn full(name: &'static str, detail: impl Into<String>) -> Self {
         Self::new(name, Extent::Full, detail)
     }
