@@ -67,9 +67,9 @@ impl Policy {
     /// [[accept]]
     /// platform = "sev-snp"
     /// role = "keeper"        # without it: any role
-    /// # Digests of configurations; without them: any.
+    /// ## Digests of configurations; without them: any.
     /// configurations = ["0000000000000000000000000000000000000000000000000000000000000001"]
-    /// # From here on the platform's own keys: those of its rules, here `SnpRules`.
+    /// ## From here on the platform's own keys: those of its rules, here `SnpRules`.
     /// measurements = ["000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000001"]
     /// minimum-tcb = { bootloader = 4, tee = 0, snp = 24, microcode = 219 }
     /// "#,
