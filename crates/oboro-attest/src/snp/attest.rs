@@ -2,7 +2,7 @@
 
 use super::Report;
 use super::table::{self, EntryKind};
-use crate::tsm::{REPORT_FOLDER, Tsm};
+use crate::tsm::{REPORT_FOLDER, Tsm, TsmReport};
 use crate::{AttestError, Attester, Claims, Evidence, Platform, Sealer};
 use hkdf::Hkdf;
 use sha2::Sha256;
@@ -48,22 +48,24 @@ impl Attester for SnpAttester {
     }
 
     fn attest(&self, claims: &Claims) -> Result<Vec<u8>, AttestError> {
-        let binding = claims.binding();
-        let signed = self.tsm.report(&binding)?;
-        if Report::parse(&signed.report)?.report_data != binding {
-            return Err(failed("the platform signed other data than it was given"));
-        }
-        // The kernel hands out whole pages; the root is of no use to a verifier.
-        let mut entries = table::parse(&signed.auxiliary)?;
-        entries.retain(|(kind, _)| *kind != EntryKind::Root);
-        Evidence {
-            platform: Platform::SevSnp,
-            claims: *claims,
-            statement: signed.report,
-            endorsements: table::encode(&entries)?,
-        }
-        .encode()
+        evidence(claims, &self.tsm.report(&claims.binding())?)
     }
+}
+
+fn evidence(claims: &Claims, signed: &TsmReport) -> Result<Vec<u8>, AttestError> {
+    if Report::parse(&signed.report)?.report_data != claims.binding() {
+        return Err(failed("the platform signed other data than it was given"));
+    }
+    // The kernel hands out whole pages; the root is of no use to a verifier.
+    let mut entries = table::parse(&signed.auxiliary)?;
+    entries.retain(|(kind, _)| *kind != EntryKind::Root);
+    Evidence {
+        platform: Platform::SevSnp,
+        claims: *claims,
+        statement: signed.report.clone(),
+        endorsements: table::encode(&entries)?,
+    }
+    .encode()
 }
 
 /// Keys that the processor derives from its own, the guest's launch measurement and the
@@ -115,5 +117,70 @@ impl Sealer for SnpSealer {
             .expand(purpose.as_bytes(), &mut *key)
             .map_err(|_| failed("a purpose is too long"))?;
         Ok(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::{AttestedRole, Subject};
+
+    fn claims() -> Claims {
+        Claims {
+            role: AttestedRole::Searcher,
+            session: [1; 32],
+            nonce: [2; 32],
+            channel_key: [3; 32],
+            subject: Subject::new([4; 32]),
+            issued_at: 5,
+        }
+    }
+
+    fn signed(data: [u8; 64]) -> TsmReport {
+        let mut report = include_bytes!("../../tests/fixtures/snp/milan.report").to_vec();
+        report[0x50..0x90].copy_from_slice(&data);
+        let mut auxiliary = table::encode(&[
+            (EntryKind::Root, b"root"),
+            (EntryKind::Vcek, b"leaf"),
+            (EntryKind::Intermediate, b"authority"),
+        ])
+        .unwrap();
+        auxiliary.resize(2 * 4096, 0);
+        TsmReport { report, auxiliary }
+    }
+
+    #[test]
+    fn evidence_carries_report_and_certificates_but_neither_root_nor_padding() {
+        let signed = signed(claims().binding());
+        let evidence = Evidence::decode(&evidence(&claims(), &signed).unwrap()).unwrap();
+        assert_eq!(evidence.claims, claims());
+        assert_eq!(evidence.statement, signed.report);
+        assert!(evidence.endorsements.len() < 100);
+        assert_eq!(
+            table::parse(&evidence.endorsements).unwrap(),
+            [
+                (EntryKind::Vcek, &b"leaf"[..]),
+                (EntryKind::Intermediate, b"authority")
+            ]
+        );
+    }
+
+    #[test]
+    fn fail_a_platform_that_signs_other_data() {
+        let error = evidence(&claims(), &signed([9; 64])).unwrap_err();
+        assert!(error.to_string().contains("other data"), "{error}");
+    }
+
+    #[test]
+    fn sealing_keys_differ_by_purpose_and_root() {
+        let sealer = |root| SnpSealer {
+            root: Zeroizing::new([root; 32]),
+        };
+        let key = sealer(1).sealing_key("state").unwrap();
+        assert_eq!(key, sealer(1).sealing_key("state").unwrap());
+        assert_ne!(key, sealer(1).sealing_key("other").unwrap());
+        assert_ne!(key, sealer(2).sealing_key("state").unwrap());
     }
 }
