@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use oboro_attest::snp::table::{self, EntryKind};
-use oboro_attest::snp::{Revocation, SnpRules, SnpVerifier, Tcb};
+use oboro_attest::snp::{Product, Revocation, SnpRules, SnpVerifier, Tcb};
 use oboro_attest::{AttestError, PolicyFile, Verified};
 
 const MILAN: &[u8] = include_bytes!("fixtures/snp/milan.report");
@@ -47,6 +47,26 @@ fn verify_under(
 
 fn verify(report: &[u8], vcek: &[u8]) -> Result<Verified, AttestError> {
     verify_under(&rules(MILAN), report, vcek, NOW)
+}
+
+/// AMD's signatures on reports of two product lines, whatever the reports say.
+#[test]
+fn reports_of_a_milan_and_of_a_genoa_are_amds() {
+    for (report, vcek, product) in [
+        (MILAN, MILAN_VCEK, Product::Milan),
+        (DEBUG, DEBUG_VCEK, Product::Milan),
+        (GENOA, GENOA_VCEK, Product::Genoa),
+    ] {
+        let endorsements = table::encode(&[(EntryKind::Vcek, vcek)]).unwrap();
+        let verifier = SnpVerifier::new();
+        let (found, read) = verifier.authenticate(report, &endorsements, NOW).unwrap();
+        assert_eq!(found, product);
+        assert_eq!(read.measurement, report[0x90..0xC0]);
+        let mut flipped = report.to_vec();
+        flipped[0x90] ^= 1;
+        assert!(verifier.authenticate(&flipped, &endorsements, NOW).is_err());
+        assert!(verifier.authenticate(report, &endorsements, 0).is_err());
+    }
 }
 
 #[test]

@@ -101,6 +101,28 @@ impl SnpVerifier {
         Ok(Self { roots })
     }
 
+    /// Whether AMD vouches for a report: its signature, certificates and their dates at
+    /// the time `now`, chip and TCB. For tools that show what a report says.
+    ///
+    /// # Security
+    /// Nothing that the report says is judged, and no revocation: a guest in debug mode
+    /// passes. Whoever relies on evidence uses [`verify_report`](Self::verify_report).
+    ///
+    /// # Errors
+    /// The first thing found wrong.
+    pub fn authenticate(
+        &self,
+        statement: &[u8],
+        endorsements: &[u8],
+        now: u64,
+    ) -> Result<(Product, Report), AttestError> {
+        let report = Report::parse(statement)?;
+        let documents = Documents::gather(report.signing_key, endorsements, &SnpRules::default())?;
+        let chain = self.chain(&documents, statement)?;
+        chain.check(&report, now)?;
+        Ok((chain.product, report))
+    }
+
     /// Verifies a report under `rules` at the time `now`.
     ///
     /// # Errors
