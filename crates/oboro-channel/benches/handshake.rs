@@ -4,22 +4,26 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use oboro_attest::{AttestedRole, Policy, PolicyVerifier, Subject};
+use oboro_attest::{AttestedRole, Attester, Claims, Policy, PolicyVerifier, Subject, unix_seconds};
 use oboro_channel::{
     AcceptOptions, Authority, ConnectOptions, Demand, Offer, Role, connect, serve_incoming,
 };
 use oboro_simulated::{SimulatedAttester, SimulatedVerifier, measure};
 use std::collections::HashMap;
+use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_stream::StreamExt;
 
-fn demand(role: AttestedRole) -> Demand {
+fn verifier() -> PolicyVerifier {
     let policy = Policy::default().allowing_simulated();
-    let verifier = PolicyVerifier::new(policy, vec![Arc::new(SimulatedVerifier)]);
-    Demand::new(Arc::new(verifier), role)
+    PolicyVerifier::new(policy, vec![Arc::new(SimulatedVerifier)])
+}
+
+fn demand(role: AttestedRole) -> Demand {
+    Demand::new(Arc::new(verifier()), role)
 }
 
 fn offer(role: AttestedRole) -> Offer {
@@ -76,6 +80,28 @@ fn handshake(criterion: &mut Criterion) {
             });
         });
     }
+    group.finish();
+
+    // What of it is the platform's: signing and appraising, without a channel.
+    let attester = SimulatedAttester::new(measure(b"benchmark"));
+    let now = unix_seconds(SystemTime::now());
+    let claims = Claims {
+        role: AttestedRole::Keeper,
+        session: [1; 32],
+        nonce: [2; 32],
+        channel_key: [3; 32],
+        subject: Subject::new([1; 32]),
+        issued_at: now,
+    };
+    let evidence = attester.attest(&claims).unwrap();
+    let verifier = verifier();
+    let mut group = criterion.benchmark_group("simulated platform");
+    group.bench_function("attest", |bencher| {
+        bencher.iter(|| attester.attest(black_box(&claims)).unwrap());
+    });
+    group.bench_function("appraise", |bencher| {
+        bencher.iter(|| verifier.appraise_stored(black_box(&evidence), now).unwrap());
+    });
     group.finish();
 }
 
