@@ -35,9 +35,6 @@ pub struct Options {
     /// Folder of the keeper's own records, sealed; state/ among its keys when not given
     #[arg(long, value_name = "DIR")]
     pub state: Option<PathBuf>,
-    /// Begin new records, at the very first start; a later start without its records is refused
-    #[arg(long)]
-    pub new_state: bool,
     /// Address to listen on; port 0 takes a free one
     #[arg(long, default_value = KEEPER_ADDRESS, value_name = "ADDRESS")]
     pub listen: SocketAddr,
@@ -74,6 +71,9 @@ pub struct SetUp {
     /// Refuse indexes whose noise is drowned by fewer bits than this
     #[arg(long, default_value_t = 0.0, value_name = "BITS")]
     pub flooding_bits: f64,
+    /// Begin new records, at the very first start; a later start without its records is refused
+    #[arg(long)]
+    pub new_state: bool,
     /// Count the values of received bytes, to show that they look random
     #[arg(long, hide = true)]
     pub record_view: bool,
@@ -105,6 +105,8 @@ impl SetUp {
         Ok(Configuration::new(Role::Keeper.name(), policy, lockdown)?
             .with("answers", vec![Role::Owner.name(), Role::Searcher.name()])
             .with("storage_release", true)
+            // A policy that pins the usual set-up so refuses a keeper that remembers nothing.
+            .with("begins_records", self.new_state)
             .with("rollback_counter", self.tpm.is_some())
             .with("minimum_flooding_bits", self.flooding_bits)
             .with("rate_per_second", rate.per_second)
@@ -228,7 +230,7 @@ fn make_state_folder(options: &Options, folder: &Folder) -> Outcome<PathBuf> {
         .state
         .clone()
         .unwrap_or_else(|| folder.path().join(STATE));
-    if !options.new_state && !KeeperState::exists(&directory) {
+    if !options.set_up.new_state && !KeeperState::exists(&directory) {
         return Err(Failure::input(format_args!(
             "{} holds no records of this keeper; begin them with --new-state at the very first start, and never again: without them an old copy of an index would pass for the newest",
             directory.display()
@@ -250,7 +252,7 @@ fn state(
 ) -> Outcome<KeeperState> {
     let counter = options.set_up.tpm.as_ref().map(counter).transpose()?;
     let mut rng = keys::os_rng()?;
-    if !options.new_state {
+    if !options.set_up.new_state {
         return Ok(KeeperState::open(directory, key, counter, &mut rng)?);
     }
     let secrets = KeeperSecrets {

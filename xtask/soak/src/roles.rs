@@ -130,7 +130,12 @@ impl Roles {
         let index = self.path("index");
         let mut arguments = vec![which.name(), "--keys", &keys, "--allow-simulated", "--listen"];
         match which {
-            Which::Keeper => arguments.push(&self.keeper_address),
+            Which::Keeper => {
+                arguments.push(&self.keeper_address);
+                if !self.keys("keeper").join("state").exists() {
+                    arguments.push("--new-state");
+                }
+            }
             Which::Searcher => arguments.extend([
                 self.searcher_address.as_str(),
                 "--index",

@@ -69,7 +69,7 @@ impl PlatformVerifier for NitroVerifier {
             binding: binding(&document)?,
             identity: identity(&document),
             remarks: vec![
-                "revocation was not checked: AWS documents none for Nitro, its certificates live for days at most"
+                "revocation was not checked: AWS documents none for Nitro, its certificates live for weeks at most"
                     .to_owned(),
             ],
         })
