@@ -55,7 +55,7 @@ impl Roles {
             searcher: None,
         };
         let base = folder.join("base.fvecs");
-        let rows = Matrix::new(data.base.clone(), DIMENSION).map_err(|error| error.to_string())?;
+        let rows = Matrix::new(DIMENSION, data.base.clone()).map_err(|error| error.to_string())?;
         write_fvecs(&base, &rows).map_err(|error| error.to_string())?;
         roles.verb(&["keygen", "--out", &roles.path("keys")])?;
         roles.verb(&[
