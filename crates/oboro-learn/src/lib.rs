@@ -1,0 +1,21 @@
+//! Embeddings by deep metric learning, Euclidean and hyperbolic.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`geometry`] | the Poincaré ball: maps, distance and its gradient, the lift to the hyperboloid that a private index ranks by |
+//! | [`data`] | labelled images: loaders with the official splits, decoding within limits, the class-balanced sampler |
+//! | [`evaluation`] | exact retrieval metrics of embeddings: R@k, R-precision, MAP@R, nDCG@k, NMI |
+//!
+//! Everything here is deterministic: the same input and seed give the same
+//! bits on one thread and on many.
+//!
+//! # Security
+//! This crate runs where images and embeddings are known in the clear, on the
+//! owner's machine. Nothing in it is data-oblivious.
+
+pub mod data;
+mod error;
+pub mod evaluation;
+pub mod geometry;
+
+pub use error::LearnError;
