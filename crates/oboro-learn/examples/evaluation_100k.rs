@@ -1,6 +1,6 @@
 //! Times one exact evaluation of 100,000 x 512 embeddings for each score.
 //!
-//! `cargo run --release -p oboro-learn --example evaluation_100k [rows]`
+//! `cargo run --release -p oboro-learn --example evaluation_100k [rows] [score]`
 
 use oboro_learn::evaluation::{Items, Options, Score, evaluate};
 use oboro_learn::geometry::Ball;
@@ -45,7 +45,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         hyperbolic_temperature: 4.6,
         lambda: 1.0,
     };
+    let wanted = std::env::args().nth(2);
     for score in [Score::Cosine, Score::Hyperbolic { curvature: 0.1 }, fused] {
+        if wanted.as_deref().is_some_and(|name| name != score.name()) {
+            continue;
+        }
         let start = Instant::now();
         let report = evaluate(&items, None, &score, &Options::default())?;
         print!("{report}");

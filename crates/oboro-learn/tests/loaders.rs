@@ -248,9 +248,16 @@ fn omniglot_and_cifar_are_folders_with_a_split() {
     let root = tempfile::tempdir().unwrap();
     let at = |path: &str| root.path().join(path);
     picture(at("images_background_small1/Greek/character01/1.png"), 1);
+    picture(at("images_background_small2/Greek/character02/1.png"), 2);
+    assert!(matches!(
+        omniglot(root.path(), OnBad::Skip),
+        Err(LearnError::Empty { .. })
+    ));
     picture(at("images_background_small2/Latin/character01/1.png"), 2);
     let split = omniglot(root.path(), OnBad::Fail).unwrap();
     assert_eq!(split.train.classes(), ["Greek/character01"]);
+    // The small sets share alphabets: what was trained on is no test.
+    assert_eq!(together(&split).classes(), ["Latin/character01"]);
     picture(at("images_background/Tagalog/character02/1.png"), 1);
     picture(at("images_evaluation/Keble/character03/1.png"), 2);
     let split = omniglot(root.path(), OnBad::Fail).unwrap();

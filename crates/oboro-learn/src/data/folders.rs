@@ -2,7 +2,7 @@
 
 use super::{Dataset, OnBad, Reason, Record, Refused, Source, Split, Testing};
 use crate::LearnError;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -46,10 +46,11 @@ pub fn folders(root: &Path, on_bad: OnBad) -> Result<Dataset, LearnError> {
 ///
 /// Background alphabets are for training, the evaluation ones for testing. A
 /// tree with `images_background_small1` and `images_background_small2` alone
-/// trains on the first and tests on the second.
+/// trains on the first and tests on the second; they share two alphabets, and
+/// alphabets that were trained on are left out of the test.
 ///
 /// # Errors
-/// As [`folders`].
+/// As [`folders`]; when no alphabet is left to test on.
 pub fn omniglot(root: &Path, on_bad: OnBad) -> Result<Split, LearnError> {
     let whole = ["images_background", "images_evaluation"];
     let small = ["images_background_small1", "images_background_small2"];
@@ -58,21 +59,34 @@ pub fn omniglot(root: &Path, on_bad: OnBad) -> Result<Split, LearnError> {
     } else {
         small
     };
-    two(root, names, on_bad)
+    let train = folders(&root.join(names[0]), on_bad)?;
+    let test_root = root.join(names[1]);
+    let test = folders(&test_root, on_bad)?;
+    let alphabet = |class: &str| class.split('/').next().unwrap_or_default().to_owned();
+    let known: HashSet<String> = train.classes.iter().map(|c| alphabet(c)).collect();
+    let unseen: Vec<u32> = (0..)
+        .zip(&test.classes)
+        .filter(|(_, class)| !known.contains(&alphabet(class)))
+        .map(|(label, _)| label)
+        .collect();
+    let test = test.select_classes(&unseen)?;
+    Ok(Split {
+        train,
+        testing: Testing::Together(test.settle(Refused::default(), on_bad, &test_root)?),
+    })
 }
 
 /// CIFAR as folders: `train/<class>/` and `test/<class>/`.
 ///
+/// Both parts have the same classes; to test on unseen ones, hold some out
+/// with [`Dataset::select_classes`].
+///
 /// # Errors
 /// As [`folders`].
 pub fn cifar_folders(root: &Path, on_bad: OnBad) -> Result<Split, LearnError> {
-    two(root, ["train", "test"], on_bad)
-}
-
-fn two(root: &Path, [train, test]: [&str; 2], on_bad: OnBad) -> Result<Split, LearnError> {
     Ok(Split {
-        train: folders(&root.join(train), on_bad)?,
-        testing: Testing::Together(folders(&root.join(test), on_bad)?),
+        train: folders(&root.join("train"), on_bad)?,
+        testing: Testing::Together(folders(&root.join("test"), on_bad)?),
     })
 }
 
