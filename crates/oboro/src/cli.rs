@@ -14,14 +14,15 @@ Exit codes:
   0  done
   1  failed for a reason that none of the others names
   2  the command line or the configuration file is wrong
-  3  an input (vectors, key, index) is wrong or damaged
-  4  refused: attestation, policy, or an output that exists
-  5  a server cannot be reached or went away
+  3  an input (vectors, key, passphrase, index) is wrong or damaged
+  4  refused: attestation, policy, rights, or an output that exists
+  5  a server cannot be reached, went away, or lets this certificate not in
 
 Environment: OBORO_CONFIG names a configuration file, OBORO_LOG what roles log
 (such as info), OBORO_LOG_FORMAT=json how, OBORO_ARCH the instruction set.
 
-Every verb takes --json and then prints one object; progress goes to standard
+Every verb takes --json and then prints one object, {\"error\": {\"kind\",
+\"exit_code\", \"message\"}} where it fails; names in it stay. Progress goes to standard
 error and only to a terminal. `-` stands for standard input or output.";
 
 /// Private vector search: search vectors on servers that you do not trust.
@@ -39,15 +40,16 @@ pub(crate) struct Cli {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Global {
     /// Print one JSON object instead of text
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 900)]
     pub(crate) json: bool,
     /// No progress and no remarks on standard error
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, display_order = 901)]
     pub(crate) quiet: bool,
     /// Take options from a TOML file: one table a verb, keys as the long options
     #[arg(
         long,
         global = true,
+        display_order = 902,
         value_name = "FILE",
         env = "OBORO_CONFIG",
         hide_env = true

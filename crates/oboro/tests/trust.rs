@@ -134,6 +134,8 @@ fn fail_evidence_of_another_configuration() {
         "attest",
         "show",
         "--allow-simulated",
+        "--keys",
+        &keys,
         "--configuration",
         "searcher",
     ]);
@@ -142,6 +144,8 @@ fn fail_evidence_of_another_configuration() {
         "attest",
         "show",
         "--allow-simulated",
+        "--keys",
+        &keys,
         "--configuration",
         "searcher",
         "--",

@@ -27,6 +27,7 @@ use crate::keys::Folder;
 use crate::measure;
 use crate::or_failure::OrFailure;
 use crate::output::{self, Report};
+use crate::passphrase::KeyPassphrase;
 use crate::progress::Progress;
 use crate::{results, roles, shutdown};
 
@@ -48,6 +49,8 @@ pub(crate) struct Options {
     /// Folder of `oboro keygen` that the index was built with
     #[arg(long, value_name = "DIR", requires = "index")]
     pub(crate) keys: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) passphrase: KeyPassphrase,
     /// Encryption parameters of a new index
     #[arg(long, default_value = "N2048_Q50", value_name = "SET")]
     pub(crate) set: String,
@@ -204,7 +207,7 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         (Some(index), Some(keys)) => (index.clone(), keys.clone(), None),
         _ => {
             let (index, keys) = (work.path().join("index"), work.path().join("keys"));
-            keygen::make(&keys, keygen::parameter_set(&options.set)?, 1)?;
+            keygen::make(&keys, keygen::parameter_set(&options.set)?, 1, None)?;
             let mut settings = build::Options::new(&data.base, &keys, &index);
             settings.subquantizers = options.subquantizers;
             settings.centroids = options.centroids;
@@ -282,7 +285,7 @@ fn measure(
     let queries: Vec<Vec<f32>> = data.queries.iter().map(<[f32]>::to_vec).collect();
 
     progress.remark("measuring the parts in one process");
-    let (key, _) = verify::keys(keys, index_path)?;
+    let (key, _) = verify::keys(keys, index_path, &options.passphrase)?;
     let index = Index::open(index_path, &key)?;
     drop(key);
     let descriptor = index.descriptor().clone();

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use clap::Args;
 use indicatif::ProgressBar;
 use oboro_channel::Role;
+use oboro_ckks::PublicKey;
 use oboro_index::{EncodingChoice, IndexHead, Rotation};
 use oboro_owner::{BuildOptions, BuildReport, Owner, OwnerError, ProgressFn, Stage, VectorSource};
 use oboro_quant::Metric;
@@ -20,14 +21,17 @@ use crate::cli::Global;
 use crate::failure::{Failure, Outcome};
 use crate::figures::round;
 use crate::input::{self, Input};
-use crate::keys::{self, Folder};
+use crate::keys::{self, Folder, KEEPER_PUBLIC};
 use crate::or_failure::IntoFailure;
 use crate::output::{self, Report};
+use crate::passphrase::KeyPassphrase;
 use crate::progress::Progress;
 use crate::shutdown;
 
 /// Who decrypts tables unless something else is said.
 const KEEPER: &str = "keeper";
+/// Who decrypts them where no keeper takes part.
+const CLIENT: &str = "client";
 
 /// Options of `oboro build`.
 #[derive(Args, Debug)]
@@ -41,6 +45,8 @@ pub(crate) struct Options {
     /// Keys of the owner: the folder of `oboro keygen` or its owner/
     #[arg(long, default_value = "keys", value_name = "DIR")]
     pub(crate) keys: PathBuf,
+    #[command(flatten)]
+    pub(crate) passphrase: KeyPassphrase,
     /// Replace an existing index, once the new one is complete
     #[arg(long)]
     pub(crate) force: bool,
@@ -103,6 +109,7 @@ impl Options {
             vectors: vectors.to_owned(),
             out: out.to_owned(),
             keys: keys.to_owned(),
+            passphrase: KeyPassphrase::default(),
             force: false,
             format: None,
             ids: None,
@@ -231,7 +238,10 @@ pub(crate) fn build_from(
     failure: impl Fn(VectorsError) -> Failure,
 ) -> Outcome<Built> {
     let folder = Folder::of(&options.keys, Role::Owner)?;
-    let owner = Owner::new(folder.owner_key()?, folder.keeper_public()?);
+    let owner = Owner::new(
+        options.passphrase.owner_key(&folder)?,
+        public_key(options, &folder)?,
+    );
     let mut settings = settings(options, progress)?;
     settings.cancel = Arc::clone(cancel);
     let ids = options.ids.as_deref().map(input::ids).transpose()?;
@@ -248,6 +258,17 @@ pub(crate) fn build_from(
             error => error.into_failure(),
         })?;
     Ok(Built::new(options, &report))
+}
+
+/// The key that tables will be encrypted under.
+fn public_key(options: &Options, folder: &Folder) -> Outcome<PublicKey> {
+    let keeper = options.keys.join(Role::Keeper.name());
+    // Whoever decrypts without a keeper has the keeper's first key, which stays in a file;
+    // the owner's public key becomes another with every rotation.
+    if options.keyholder == CLIENT && keeper.join(KEEPER_PUBLIC).is_file() {
+        return Folder::of(&keeper, Role::Keeper)?.keeper_public();
+    }
+    folder.keeper_public()
 }
 
 fn settings(options: &Options, progress: &Progress) -> Outcome<BuildOptions> {
@@ -294,10 +315,10 @@ fn settings(options: &Options, progress: &Progress) -> Outcome<BuildOptions> {
             &options.keyholder,
             |name| match name {
                 KEEPER => Some(true),
-                "client" => Some(false),
+                CLIENT => Some(false),
                 _ => None,
             },
-            &[KEEPER, "client"],
+            &[KEEPER, CLIENT],
         )?,
         force: options.force,
         progress: Some(bars(progress)),

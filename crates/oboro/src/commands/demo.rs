@@ -145,7 +145,7 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     let (index, keys) = (work.path().join("index"), work.path().join("keys"));
     let set = ParameterSet::N2048Q50;
     progress.remark("keygen: keys of owner, client, searcher and keeper");
-    keygen::make(&keys, set, 1)?;
+    keygen::make(&keys, set, 1, None)?;
     progress.remark("build: train, encode, seal, encrypt");
     let mut settings = build::Options::new(Path::new("words"), &keys, &index);
     settings.metric = Metric::Cosine.name().to_owned();

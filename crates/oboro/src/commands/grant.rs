@@ -16,6 +16,7 @@ use crate::cli::Global;
 use crate::failure::{Failure, Named, Outcome};
 use crate::keys::{AUTHORITY, CLIENT_KEY, Folder, IDENTITY, REVOKED, TRUST};
 use crate::output::{self, Report};
+use crate::passphrase::KeyPassphrase;
 use crate::register::{Issued, Register};
 
 /// Options of `oboro grant`.
@@ -27,9 +28,11 @@ pub(crate) struct Options {
     /// Keys of the owner: the folder of `oboro keygen` or its owner/
     #[arg(long, default_value = "keys", value_name = "DIR")]
     pub(crate) keys: PathBuf,
-    /// Folder to make for the client
+    #[command(flatten)]
+    pub(crate) passphrase: KeyPassphrase,
+    /// Folder to make for the client; the client's name when not given
     #[arg(long, value_name = "DIR")]
-    pub(crate) out: PathBuf,
+    pub(crate) out: Option<PathBuf>,
     /// What it may do: reader searches; writer will change indexes, too
     #[arg(long, default_value = "reader", value_name = "ACCESS")]
     pub(crate) access: String,
@@ -57,7 +60,7 @@ struct Granted {
 pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     let grant = grant(&options.access, &options.index)?;
     let owner = Folder::of(&options.keys, Role::Owner)?;
-    let client_key = owner.owner_key()?.client_key();
+    let client_key = options.passphrase.owner_key(&owner)?.client_key();
     let authority = Authority::read_file(&owner.file(AUTHORITY)?)?;
     let mut register = Register::read(owner.path())?;
     let now = SystemTime::now();
@@ -73,19 +76,23 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         revoked: None,
     };
     register.add(issued.clone())?;
+    let out = match &options.out {
+        Some(out) => out.clone(),
+        None => PathBuf::from(&options.name),
+    };
     DirBuilder::new()
         .mode(0o700)
-        .create(&options.out)
-        .named("make", options.out.display())?;
+        .create(&out)
+        .named("make", out.display())?;
     // In the register before the certificate is anywhere: what is not in it cannot be
     // revoked by name.
     register.write(owner.path())?;
-    identity.create_file(&options.out.join(IDENTITY))?;
-    authority.trust().create_file(&options.out.join(TRUST))?;
-    client_key.write(options.out.join(CLIENT_KEY))?;
+    identity.create_file(&out.join(IDENTITY))?;
+    authority.trust().create_file(&out.join(TRUST))?;
+    client_key.write(out.join(CLIENT_KEY))?;
     let revoked = owner.path().join(REVOKED);
     if revoked.is_file() {
-        std::fs::copy(&revoked, options.out.join(REVOKED)).named("copy", revoked.display())?;
+        std::fs::copy(&revoked, out.join(REVOKED)).named("copy", revoked.display())?;
     }
     output::print(
         &Granted {
@@ -95,7 +102,7 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
             serial: issued.serial,
             expires: output::utc(issued.expires),
             channel_fingerprint: output::hex(&identity.spki_sha256()),
-            path: options.out.display().to_string(),
+            path: out.display().to_string(),
         },
         global.json,
     )

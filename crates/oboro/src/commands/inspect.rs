@@ -14,6 +14,7 @@ use crate::failure::{Failure, Outcome};
 use crate::figures::round;
 use crate::or_failure::OrFailure;
 use crate::output::{self, Report};
+use crate::passphrase::KeyPassphrase;
 use crate::roles;
 
 /// Options of `oboro inspect`.
@@ -25,6 +26,8 @@ pub(crate) struct Options {
     /// Keys of the owner; without them only what anybody can see is shown
     #[arg(long, value_name = "DIR")]
     pub(crate) keys: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) passphrase: KeyPassphrase,
 }
 
 /// What there is to say of an index.
@@ -88,7 +91,7 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         .keys
         .as_deref()
         .map(|keys| {
-            let (key, _) = verify::keys(keys, &options.index)?;
+            let (key, _) = verify::keys(keys, &options.index, &options.passphrase)?;
             sealed(&Index::open(&options.index, &key)?)
         })
         .transpose()?;

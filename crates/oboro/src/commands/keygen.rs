@@ -21,6 +21,7 @@ use crate::keys::{
     REVOKED, STORAGE_KEY, TRUST,
 };
 use crate::output::{self, Report};
+use crate::passphrase::{self, Source};
 use crate::register::{self, Issued, Register};
 
 /// Options of `oboro keygen`.
@@ -35,6 +36,12 @@ pub(crate) struct Options {
     /// How long the TLS certificates are good for, in days
     #[arg(long, default_value_t = 365, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3_650))]
     pub(crate) days: u32,
+    /// Encrypt owner.key under a passphrase, which is asked for on the terminal, twice
+    #[arg(long, conflicts_with = "passphrase_file")]
+    pub(crate) passphrase: bool,
+    /// Encrypt owner.key under the first line of a file, or under what is typed at a `prompt`
+    #[arg(long, value_name = "FILE|prompt", value_parser = passphrase::source)]
+    pub(crate) passphrase_file: Option<Source>,
 }
 
 /// What was made.
@@ -44,6 +51,8 @@ pub(crate) struct Keys {
     security_bits: u32,
     keeper_fingerprint: String,
     valid_days: u32,
+    /// Whether the owner's key is under a passphrase.
+    owner_key_protected: bool,
     folders: Vec<RoleFolder>,
 }
 
@@ -58,7 +67,14 @@ struct RoleFolder {
 /// Runs the verb.
 pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     let set = parameter_set(&options.set)?;
-    let made = make(&options.out, set, options.days)?;
+    refuse_existing(&options.out)?;
+    let passphrase = passphrase::wanted(
+        options.passphrase,
+        options.passphrase_file.as_ref(),
+        &options.out.join(Role::Owner.name()).join(OWNER_KEY),
+    )?;
+    let passphrase = passphrase.as_ref().map(|text| text.as_str());
+    let made = make(&options.out, set, options.days, passphrase)?;
     if !global.json && !global.quiet {
         // Public, and worth comparing over another channel than the files'.
         eprintln!("keeper's public key  {}", made.keeper_fingerprint);
@@ -84,9 +100,7 @@ pub(crate) fn parameter_set(name: &str) -> Outcome<ParameterSet> {
     })
 }
 
-/// Makes all folders under a temporary name and renames them at the end, so
-/// that a failure leaves no half of a set of keys.
-pub(crate) fn make(out: &Path, set: ParameterSet, days: u32) -> Outcome<Keys> {
+fn refuse_existing(out: &Path) -> Outcome<()> {
     if out
         .read_dir()
         .is_ok_and(|mut entries| entries.next().is_some())
@@ -97,6 +111,18 @@ pub(crate) fn make(out: &Path, set: ParameterSet, days: u32) -> Outcome<Keys> {
             out.display()
         )));
     }
+    Ok(())
+}
+
+/// Makes all folders under a temporary name and renames them at the end, so
+/// that a failure leaves no half of a set of keys.
+pub(crate) fn make(
+    out: &Path,
+    set: ParameterSet,
+    days: u32,
+    passphrase: Option<&str>,
+) -> Outcome<Keys> {
+    refuse_existing(out)?;
     let parent = match out.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -144,7 +170,11 @@ pub(crate) fn make(out: &Path, set: ParameterSet, days: u32) -> Outcome<Keys> {
         authority.trust().create_file(&folder.join(TRUST))?;
         let purpose = match role {
             Role::Owner => {
-                owner_key.write(folder.join(OWNER_KEY))?;
+                let path = folder.join(OWNER_KEY);
+                match passphrase {
+                    Some(passphrase) => owner_key.write_protected(path, passphrase, &mut rng)?,
+                    None => owner_key.write(path)?,
+                }
                 authority.create_file(&folder.join(AUTHORITY))?;
                 key_files::write_keeper_public(folder.join(KEEPER_PUBLIC), &keeper_public)?;
                 "builds indexes; keep it where the vectors are, and a copy in a safe"
@@ -188,6 +218,7 @@ pub(crate) fn make(out: &Path, set: ParameterSet, days: u32) -> Outcome<Keys> {
         security_bits: set.security_bits(),
         keeper_fingerprint: output::hex(&keeper_public.fingerprint()),
         valid_days: days,
+        owner_key_protected: passphrase.is_some(),
         folders,
     })
 }
@@ -201,6 +232,12 @@ impl Report for Keys {
         )?;
         for folder in &self.folders {
             writeln!(out, "  {:28} {}", folder.path, folder.purpose)?;
+        }
+        if self.owner_key_protected {
+            writeln!(
+                out,
+                "{OWNER_KEY} is encrypted (age); without the passphrase nobody opens it, you neither."
+            )?;
         }
         Ok(())
     }

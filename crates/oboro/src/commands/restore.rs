@@ -22,7 +22,8 @@ pub(crate) struct Options {
     /// Folder for the keys, as `--keys` names it; existing files are never overwritten
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
-    /// The passphrase: the first line of a file, or what is typed at a `prompt`
+    /// The passphrase: the first line of a file, or what is typed at a `prompt`; asked for
+    /// on the terminal when not given
     #[arg(long, value_name = "FILE|prompt", value_parser = passphrase::source)]
     pub(crate) passphrase_file: Option<Source>,
 }
@@ -43,15 +44,11 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     std::fs::File::open(&options.backup)
         .and_then(|file| file.take(most).read_to_string(&mut text))
         .named("read", &path)?;
-    if backup::is_protected(&text) && options.passphrase_file.is_none() {
-        return Err(Failure::usage(format_args!(
-            "{path} is encrypted; give its passphrase with --passphrase-file FILE, or prompt"
-        )));
-    }
     let passphrase = options
         .passphrase_file
         .as_ref()
-        .map(|source| source.read(false))
+        .or(backup::is_protected(&text).then_some(&Source::Prompt))
+        .map(|source| source.read(&options.backup))
         .transpose()?;
     let files = backup::restore(&text, passphrase.as_ref().map(|text| text.as_str()))?;
     if let Some(path) = files

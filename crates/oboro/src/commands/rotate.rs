@@ -16,6 +16,7 @@ use crate::failure::Outcome;
 use crate::keys::{Folder, KEEPER_PUBLIC};
 use crate::or_failure::OrFailure;
 use crate::output::{self, Report};
+use crate::passphrase::KeyPassphrase;
 use crate::progress::Progress;
 use crate::register;
 use crate::roles::{self, KEEPER_ADDRESS, SEARCHER_ADDRESS};
@@ -27,6 +28,8 @@ pub(crate) struct Options {
     /// Keys of the owner: the folder of `oboro keygen` or its owner/
     #[arg(long, default_value = "keys", value_name = "DIR")]
     pub(crate) keys: PathBuf,
+    #[command(flatten)]
+    pub(crate) passphrase: KeyPassphrase,
     /// Address of the searcher
     #[arg(long, default_value = SEARCHER_ADDRESS, value_name = "ADDRESS")]
     pub(crate) searcher: String,
@@ -69,7 +72,7 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         keeper: options.keeper.clone(),
         identity: folder.identity()?,
         trust: folder.trust()?,
-        descriptor_key: folder.owner_key()?.descriptor_key(),
+        descriptor_key: options.passphrase.owner_key(&folder)?.descriptor_key(),
         verifier: options.policy.verifier(&platforms)?,
         connect_timeout: Duration::from_secs(10),
     };

@@ -12,6 +12,7 @@ use crate::cli::Global;
 use crate::failure::{Failure, Outcome};
 use crate::keys::{Folder, OWNER_KEY, RELEASE_KEY, STORAGE_KEY};
 use crate::output::{self, Report};
+use crate::passphrase::KeyPassphrase;
 use crate::progress::Progress;
 use crate::roles;
 
@@ -24,6 +25,8 @@ pub(crate) struct Options {
     /// Keys of the owner: the folder of `oboro keygen` or its owner/
     #[arg(long, default_value = "keys", value_name = "DIR")]
     pub(crate) keys: PathBuf,
+    #[command(flatten)]
+    pub(crate) passphrase: KeyPassphrase,
 }
 
 /// What was found.
@@ -47,7 +50,7 @@ struct File {
 /// Runs the verb.
 pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     roles::check_index(&options.index)?;
-    let (key, client) = keys(&options.keys, &options.index)?;
+    let (key, client) = keys(&options.keys, &options.index, &options.passphrase)?;
     let bar = Progress::new(global).bar("verifying", None);
     let report = oboro_index::verify(&options.index, &key, client.as_ref())?;
     bar.finish_and_clear();
@@ -79,13 +82,17 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
 }
 
 /// The key that opens an index, and the client key where the folder can make it.
-pub(super) fn keys(folder: &Path, index: &Path) -> Outcome<(EpochKey, Option<ClientKey>)> {
+pub(super) fn keys(
+    folder: &Path,
+    index: &Path,
+    passphrase: &KeyPassphrase,
+) -> Outcome<(EpochKey, Option<ClientKey>)> {
     let head = Index::peek(index)?;
     let holds = |role: Role, name: &str| {
         folder.join(role.name()).join(name).is_file() || folder.join(name).is_file()
     };
     if holds(Role::Owner, OWNER_KEY) {
-        let key = Folder::of(folder, Role::Owner)?.owner_key()?;
+        let key = passphrase.owner_key(&Folder::of(folder, Role::Owner)?)?;
         return Ok((
             key.epoch_key(&head.index_id, head.epoch, head.released),
             Some(key.client_key()),
