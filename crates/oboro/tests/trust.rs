@@ -526,6 +526,18 @@ fn an_index_without_a_keeper() {
         "client",
     ]);
     assert_eq!(built["released"], false);
+    // It is for the key that the client is given, whatever the owner's key was rotated to.
+    let fingerprint = |index: &str| {
+        let inspected = json(&["inspect", index, "--keys", &keys]);
+        inspected["keeper_fingerprint"].as_str().unwrap().to_owned()
+    };
+    let public = "keys/owner/keeper.pub";
+    std::fs::copy(Place::with_keys().path(public), place.path(public)).unwrap();
+    let (next, other) = (place.at("next"), place.at("other"));
+    place.build("next", &base, &["-K", "16", "--keyholder", "client"]);
+    assert_eq!(fingerprint(&next), fingerprint(&own));
+    place.build("other", &base, &["-K", "16"]);
+    assert_ne!(fingerprint(&other), fingerprint(&own));
     json(&["verify", &own, "--keys", &format!("{keys}/searcher")]);
     // One that a keeper takes part in does not open with the searcher's key alone.
     let index = place.at("index");
