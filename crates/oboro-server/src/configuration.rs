@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 
 use oboro_attest::Policy;
+use oboro_channel::Trust;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -27,12 +28,29 @@ impl Configuration {
     ///
     /// # Errors
     /// If the policy cannot be written as text.
-    pub fn new(role: &'static str, policy: &Policy, lockdown: &str) -> Outcome<Self> {
+    ///
+    /// # Security
+    /// Whose certificates are believed is part of it: the key folder lies on the host's
+    /// disk, and a host that put an authority of its own there would be owner and client
+    /// of a genuine enclave. So is whether there is a revocation list, which the host
+    /// could remove.
+    pub fn new(
+        role: &'static str,
+        policy: &Policy,
+        lockdown: &str,
+        trust: &Trust,
+    ) -> Outcome<Self> {
+        let authority: [u8; 32] = Sha256::digest(trust.to_pem()).into();
         Ok(Self(BTreeMap::from([
             ("version", Value::from(1)),
             ("role", Value::from(role)),
             ("policy", Value::from(output::hex(&policy::digest(policy)?))),
             ("lockdown", Value::from(lockdown)),
+            ("authority", Value::from(output::hex(&authority))),
+            (
+                "revocation_list",
+                Value::from(trust.revocations().is_some()),
+            ),
         ])))
     }
 
@@ -67,9 +85,39 @@ impl Configuration {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use oboro_channel::Authority;
+    use std::sync::OnceLock;
+    use std::time::{Duration, SystemTime};
+
+    fn authority() -> &'static Authority {
+        static AUTHORITY: OnceLock<Authority> = OnceLock::new();
+        AUTHORITY.get_or_init(|| Authority::generate(SystemTime::now()).unwrap())
+    }
 
     fn base(role: &'static str, lockdown: &str) -> Configuration {
-        Configuration::new(role, &Policy::default(), lockdown).unwrap()
+        Configuration::new(role, &Policy::default(), lockdown, &authority().trust()).unwrap()
+    }
+
+    #[test]
+    fn another_owner_or_a_missing_revocation_list_is_another_set_up() {
+        let of = |trust: &Trust| {
+            let policy = Policy::default();
+            let made = Configuration::new("searcher", &policy, "require", trust);
+            made.unwrap().digest()
+        };
+        let now = SystemTime::now();
+        let trust = authority().trust();
+        let list = |number| {
+            let end = now + Duration::from_secs(3_600);
+            let list = authority().revocation_list(&[], number, now, end).unwrap();
+            trust.with_revocations(&list).unwrap()
+        };
+        let hosts = Authority::generate(now).unwrap().trust();
+        assert_ne!(of(&trust), of(&hosts));
+        assert_ne!(of(&trust), of(&list(1)));
+        // A newer list is no other set-up.
+        assert_eq!(of(&list(1)), of(&list(2)));
+        assert_eq!(of(&trust), of(&Trust::from_pem(&trust.to_pem()).unwrap()));
     }
 
     #[test]
@@ -82,6 +130,7 @@ mod tests {
                 "keeper",
                 &Policy::default().allowing_simulated(),
                 "best-effort",
+                &authority().trust(),
             )
             .unwrap(),
             base("keeper", "best-effort").with("rate_per_second", 5.0),
@@ -98,9 +147,6 @@ mod tests {
         let one = base("keeper", "off").with("b", 1).with("a", "x");
         let other = base("keeper", "off").with("a", "x").with("b", 1);
         assert_eq!(one.canonical(), other.canonical());
-        assert!(
-            one.canonical()
-                .starts_with(r#"{"a":"x","b":1,"lockdown":"off","#)
-        );
+        assert!(one.canonical().starts_with(r#"{"a":"x","authority":""#));
     }
 }

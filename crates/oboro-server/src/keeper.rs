@@ -3,12 +3,12 @@
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, Parser};
 use oboro_attest::{Attester, Policy, Verifier};
-use oboro_channel::{RateLimit, Role};
+use oboro_channel::{RateLimit, Role, Trust};
 use oboro_keeper::{KeeperConfig, KeeperSecrets, KeeperServer, KeeperState, StateKey};
 use oboro_tpm::{Address, CounterAuth, MonotonicCounter, NvCounter, Tpm};
 use serde::Serialize;
@@ -99,19 +99,21 @@ impl SetUp {
             })
     }
 
-    fn configuration(&self, policy: &Policy) -> Outcome<Configuration> {
+    fn configuration(&self, policy: &Policy, trust: &Trust) -> Outcome<Configuration> {
         let rate = self.rate();
         let lockdown = self.lockdown.lockdown.name();
-        Ok(Configuration::new(Role::Keeper.name(), policy, lockdown)?
-            .with("answers", vec![Role::Owner.name(), Role::Searcher.name()])
-            .with("storage_release", true)
-            // A policy that pins the usual set-up so refuses a keeper that remembers nothing.
-            .with("begins_records", self.new_state)
-            .with("rollback_counter", self.tpm.is_some())
-            .with("minimum_flooding_bits", self.flooding_bits)
-            .with("rate_per_second", rate.per_second)
-            .with("rate_burst", rate.burst)
-            .with("record_view", self.record_view))
+        Ok(
+            Configuration::new(Role::Keeper.name(), policy, lockdown, trust)?
+                .with("answers", vec![Role::Owner.name(), Role::Searcher.name()])
+                .with("storage_release", true)
+                // A policy that pins the usual set-up so refuses a keeper that remembers nothing.
+                .with("begins_records", self.new_state)
+                .with("rollback_counter", self.tpm.is_some())
+                .with("minimum_flooding_bits", self.flooding_bits)
+                .with("rate_per_second", rate.per_second)
+                .with("rate_burst", rate.burst)
+                .with("record_view", self.record_view),
+        )
     }
 }
 
@@ -123,14 +125,20 @@ struct Alone {
     set_up: SetUp,
 }
 
-/// What a keeper with these options would state about its set-up.
+/// What a keeper with these options and the authority in `keys` would state about its
+/// set-up.
 ///
 /// # Errors
-/// If the options are wrong or the policy cannot be read.
-pub fn configuration_of(options: &[String], platforms: &dyn Platforms) -> Outcome<Configuration> {
+/// If the options are wrong, or the policy or the authority cannot be read.
+pub fn configuration_of(
+    options: &[String],
+    keys: &Path,
+    platforms: &dyn Platforms,
+) -> Outcome<Configuration> {
+    let trust = Folder::of(keys, Role::Keeper)?.trust()?;
     let alone = Alone::try_parse_from(options).map_err(|error| usage_of(&error))?;
     let policy = alone.set_up.policy.policy(platforms)?;
-    alone.set_up.configuration(&policy)
+    alone.set_up.configuration(&policy, &trust)
 }
 
 /// Runs the keeper until it is told to stop.
@@ -142,9 +150,10 @@ pub fn run(options: &Options, json: bool, platforms: &dyn Platforms) -> Outcome<
     let attester = platforms.attester()?;
     roles::log();
     let folder = Folder::of(&options.keys, Role::Keeper)?;
-    let configuration = options.set_up.configuration(verifier.policy())?;
+    let trust = folder.trust()?;
+    let configuration = options.set_up.configuration(verifier.policy(), &trust)?;
     let platform = attester.platform();
-    let config = config(options, &folder, attester, verifier, &configuration)?;
+    let config = config(options, &folder, trust, attester, verifier, &configuration)?;
     let workers = config.workers;
     let directory = make_state_folder(options, &folder)?;
     let sealer = platforms.sealer();
@@ -201,13 +210,14 @@ pub fn run(options: &Options, json: bool, platforms: &dyn Platforms) -> Outcome<
 fn config(
     options: &Options,
     folder: &Folder,
+    trust: Trust,
     attester: Arc<dyn Attester>,
     verifier: Arc<dyn Verifier>,
     configuration: &Configuration,
 ) -> Outcome<KeeperConfig> {
     let mut config = KeeperConfig::new(
         folder.identity()?,
-        folder.trust()?,
+        trust,
         attester,
         verifier,
         configuration.digest(),
@@ -247,7 +257,7 @@ fn make_state_folder(options: &Options, folder: &Folder) -> Outcome<PathBuf> {
 fn state(
     options: &Options,
     folder: &Folder,
-    directory: &std::path::Path,
+    directory: &Path,
     key: &StateKey,
 ) -> Outcome<KeeperState> {
     let counter = options.set_up.tpm.as_ref().map(counter).transpose()?;

@@ -2,11 +2,11 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser};
 use oboro_attest::Policy;
-use oboro_channel::{RateLimit, Role};
+use oboro_channel::{RateLimit, Role, Trust};
 use oboro_index::Index;
 use oboro_searcher::{KeeperConfig, SearcherConfig, SearcherServer};
 use serde::Serialize;
@@ -91,15 +91,22 @@ impl SetUp {
             })
     }
 
-    fn configuration(&self, policy: &Policy, keeper: bool) -> Outcome<Configuration> {
+    fn configuration(
+        &self,
+        policy: &Policy,
+        trust: &Trust,
+        keeper: bool,
+    ) -> Outcome<Configuration> {
         let rate = self.rate();
         let lockdown = self.lockdown.lockdown.name();
-        Ok(Configuration::new(Role::Searcher.name(), policy, lockdown)?
-            .with("answers", vec![Role::Client.name(), Role::Owner.name()])
-            .with("keyholder", if keeper { "keeper" } else { "client" })
-            .with("storage_release", keeper)
-            .with("rate_per_second", rate.per_second)
-            .with("rate_burst", rate.burst))
+        Ok(
+            Configuration::new(Role::Searcher.name(), policy, lockdown, trust)?
+                .with("answers", vec![Role::Client.name(), Role::Owner.name()])
+                .with("keyholder", if keeper { "keeper" } else { "client" })
+                .with("storage_release", keeper)
+                .with("rate_per_second", rate.per_second)
+                .with("rate_burst", rate.burst),
+        )
     }
 }
 
@@ -113,16 +120,22 @@ struct Alone {
     keeper: String,
 }
 
-/// What a searcher with these options would state about its set-up.
+/// What a searcher with these options and the authority in `keys` would state about its
+/// set-up.
 ///
 /// # Errors
-/// If the options are wrong or the policy cannot be read.
-pub fn configuration_of(options: &[String], platforms: &dyn Platforms) -> Outcome<Configuration> {
+/// If the options are wrong, or the policy or the authority cannot be read.
+pub fn configuration_of(
+    options: &[String],
+    keys: &Path,
+    platforms: &dyn Platforms,
+) -> Outcome<Configuration> {
+    let trust = Folder::of(keys, Role::Searcher)?.trust()?;
     let alone = Alone::try_parse_from(options).map_err(|error| usage_of(&error))?;
     let policy = alone.set_up.policy.policy(platforms)?;
     alone
         .set_up
-        .configuration(&policy, alone.keeper != NO_KEEPER)
+        .configuration(&policy, &trust, alone.keeper != NO_KEEPER)
 }
 
 /// Runs the searcher until it is told to stop.
@@ -136,10 +149,11 @@ pub fn run(options: &Options, json: bool, platforms: &dyn Platforms) -> Outcome<
     roles::check_index(&options.index)?;
     let head = Index::peek(&options.index)?;
     let folder = Folder::of(&options.keys, Role::Searcher)?;
+    let trust = folder.trust()?;
     let has_keeper = options.keeper != NO_KEEPER;
     let configuration = options
         .set_up
-        .configuration(verifier.policy(), has_keeper)?;
+        .configuration(verifier.policy(), &trust, has_keeper)?;
     let platform = attester.platform();
     let mut remarks = Vec::new();
     if !head.released {
@@ -151,7 +165,7 @@ pub fn run(options: &Options, json: bool, platforms: &dyn Platforms) -> Outcome<
     let keeper = has_keeper.then(|| KeeperConfig::new(&options.keeper, verifier));
     let mut config = SearcherConfig::new(
         folder.identity()?,
-        folder.trust()?,
+        trust,
         attester,
         keeper,
         Zeroizing::new(keys::os_seed()?),

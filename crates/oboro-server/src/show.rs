@@ -30,7 +30,8 @@ pub struct Options {
     /// The role of that server
     #[arg(long, value_name = "ROLE", value_enum, default_value_t)]
     pub role: ServerRole,
-    /// Keys to reach that server with: the folder of `oboro keygen`, its owner/ or client/
+    /// Keys to reach that server with, or whose authority the set-up is to trust: the folder
+    /// of `oboro keygen`, its owner/ or client/
     #[arg(long, default_value = "keys", value_name = "DIR")]
     pub keys: PathBuf,
     /// Write the evidence to a new file
@@ -132,7 +133,7 @@ struct EvidenceReport {
 /// If a server cannot be reached, gives no evidence, or a file exists.
 pub fn run(options: &Options, json: bool, platforms: &dyn Platforms) -> Outcome<()> {
     let shown = match (options.configuration, &options.address) {
-        (Some(role), _) => configuration(role, &options.options, platforms)?,
+        (Some(role), _) => configuration(role, options, platforms)?,
         (None, Some(address)) => {
             let bytes = of_server(address, options.role, &options.keys)?;
             Shown::Server {
@@ -145,14 +146,11 @@ pub fn run(options: &Options, json: bool, platforms: &dyn Platforms) -> Outcome<
     output::print(&shown, json)
 }
 
-fn configuration(
-    role: ServerRole,
-    options: &[String],
-    platforms: &dyn Platforms,
-) -> Outcome<Shown> {
+fn configuration(role: ServerRole, options: &Options, platforms: &dyn Platforms) -> Outcome<Shown> {
+    let (keys, options) = (&options.keys, &options.options);
     let configuration = match role {
-        ServerRole::Keeper => keeper::configuration_of(options, platforms)?,
-        ServerRole::Searcher => searcher::configuration_of(options, platforms)?,
+        ServerRole::Keeper => keeper::configuration_of(options, keys, platforms)?,
+        ServerRole::Searcher => searcher::configuration_of(options, keys, platforms)?,
     };
     Ok(Shown::Configuration {
         configuration: output::hex(&configuration.digest()),

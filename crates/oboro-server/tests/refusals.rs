@@ -95,9 +95,16 @@ fn fail_the_simulated_platform_is_unknown() {
 fn a_set_up_has_one_digest() {
     let folder = tempfile::tempdir().unwrap();
     let policy = policy(folder.path());
+    // The owner's authority is part of it.
+    let authority = oboro_channel::Authority::generate(std::time::SystemTime::now()).unwrap();
+    let trust = folder.path().join("trust.pem");
+    authority.trust().create_file(&trust).unwrap();
+    let keys = folder.path().to_str().unwrap();
     let digest = |options: &[&str]| {
         let show = [
             "show",
+            "--keys",
+            keys,
             "--configuration",
             "keeper",
             "--",
@@ -128,6 +135,8 @@ fn a_set_up_has_one_digest() {
     // Options that do not exist do not pass unseen.
     let (code, ..) = server(&[
         "show",
+        "--keys",
+        keys,
         "--configuration",
         "keeper",
         "--",
