@@ -83,8 +83,11 @@ fn show(part: &str, set: Dataset) -> Result<Dataset, Box<dyn Error>> {
     Ok(set)
 }
 
+/// Vectors and the class of each.
+type Labelled = (Matrix<f32>, Vec<u32>);
+
 /// Images as vectors, where all have one size.
-fn pixels(set: &Dataset) -> Result<Option<(Matrix<f32>, Vec<u32>)>, Box<dyn Error>> {
+fn pixels(set: &Dataset) -> Result<Option<Labelled>, Box<dyn Error>> {
     let limits = ImageLimits::default();
     let size = set.image(0, &limits)?.data.len();
     let mut values = Vec::with_capacity(set.len() * size);
