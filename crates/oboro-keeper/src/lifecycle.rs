@@ -119,6 +119,7 @@ impl Shared {
     ) -> Result<(), Failure> {
         let fingerprint = validate::digest(&request.fingerprint, "key's fingerprint")?;
         self.with_state(move |shared| {
+            shared.refuse_served(&fingerprint)?;
             let rng = &mut shared.randomness.generator();
             shared.state.retire(&fingerprint, rng)?;
             shared.attest_keys();
@@ -127,6 +128,23 @@ impl Shared {
         })
         .await?;
         tracing::info!(peer = peer.short_key(), "key retired");
+        Ok(())
+    }
+
+    /// A key goes for ever, and with it every index under it. Several may be: all those of
+    /// an owner begin under one key. What was prepared since the start is known here.
+    fn refuse_served(&self, fingerprint: &[u8; 32]) -> Result<(), Failure> {
+        let newest = |index: &[u8; 16]| self.state.newest(index).map(|state| state.epoch);
+        let served = self.prepared.served_under(fingerprint);
+        if served
+            .iter()
+            .any(|(index, epoch)| newest(index) == Some(*epoch))
+        {
+            return Err(Failure::new(
+                Reason::BadRequest,
+                "an index that this keeper serves is encrypted under this key; rotate that one first, or start the keeper anew if it is no longer in use",
+            ));
+        }
         Ok(())
     }
 }

@@ -14,8 +14,13 @@ pub(crate) struct Entry {
     pub(crate) pair: Arc<KeyPair>,
 }
 
+/// An index and one of its epochs.
+pub(crate) type Served = ([u8; 16], u64);
+
 struct Slot {
     handle: Handle,
+    /// What it was prepared for.
+    served: Served,
     /// The searcher that registered it; no other may use it.
     owner: [u8; 32],
     used: AtomicU64,
@@ -64,11 +69,17 @@ impl PreparedCodebooks {
 
     /// Adds an entry. A searcher that holds half of the room gives up its own oldest
     /// first, so that one searcher cannot push out all others.
-    pub(crate) fn insert(&self, handle: Handle, owner: [u8; 32], entry: Arc<Entry>) {
+    pub(crate) fn insert(
+        &self,
+        handle: Handle,
+        owner: [u8; 32],
+        served: Served,
+        entry: Arc<Entry>,
+    ) {
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
         if slots
             .iter()
-            .any(|slot| slot.handle == handle && slot.owner == owner)
+            .any(|slot| slot.handle == handle && slot.owner == owner && slot.served == served)
         {
             return;
         }
@@ -80,10 +91,18 @@ impl PreparedCodebooks {
         }
         slots.push(Slot {
             handle,
+            served,
             owner,
             used: AtomicU64::new(self.tick()),
             entry,
         });
+    }
+
+    /// The indexes and epochs for which codebooks were prepared under a key.
+    pub(crate) fn served_under(&self, fingerprint: &[u8; 32]) -> Vec<Served> {
+        let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner);
+        let under = |slot: &&Slot| &slot.entry.pair.fingerprint == fingerprint;
+        slots.iter().filter(under).map(|slot| slot.served).collect()
     }
 
     /// Forgets all that were prepared under a key.

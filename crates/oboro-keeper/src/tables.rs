@@ -1,7 +1,7 @@
 //! Preparing codebooks and decrypting tables.
 
 use crate::metrics::Stage;
-use crate::prepared::{Entry, Handle};
+use crate::prepared::{Entry, Handle, Served};
 use crate::shared::{Shared, blocking, check_subject, malformed, packing_of};
 use crate::state::KeyPair;
 use bytes::Bytes;
@@ -34,7 +34,7 @@ impl Shared {
         let shared = self.clone();
         blocking(move || {
             let _permit = permit;
-            shared.prepare_now(&request, pair, &peer)
+            shared.prepare_now(&request, (index_id, epoch), pair, &peer)
         })
         .await
     }
@@ -42,6 +42,7 @@ impl Shared {
     fn prepare_now(
         &self,
         request: &v1::PrepareRequest,
+        served: Served,
         pair: Arc<KeyPair>,
         peer: &PeerInfo,
     ) -> Result<Handle, Failure> {
@@ -65,7 +66,8 @@ impl Shared {
                 })
             }
         };
-        self.prepared.insert(handle, peer.spki_sha256, entry);
+        self.prepared
+            .insert(handle, peer.spki_sha256, served, entry);
         // The key may have been retired meanwhile: then nothing of it stays.
         if let Err(retired) = self.state.key(&fingerprint) {
             self.prepared.forget(&fingerprint);

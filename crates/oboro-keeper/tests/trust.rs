@@ -391,6 +391,35 @@ async fn a_key_is_rotated_while_tables_are_answered() {
     }
 }
 
+/// Indexes of one owner share the key of `keygen` until they are rotated: who retires it
+/// for one of them must not take it from the others.
+#[tokio::test]
+async fn fail_retiring_the_key_of_another_index_that_is_served() {
+    let keeper = start().await;
+    let mut owner = keeper.client(Role::Owner).await;
+    let mut searcher = keeper.client(Role::Searcher).await;
+    let rotated_away = Index::new(SET, &keeper.public_key, 9);
+    prepared(&mut searcher, &rotated_away).await;
+    let other = v1::IndexState {
+        index_id: vec![6; 16].into(),
+        ..state(1, 1, 7)
+    };
+    searcher.register(register(other)).await.unwrap();
+    let served = v1::PrepareRequest {
+        index_id: vec![6; 16].into(),
+        ..rotated_away.registration()
+    };
+    let handle = searcher.prepare(served).await.unwrap().into_inner().handle;
+    let key = key_made(&mut owner, &keeper.public_key).await;
+    searcher.register(register(state(2, 2, 2))).await.unwrap();
+
+    let refused = refusal(owner.retire_key(retire(&keeper.public_key))).await;
+    assert_eq!(refused, Reason::BadRequest);
+    rotated_away.check(&mut searcher, &handle, 2).await;
+    // What no index is served under may go.
+    owner.retire_key(retire(&key)).await.unwrap();
+}
+
 #[tokio::test]
 async fn fail_reencryption_without_an_open_rotation() {
     let keeper = start().await;

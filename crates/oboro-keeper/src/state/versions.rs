@@ -1,8 +1,8 @@
 //! The newest state of every index: what makes an older copy stale.
 //!
 //! The first state of an index that a searcher or the owner registers is believed;
-//! from then on generations only go up, epochs never go down, and one generation has one
-//! manifest.
+//! from then on generations only go up, epochs stay or go up by one, and one generation
+//! has one manifest.
 
 use super::cursor::{Cursor, append_count};
 use crate::KeeperError;
@@ -62,13 +62,25 @@ impl Versions {
         self.0.get(index_id).copied()
     }
 
-    /// The state is the newest, or newer, or the first of its index.
+    /// The state is the newest, or a newer one of this or the next epoch, or the first of
+    /// its index.
     pub(super) fn check(&self, state: &IndexState) -> Result<(), Failure> {
         let Some(newest) = self.newest(&state.index_id) else {
             return Ok(());
         };
-        if *state == newest || (state.generation > newest.generation && state.epoch >= newest.epoch)
-        {
+        let newer = state.generation > newest.generation && state.epoch >= newest.epoch;
+        // A rotation leads to the next epoch. What is asked for before an index is open
+        // nobody has authenticated: shares of all epochs to come could be had in advance.
+        if newer && state.epoch - newest.epoch > 1 {
+            return Err(Failure::new(
+                Reason::BadRequest,
+                format!(
+                    "no rotation leads from epoch {} of the index, the newest the keeper has seen, to epoch {}",
+                    newest.epoch, state.epoch
+                ),
+            ));
+        }
+        if newer || *state == newest {
             return Ok(());
         }
         let named = |state: &IndexState| {
@@ -241,6 +253,19 @@ mod tests {
             assert_eq!(versions.check(&stale).unwrap_err().reason, Reason::Stale);
             assert_eq!(versions.record(&stale).unwrap_err().reason, Reason::Stale);
             assert_eq!(versions.newest(&[5; 16]), Some(newest));
+        }
+    }
+
+    #[test]
+    fn fail_epochs_that_no_rotation_leads_to() {
+        // Whoever writes a manifest's head without a key chooses what is asked for: no
+        // share of a later epoch than the next one is released.
+        for far in [4, 5, u64::MAX] {
+            let mut versions = at(state(2, 7, 1));
+            let asked = state(far, u64::MAX, 2);
+            let refused = versions.check(&asked).unwrap_err();
+            assert_eq!(refused.reason, Reason::BadRequest);
+            assert!(versions.record(&asked).is_err());
         }
     }
 
