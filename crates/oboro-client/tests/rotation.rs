@@ -169,6 +169,34 @@ async fn the_keeper_may_restart_while_two_epochs_are_served() {
     }
 }
 
+/// The keeper answers for the newest epoch and the one before, and for no key that was
+/// retired. Clients of what it gave up before the overlap was over move on by themselves.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_of_an_epoch_that_the_keeper_gave_up_move_over() {
+    let world = world();
+    let (_server, keeper) = world.keeper("127.0.0.1:0").await;
+    let (_metrics, searcher) = world.searcher(Some(keeper.address)).await;
+    let overlap = Duration::from_secs(60);
+    let query = &world.base[..DIMENSION];
+    let first = world.client(searcher.address).await;
+    let mut session = OwnerSession::connect(world.owner_config(searcher.address, keeper.address))
+        .await
+        .unwrap();
+    session.rotate(overlap).await.unwrap();
+    let second = world.client(searcher.address).await;
+    let report = session.rotate(overlap).await.unwrap();
+    assert_eq!(report.epoch, 3);
+    let found = first.search(query, &SearchOptions::default()).await;
+    assert_eq!(found.unwrap().neighbours[0].id, common::id_of_row(0));
+    assert_eq!(first.index().epoch, 3, "two epochs later");
+
+    session.retire(&report.from_fingerprint).await.unwrap();
+    assert_eq!(second.index().epoch, 2);
+    let found = second.search(query, &SearchOptions::default()).await;
+    assert_eq!(found.unwrap().neighbours[0].id, common::id_of_row(0));
+    assert_eq!(second.index().epoch, 3, "its key was retired early");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn records_of_every_epoch_open_and_ids_stay() {
     let world = world();

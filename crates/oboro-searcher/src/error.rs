@@ -39,9 +39,7 @@ pub enum SearcherError {
     #[error("the keeper is not trusted: {0}")]
     KeeperUntrusted(String),
     /// The keeper knows a newer state of the index than the one on disk.
-    #[error(
-        "an older or forked copy of the index lies here: {0}; put the newest copy back, or register this one as the owner"
-    )]
+    #[error("an older or forked copy of the index lies here: {0}; put the newest copy back")]
     Stale(String),
     /// The index is not open yet.
     #[error("the index is being opened; try again in a moment")]

@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use oboro_channel::explain;
-use oboro_protocol::{Reason, reason_of};
+use oboro_protocol::{Failure, Reason, reason_of};
 use tonic::Code;
 
 use crate::{
@@ -161,7 +161,16 @@ impl KeeperLink {
         for last in [false, true] {
             let handle = match up.handle(epoch.number()) {
                 Some(handle) => handle,
-                None => self.prepare(&up, epoch).await?,
+                None => match self.prepare(&up, epoch).await {
+                    // The keeper may give an earlier epoch up before its time is over: a
+                    // key was retired, or a second rotation followed. Its clients then
+                    // move over as they do at the end.
+                    Err(error) if is_refusal(&error) && self.is_earlier(epoch) => {
+                        tracing::info!(%error, epoch = epoch.number(), "an earlier epoch is over");
+                        return Err(over(epoch));
+                    }
+                    prepared => prepared?,
+                },
             };
             let left = deadline.saturating_duration_since(Instant::now());
             let timeout = left.min(self.access.config.decrypt_timeout);
@@ -189,6 +198,14 @@ impl KeeperLink {
         Err(SearcherError::KeeperUnreachable(
             "it does not keep the codebook".to_owned(),
         ))
+    }
+
+    /// A newer epoch than this one is served.
+    fn is_earlier(&self, epoch: &Epoch) -> bool {
+        self.with_epochs(|epochs| {
+            let newest = epochs.iter().map(|known| known.number()).max();
+            newest.is_some_and(|newest| epoch.number() < newest)
+        })
     }
 
     /// Marks the link down, unless another task has replaced it already.
@@ -296,4 +313,23 @@ impl KeeperLink {
         );
         Ok(handle)
     }
+}
+
+/// The keeper was reached and will say the same again.
+fn is_refusal(error: &SearcherError) -> bool {
+    matches!(
+        error,
+        SearcherError::Stale(_)
+            | SearcherError::KeeperRefused(_)
+            | SearcherError::KeeperUntrusted(_)
+    )
+}
+
+fn over(epoch: &Epoch) -> SearcherError {
+    let number = epoch.number();
+    Failure::new(
+        Reason::WrongEpoch,
+        format!("epoch {number} of the index is over before its time; connect again"),
+    )
+    .into()
 }
