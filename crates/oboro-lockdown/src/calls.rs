@@ -192,8 +192,8 @@ const NEVER: &[c_long] = &[
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-pub(crate) fn restrict(forbidden: Forbidden) -> Measure {
-    match apply(forbidden) {
+pub(crate) fn restrict(forbidden: Forbidden, local_sockets: bool) -> Measure {
+    match apply(forbidden, local_sockets) {
         Ok(allowed) => {
             let others = match forbidden {
                 Forbidden::Fails => "others fail",
@@ -209,14 +209,14 @@ pub(crate) fn restrict(forbidden: Forbidden) -> Measure {
 }
 
 /// Installs the filters; how many calls are allowed.
-fn apply(forbidden: Forbidden) -> Result<usize, Error> {
+fn apply(forbidden: Forbidden, local_sockets: bool) -> Result<usize, Error> {
     let architecture = std::env::consts::ARCH.try_into().map_err(Error::Backend)?;
     let build = |rules: Rules, otherwise, listed| -> Result<BpfProgram, Error> {
         SeccompFilter::new(rules, otherwise, listed, architecture)
             .and_then(TryInto::try_into)
             .map_err(Error::Backend)
     };
-    let list = allowed().map_err(Error::Backend)?;
+    let list = allowed(local_sockets).map_err(Error::Backend)?;
     let count = list.len();
     let eperm = SeccompAction::Errno(libc::EPERM as u32);
     // A thread is started with clone3, whose flags lie in memory, out of a filter's reach.
@@ -246,7 +246,7 @@ fn unconditional(calls: &[c_long]) -> Rules {
     calls.iter().map(|call| (*call, Vec::new())).collect()
 }
 
-fn allowed() -> Result<Rules, seccompiler::BackendError> {
+fn allowed(local_sockets: bool) -> Result<Rules, seccompiler::BackendError> {
     use SeccompCmpOp::{Eq, MaskedEq, Ne};
     let when = |argument, operator, value: i64| {
         // Arguments of these calls are 32 bits wide, whatever the register holds above.
@@ -283,18 +283,30 @@ fn allowed() -> Result<Rules, seccompiler::BackendError> {
             thread.into(),
         )?],
     )?;
-    // Nothing that can be both written and executed, and nothing made executable later.
+    // No memory that can be both written and executed, and none made executable later.
+    // What lies in a file can still be mapped to be executed, as libraries are.
     let write = u64::from(libc::PROT_WRITE as u32);
     let execute = u64::from(libc::PROT_EXEC as u32);
     allow(libc::SYS_mmap, vec![when(2, MaskedEq(execute), 0)?])?;
     allow(libc::SYS_mmap, vec![when(2, MaskedEq(write), 0)?])?;
     allow(libc::SYS_mprotect, vec![when(2, MaskedEq(execute), 0)?])?;
-    for family in [libc::AF_INET, libc::AF_INET6, libc::AF_UNIX] {
+    for family in [libc::AF_INET, libc::AF_INET6] {
         allow(libc::SYS_socket, vec![when(0, Eq, family.into())?])?;
     }
+    // Behind a socket of this machine may be one that starts programs for whoever asks,
+    // such as a service manager or a container engine, and Landlock closes none that has
+    // a path.
+    if local_sockets {
+        allow(libc::SYS_socket, vec![when(0, Eq, libc::AF_UNIX.into())?])?;
+    }
+    // A pair of streams is connected for good; datagrams can be sent to others.
+    const TYPE: u64 = 0xf;
     allow(
         libc::SYS_socketpair,
-        vec![when(0, Eq, libc::AF_UNIX.into())?],
+        vec![
+            when(0, Eq, libc::AF_UNIX.into())?,
+            when(1, MaskedEq(TYPE), libc::SOCK_STREAM.into())?,
+        ],
     )?;
     // No typing into terminals.
     allow(

@@ -14,8 +14,10 @@ const NAME: &str = "other files and TCP ports closed";
 const GIVEN_UP: ABI = ABI::V6;
 
 pub(crate) fn restrict(lockdown: &Lockdown) -> Measure {
-    let threads = std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
-    match apply(lockdown, threads > 1) {
+    let threads = std::fs::read_dir("/proc/self/task")
+        .ok()
+        .map(Iterator::count);
+    match apply(lockdown, threads != Some(1)) {
         Ok(status) => {
             let abi = match status.landlock {
                 LandlockStatus::Available {
@@ -38,29 +40,44 @@ pub(crate) fn restrict(lockdown: &Lockdown) -> Measure {
             );
             match status.ruleset {
                 RulesetStatus::NotEnforced => Measure::none(NAME, "Landlock enforces nothing"),
-                _ if threads > 1 && !status.all_threads => {
-                    let others = match threads - 1 {
-                        1 => "1 thread was running already and keeps its".to_owned(),
-                        more => format!("{more} threads were running already and keep their"),
-                    };
-                    Measure::new(
+                enforced => match unreached(threads, status.all_threads) {
+                    Some(others) => Measure::new(
                         NAME,
                         Extent::Partly,
-                        format!("Landlock ABI {abi}, but {others} rights"),
-                    )
-                }
-                RulesetStatus::FullyEnforced => Measure::full(
-                    NAME,
-                    format!("Landlock ABI {abi}: files and TCP ports; {counts}"),
-                ),
-                RulesetStatus::PartiallyEnforced => Measure::new(
-                    NAME,
-                    Extent::Partly,
-                    format!("Landlock ABI {abi}: {}; {counts}", offered(abi)),
-                ),
+                        format!("Landlock ABI {abi}, but {others}"),
+                    ),
+                    None if enforced == RulesetStatus::FullyEnforced => Measure::full(
+                        NAME,
+                        format!("Landlock ABI {abi}: files and TCP ports; {counts}"),
+                    ),
+                    None => Measure::new(
+                        NAME,
+                        Extent::Partly,
+                        format!("Landlock ABI {abi}: {}; {counts}", offered(abi)),
+                    ),
+                },
             }
         }
         Err(error) => Measure::none(NAME, format!("Landlock refuses: {error}")),
+    }
+}
+
+/// Which threads keep their rights; `threads` is `None` where nobody can count them.
+fn unreached(threads: Option<usize>, all_restricted: bool) -> Option<String> {
+    if all_restricted {
+        return None;
+    }
+    match threads {
+        None => Some(
+            "/proc does not say whether other threads were running, which keep their rights"
+                .to_owned(),
+        ),
+        Some(0 | 1) => None,
+        Some(2) => Some("1 thread was running already and keeps its rights".to_owned()),
+        Some(more) => Some(format!(
+            "{} threads were running already and keep their rights",
+            more - 1
+        )),
     }
 }
 
@@ -110,4 +127,18 @@ fn ports(ports: &[u16], access: AccessNet) -> impl Iterator<Item = Result<NetPor
     ports
         .iter()
         .map(move |port| Ok(NetPort::new(*port, access)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unreached;
+
+    #[test]
+    fn fail_threads_that_nobody_counted_are_not_called_restricted() {
+        assert!(unreached(None, false).is_some_and(|text| text.contains("/proc")));
+        assert!(unreached(Some(2), false).is_some_and(|text| text.starts_with("1 thread")));
+        assert!(unreached(Some(9), false).is_some_and(|text| text.starts_with("8 threads")));
+        assert_eq!(unreached(Some(1), false), None);
+        assert_eq!(unreached(None, true), None);
+    }
 }

@@ -72,7 +72,9 @@ impl Lockdown {
     }
 
     /// Files and devices that may be read and written, and folders below which files and
-    /// folders may also be made, renamed and removed.
+    /// folders may also be made, renamed and removed. Only where a socket of this machine
+    /// is among them may the process connect to such sockets, and then to all: Landlock
+    /// does not tell them apart.
     #[must_use]
     pub fn write<P: Into<PathBuf>>(mut self, paths: impl IntoIterator<Item = P>) -> Self {
         self.write.extend(paths.into_iter().map(Into::into));
@@ -133,8 +135,16 @@ impl Lockdown {
             process::not_swapped(),
             process::no_new_privileges(),
             files::restrict(self),
-            calls::restrict(self.forbidden),
+            calls::restrict(self.forbidden, self.names_socket()),
         ]
+    }
+
+    #[cfg(target_os = "linux")]
+    fn names_socket(&self) -> bool {
+        use std::os::unix::fs::FileTypeExt;
+        self.write
+            .iter()
+            .any(|path| std::fs::metadata(path).is_ok_and(|found| found.file_type().is_socket()))
     }
 
     #[cfg(not(target_os = "linux"))]

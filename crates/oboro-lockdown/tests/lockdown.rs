@@ -41,6 +41,10 @@ fn main() {
         ("fail_core_dump", fail_core_dump),
         ("fail_other_sockets", fail_other_sockets),
         (
+            "local_sockets_where_one_is_named",
+            local_sockets_where_one_is_named,
+        ),
+        (
             "fail_namespaces_mounts_and_memory_of_others",
             fail_namespaces_mounts_and_memory_of_others,
         ),
@@ -143,6 +147,7 @@ fn play(part: &str) {
         "programs" => programs(&folder),
         "dumps" => dumps(&folder),
         "sockets" => sockets(&folder),
+        "local" => local_sockets(&folder),
         "tracing" => tracing(&folder),
         "namespaces" => namespaces(&folder),
         "executable" => executable_memory(&folder),
@@ -346,8 +351,20 @@ fn fail_other_sockets() {
 }
 
 fn sockets(folder: &Path) {
-    use rustix::net::{AddressFamily, SocketType, socket};
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket, socketpair};
+    // A service of this user's that would do for the process what it may not do itself.
+    let service = folder.join("service");
+    let _listener = std::os::unix::net::UnixListener::bind(&service).unwrap();
+    std::os::unix::net::UnixStream::connect(&service).unwrap();
     lock(folder);
+    refused(std::os::unix::net::UnixStream::connect(&service));
+    refused(std::os::unix::net::UnixDatagram::unbound());
+    // Datagrams of a pair can be sent elsewhere.
+    for kind in [SocketType::DGRAM, SocketType::SEQPACKET] {
+        let pair = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None);
+        refused(pair.map_err(Into::into));
+    }
+    std::os::unix::net::UnixStream::pair().unwrap();
     for family in [
         AddressFamily::NETLINK,
         AddressFamily::PACKET,
@@ -356,8 +373,21 @@ fn sockets(folder: &Path) {
     ] {
         refused(socket(family, SocketType::RAW, None).map_err(Into::into));
     }
-    socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
     socket(AddressFamily::INET6, SocketType::STREAM, None).unwrap();
+}
+
+fn local_sockets_where_one_is_named() {
+    passes("local");
+}
+
+fn local_sockets(folder: &Path) {
+    let service = folder.join("service");
+    let _listener = std::os::unix::net::UnixListener::bind(&service).unwrap();
+    lockdown(folder)
+        .write([&service])
+        .apply(Degree::BestEffort)
+        .unwrap();
+    std::os::unix::net::UnixStream::connect(&service).unwrap();
 }
 
 fn fail_namespaces_mounts_and_memory_of_others() {
