@@ -95,16 +95,38 @@ pub fn hardware_attester() -> Result<Arc<dyn Attester>, AttestError> {
     ])
 }
 
-/// The sealer of this machine: the first of SEV-SNP and TPM that is here. Other platforms
-/// derive no keys.
+/// The sealer of this machine: that of SEV-SNP, or of a TPM where nothing else is here.
+/// Other platforms derive no keys.
+///
+/// # Security
+/// Beside a trusted execution environment no TPM is used: the TPM of a virtual machine is
+/// as a rule its host's, who would have the keys.
 ///
 /// # Errors
 /// [`AttestError::NoPlatform`] with the reasons where there is none.
 pub fn hardware_sealer() -> Result<Arc<dyn Sealer>, AttestError> {
     first(&[
         || Ok(Arc::new(SnpSealer::new()?) as Arc<dyn Sealer>),
-        || Ok(Arc::new(TpmSealer::open(Address::default())?)),
+        || {
+            tpm_may_seal(&[
+                SnpAttester::new().map(drop),
+                TdxAttester::new().map(drop),
+                NitroAttester::new().map(drop),
+            ])?;
+            Ok(Arc::new(TpmSealer::open(Address::default())?))
+        },
     ])
+}
+
+/// Refuses a TPM where any of the `environments` is here.
+fn tpm_may_seal(environments: &[Result<(), AttestError>]) -> Result<(), AttestError> {
+    if environments.iter().any(Result::is_ok) {
+        return Err(AttestError::Platform {
+            platform: Platform::Tpm,
+            reason: "beside a trusted execution environment it may be the host's".to_owned(),
+        });
+    }
+    Ok(())
 }
 
 fn first<T>(makers: &[fn() -> Result<T, AttestError>]) -> Result<T, AttestError> {
@@ -116,4 +138,20 @@ fn first<T>(makers: &[fn() -> Result<T, AttestError>]) -> Result<T, AttestError>
         }
     }
     Err(AttestError::NoPlatform(reasons.join("; ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fail_a_hosts_tpm_beside_an_environment() {
+        let absent = || Err(AttestError::NoPlatform(String::new()));
+        assert!(tpm_may_seal(&[absent(), absent(), absent()]).is_ok());
+        for present in 0..3 {
+            let mut found = [absent(), absent(), absent()];
+            found[present] = Ok(());
+            assert!(tpm_may_seal(&found).is_err());
+        }
+    }
 }

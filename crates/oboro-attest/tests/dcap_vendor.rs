@@ -172,6 +172,35 @@ fn quotes_signed_by_the_vendor_verify_offline() {
 }
 
 #[test]
+fn a_policy_without_the_registers_of_kernel_and_program_is_remarked_on() {
+    let fixture = tdx_v4();
+    let verified = fixture.verify().unwrap();
+    let value = |name| -> [u8; 48] {
+        let bytes = hex::decode(fact(&verified, name)).unwrap();
+        bytes.try_into().unwrap()
+    };
+    let remarks = |change: &dyn Fn(&mut DcapRules)| {
+        let mut rules = fixture.rules.clone();
+        change(&mut rules);
+        fixture
+            .verify_with(&fixture.quote, &fixture.collateral, &rules, fixture.now)
+            .unwrap()
+            .remarks
+            .len()
+    };
+    let [first, second, third] = ["rtmr1", "rtmr2", "rtmr3"].map(value);
+    assert_eq!(remarks(&|rules| rules.rtmr1 = vec![first]), 1);
+    assert_eq!(remarks(&|rules| rules.rtmr2 = vec![second]), 1);
+    // Whoever runs in the domain can extend the last one to any value.
+    assert_eq!(remarks(&|rules| rules.rtmr3 = vec![third]), 1);
+    let both = |rules: &mut DcapRules| {
+        rules.rtmr1 = vec![first];
+        rules.rtmr2 = vec![second];
+    };
+    assert_eq!(remarks(&both), 0);
+}
+
+#[test]
 fn signature_twins_are_one_identity() {
     for fixture in all() {
         let identity = fixture.verify().unwrap();

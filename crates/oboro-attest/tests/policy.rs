@@ -1,7 +1,7 @@
 //! Policy files.
 #![allow(clippy::unwrap_used)]
 
-use oboro_attest::snp::{Revocation, SnpRules, Tcb};
+use oboro_attest::snp::{Product, Revocation, SnpRules, Tcb};
 use oboro_attest::{
     Acceptance, AttestError, AttestedRole, MAX_POLICY_BYTES, Policy, PolicyFile, Rules,
     SimulatedRules,
@@ -79,6 +79,7 @@ fn a_policy_comes_back_as_it_was() {
                         snp: 4,
                         microcode: 5,
                     },
+                    products: vec![Product::Milan, Product::Turin],
                     revocation: Revocation::Unchecked,
                     allow_migration: true,
                     vlek_providers: vec!["cloud".to_owned()],

@@ -149,11 +149,19 @@ fn fail_tcb_below_the_floor_in_each_component() {
 
 #[test]
 fn fail_launched_or_running_below_the_floor() {
-    for at in [0x38, 0x1F0] {
+    for at in [0x38, 0x1E0, 0x1F0] {
         for component in [0, 1, 6, 7] {
             Case::with_report(|report| report[at + component] -= 1).refused("'minimum-tcb'");
         }
     }
+}
+
+#[test]
+fn fail_processors_of_another_line() {
+    Case::with_rules(|rules| rules.products = vec![Product::Genoa, Product::Turin])
+        .refused("'products' does not list");
+    let listed = Case::with_rules(|rules| rules.products = vec![Product::Genoa, Product::Milan]);
+    assert!(listed.verify().is_ok());
 }
 
 #[test]

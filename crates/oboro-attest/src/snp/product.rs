@@ -1,7 +1,10 @@
 //! Product lines of processors.
 
+use serde::{Deserialize, Serialize};
+
 /// A product line; each has a root of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Product {
     /// EPYC 7003.
     Milan,

@@ -1,7 +1,7 @@
 //! What a policy demands of AMD SEV-SNP.
 
-use super::Tcb;
 use super::certificate::{Certificate, RevocationList};
+use super::{Product, Tcb};
 use crate::{AttestError, PolicyFile};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -15,8 +15,13 @@ pub struct SnpRules {
     /// Accepted launch measurements, 48 bytes each; none accepts nothing.
     #[serde(with = "crate::hex::list")]
     pub measurements: Vec<Vec<u8>>,
-    /// Lowest accepted firmware, component by component, both at launch and now.
+    /// Lowest accepted firmware, component by component: at launch, now, as reported, and
+    /// of what the platform can go back to.
     pub minimum_tcb: Tcb,
+    /// Accepted product lines, `milan`, `genoa` or `turin`; empty for any. Each line counts
+    /// its firmware by itself, so `minimum-tcb` means something for one line only: list it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub products: Vec<Product>,
     /// Whether revocation lists must be there and current.
     #[serde(default, skip_serializing_if = "is_default")]
     pub revocation: Revocation,

@@ -370,6 +370,12 @@ fn check_state(report: &Report, chain: &Chain<'_>, rules: &SnpRules) -> Result<T
             report.vmpl
         )));
     }
+    if !rules.products.is_empty() && !rules.products.contains(&chain.product) {
+        return Err(AttestError::State(format!(
+            "the processor is a {}, which 'products' does not list",
+            chain.product.name()
+        )));
+    }
     if report.guest_svn < rules.minimum_guest_svn {
         return Err(AttestError::State(format!(
             "the guest has version {}; at least {} is required",
@@ -380,6 +386,11 @@ fn check_state(report: &Report, chain: &Chain<'_>, rules: &SnpRules) -> Result<T
     let others = [
         ("in use", Tcb::decode(report.current_tcb, chain.product)?),
         ("at launch", Tcb::decode(report.launch_tcb, chain.product)?),
+        // Its host may load that one again while the guest runs.
+        (
+            "to which the platform can go back",
+            Tcb::decode(report.committed_tcb, chain.product)?,
+        ),
     ];
     for (when, tcb) in [("reported", reported)].into_iter().chain(others) {
         if !tcb.at_least(&rules.minimum_tcb) {
