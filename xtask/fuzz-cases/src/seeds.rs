@@ -9,9 +9,7 @@ use oboro_channel::{Access, Authority, Grant, Role, Trust};
 use oboro_ckks::{
     CodebookMasking, EncryptedCodebook, MaskedDecryptor, QueryEncryptor, SecretKey, TableEvaluator,
 };
-use oboro_index::keys::{
-    OwnerKey, backup, keeper_public_to_text, keeper_secret_to_text,
-};
+use oboro_index::keys::{OwnerKey, backup, keeper_public_to_text, keeper_secret_to_text};
 use oboro_index::{Descriptor, RecordEncoding, RecordOpener, RecordSealer, Rotation, record};
 use oboro_protocol::v1;
 use oboro_quant::Metric;
@@ -123,10 +121,7 @@ fn channel(seeds: &mut Seeds) {
     seeds.push(("handshake", vec![4, 1, 0, 0, 0, 1]));
     let pem = include_str!("authority.pem");
     seeds.push(("certificates", pem.as_bytes().to_vec()));
-    seeds.push((
-        "certificates",
-        include_bytes!("identity.pem").to_vec(),
-    ));
+    seeds.push(("certificates", include_bytes!("identity.pem").to_vec()));
     seeds.push(("certificates", include_bytes!("revoked.pem").to_vec()));
 }
 
@@ -177,8 +172,8 @@ fn ciphertexts(seeds: &mut Seeds) {
     let masks = codebook.masks();
     let (masked, _) = CodebookMasking::mask(&codebook, &mut rng(6));
     let codebook_bytes = codebook.to_bytes();
-    let evaluator = TableEvaluator::new(packing, scale, public.clone(), codebook)
-        .expect("parts that fit");
+    let evaluator =
+        TableEvaluator::new(packing, scale, public.clone(), codebook).expect("parts that fit");
     let (_, products) = evaluator
         .evaluate(&query, evaluator.zero(&mut rng(7)))
         .expect("a query that fits");

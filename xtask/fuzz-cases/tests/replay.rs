@@ -6,7 +6,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use oboro_fuzz_cases::{CASES, seeds};
+use oboro_attest::Platform;
+use oboro_fuzz_cases::{CASES, attest, seeds};
 
 fn fuzz() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz")
@@ -31,6 +32,16 @@ fn every_case_has_a_seed_and_a_target() {
             "{name} has no seed"
         );
     }
+}
+
+/// Otherwise nothing of the evidence would be read.
+#[test]
+fn rules_of_the_cases_are_complete() {
+    attest::snp_rules().check().unwrap();
+    attest::dcap_rules(48).check(Platform::Tdx).unwrap();
+    attest::dcap_rules(32).check(Platform::Sgx).unwrap();
+    attest::nitro_rules().check().unwrap();
+    attest::tpm_rules().check().unwrap();
 }
 
 #[test]

@@ -200,8 +200,8 @@ impl Task {
 
     /// Errors that trying again gets over are what a storm is about; others are faults.
     async fn trouble(&mut self, what: &str, error: &ClientError) {
-        let passing = error.is_unreachable()
-            || error.reason().is_some_and(|reason| reason.is_transient());
+        let passing =
+            error.is_unreachable() || error.reason().is_some_and(|reason| reason.is_transient());
         if !passing {
             self.tally.fault(format!("{what}: {error}"));
         }

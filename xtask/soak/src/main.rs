@@ -38,7 +38,9 @@ type Outcome<T> = Result<T, String>;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    let minutes = arguments.next().map_or(Ok(30.0), |text| text.parse::<f64>());
+    let minutes = arguments
+        .next()
+        .map_or(Ok(30.0), |text| text.parse::<f64>());
     let seed = arguments.next().map_or(Ok(1), |text| text.parse::<u64>());
     let (Ok(minutes), Ok(seed)) = (minutes, seed) else {
         eprintln!("usage: xtask-soak [MINUTES] [SEED]");

@@ -128,7 +128,13 @@ impl Roles {
     pub(crate) fn start(&mut self, which: Which) -> Outcome<()> {
         let keys = self.path("keys");
         let index = self.path("index");
-        let mut arguments = vec![which.name(), "--keys", &keys, "--allow-simulated", "--listen"];
+        let mut arguments = vec![
+            which.name(),
+            "--keys",
+            &keys,
+            "--allow-simulated",
+            "--listen",
+        ];
         match which {
             Which::Keeper => {
                 arguments.push(&self.keeper_address);
