@@ -22,7 +22,7 @@ pub fn segments(data: &[u8]) {
     let Some(([count, subquantizers, wide], bytes)) = data.split_first_chunk::<3>() else {
         return;
     };
-    let bits = if wide % 2 == 0 { 4 } else { 8 };
+    let bits = if wide.is_multiple_of(2) { 4 } else { 8 };
     let (count, subquantizers) = (usize::from(*count) * 7, usize::from(*subquantizers));
     if let Ok(codes) = BlockedCodes::from_bytes(bytes, count, subquantizers, bits) {
         assert!(codes.as_bytes() == bytes);

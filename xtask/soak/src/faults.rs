@@ -41,7 +41,7 @@ impl Faults {
     pub(crate) fn one(&mut self, roles: &mut Roles) -> Outcome<()> {
         self.pause(6_000);
         roles.check_alive()?;
-        let which = if self.rng.next_u32() % 2 == 0 {
+        let which = if self.rng.next_u32().is_multiple_of(2) {
             Which::Keeper
         } else {
             Which::Searcher
