@@ -125,7 +125,7 @@ fn channel(seeds: &mut Seeds) {
     seeds.push(("certificates", include_bytes!("revoked.pem").to_vec()));
 }
 
-/// Writes what [`channel`] includes; the keys of certificates come from a generator that
+/// Writes the certificates that the seeds include; the keys of certificates come from a generator that
 /// cannot be seeded.
 ///
 /// # Errors
