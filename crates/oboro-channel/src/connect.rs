@@ -78,24 +78,6 @@ impl Connection {
     pub fn connections(&self) -> u64 {
         self.peers.borrow().connections
     }
-
-    /// Waits for the next reconnection.
-    ///
-    /// # Errors
-    /// [`ChannelError::Unreachable`] when the channel is closed.
-    pub async fn reconnected(&mut self) -> Result<PeerInfo, ChannelError> {
-        let closed = self.peers.changed().await.is_err();
-        self.peers.mark_unchanged();
-        let peer = self.peer();
-        if closed {
-            return Err(ChannelError::Unreachable {
-                role: peer.role,
-                address: peer.address.to_string(),
-                reason: "the channel is closed".into(),
-            });
-        }
-        Ok(peer)
-    }
 }
 
 /// Connects to `address` (`host:port`) and checks that a peer of the `expected` role,

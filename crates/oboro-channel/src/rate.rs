@@ -16,6 +16,17 @@ pub struct RateLimit {
     pub burst: f64,
 }
 
+impl RateLimit {
+    /// So many a second, and as many at once.
+    #[must_use]
+    pub fn per_second(times: u32) -> Self {
+        Self {
+            per_second: f64::from(times),
+            burst: f64::from(times),
+        }
+    }
+}
+
 impl Default for RateLimit {
     /// 20,000 per second, which no two cores reach: a bound on an oracle, not a brake on
     /// service.

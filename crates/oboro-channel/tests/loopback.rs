@@ -84,7 +84,7 @@ fn reconnects_to_the_same_key_only() {
     );
     let searcher = issue(&authority, Role::Searcher);
     let options = ConnectOptions::default();
-    let mut connection = here
+    let connection = here
         .block_on(connect(
             &address,
             &searcher,
@@ -107,8 +107,7 @@ fn reconnects_to_the_same_key_only() {
     );
     here.block_on(status(&connection)).unwrap();
     assert_eq!(connection.connections(), 2);
-    let peer = here.block_on(connection.reconnected()).unwrap();
-    assert_eq!(peer.spki_sha256, keeper.spki_sha256());
+    assert_eq!(connection.peer().spki_sha256, keeper.spki_sha256());
     server.shutdown_timeout(Duration::from_secs(5));
     // Back with another key of the same role and authority: refused on this channel.
     let other = issue(&authority, Role::Keeper);

@@ -91,16 +91,10 @@ struct Seen {
 }
 
 impl SetUp {
-    fn rate(&self) -> RateLimit {
-        self.rate
-            .map_or_else(RateLimit::default, |per_second| RateLimit {
-                per_second: f64::from(per_second),
-                burst: f64::from(per_second),
-            })
-    }
-
     fn configuration(&self, policy: &Policy, trust: &Trust) -> Outcome<Configuration> {
-        let rate = self.rate();
+        let rate = self
+            .rate
+            .map_or_else(RateLimit::default, RateLimit::per_second);
         let lockdown = self.lockdown.lockdown.name();
         Ok(
             Configuration::new(Role::Keeper.name(), policy, lockdown, trust)?
@@ -226,7 +220,10 @@ fn config(
     config.metrics_address = options.metrics;
     config.record_view = options.set_up.record_view;
     config.minimum_flooding_bits = options.set_up.flooding_bits;
-    config.rate = options.set_up.rate();
+    config.rate = options
+        .set_up
+        .rate
+        .map_or_else(RateLimit::default, RateLimit::per_second);
     if let Some(threads) = options.threads {
         config.workers = threads.max(1);
     }

@@ -83,21 +83,15 @@ struct Seen {
 }
 
 impl SetUp {
-    fn rate(&self) -> RateLimit {
-        self.rate
-            .map_or_else(RateLimit::default, |per_second| RateLimit {
-                per_second: f64::from(per_second),
-                burst: f64::from(per_second),
-            })
-    }
-
     fn configuration(
         &self,
         policy: &Policy,
         trust: &Trust,
         keeper: bool,
     ) -> Outcome<Configuration> {
-        let rate = self.rate();
+        let rate = self
+            .rate
+            .map_or_else(RateLimit::default, RateLimit::per_second);
         let lockdown = self.lockdown.lockdown.name();
         Ok(
             Configuration::new(Role::Searcher.name(), policy, lockdown, trust)?
@@ -172,7 +166,10 @@ pub fn run(options: &Options, json: bool, platforms: &dyn Platforms) -> Outcome<
     );
     config.configuration = configuration.digest();
     config.metrics_address = options.metrics;
-    config.rate = options.set_up.rate();
+    config.rate = options
+        .set_up
+        .rate
+        .map_or_else(RateLimit::default, RateLimit::per_second);
     if let Some(threads) = options.threads {
         config.scan_threads = threads.max(1);
     }

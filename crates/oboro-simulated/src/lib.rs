@@ -25,11 +25,11 @@ use zeroize::Zeroizing;
 pub const DEVELOPMENT_MARKER: &str = "OBORO DEVELOPMENT ROOT - PROTECTS NOTHING";
 
 /// The signing key; public on purpose.
-const KEY: &[u8] = include_bytes!("../root/vcek.key.der");
-const LEAF: &[u8] = include_bytes!("../root/vcek.der");
-const INTERMEDIATE: &[u8] = include_bytes!("../root/ask.der");
-const ROOT: &[u8] = include_bytes!("../root/ark.der");
-const REVOCATION_LIST: &[u8] = include_bytes!("../root/crl.der");
+const KEY: &[u8] = include_bytes!("../chain/vcek.key.der");
+const LEAF: &[u8] = include_bytes!("../chain/vcek.der");
+const INTERMEDIATE: &[u8] = include_bytes!("../chain/ask.der");
+const ROOT: &[u8] = include_bytes!("../chain/ark.der");
+const REVOCATION_LIST: &[u8] = include_bytes!("../chain/crl.der");
 
 /// The simulated platform's measurement of a program: 48 bytes of BLAKE3.
 #[must_use]
