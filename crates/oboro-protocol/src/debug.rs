@@ -48,4 +48,12 @@ sizes_only!(
     BeginRotationReply,
     CommitRotationRequest,
     CommitRotationReply,
+    ModelRequest,
+    ModelReply,
+    StageRequest,
+    StageReply,
+    CommitRequest,
+    CommitReply,
+    CompactRequest,
+    CompactReply,
 );

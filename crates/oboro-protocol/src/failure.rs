@@ -16,7 +16,7 @@ pub enum Reason {
     WrongEpoch,
     /// The keeper does not hold this codebook (any more); prepare it again.
     UnknownHandle,
-    /// The session does not exist, has ended, or belongs to another peer.
+    /// The session or staged segment does not exist, has ended, or belongs to another peer.
     UnknownSession,
     /// A size or count lies above a limit.
     Limit,
@@ -28,6 +28,10 @@ pub enum Reason {
     Forbidden,
     /// The state of the index is older than, or a fork of, one the keeper has recorded.
     Stale,
+    /// A change that was to be made whole or not at all contradicts what is in the index.
+    Conflict,
+    /// The index cannot be changed here; its log says why.
+    ReadOnly,
     /// The request is malformed.
     BadRequest,
     /// The time allowed for the request is over.
@@ -38,7 +42,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::KeeperUnreachable,
         Self::WrongEpoch,
         Self::UnknownHandle,
@@ -48,6 +52,8 @@ impl Reason {
         Self::RateLimited,
         Self::Forbidden,
         Self::Stale,
+        Self::Conflict,
+        Self::ReadOnly,
         Self::BadRequest,
         Self::Deadline,
         Self::Internal,
@@ -66,6 +72,8 @@ impl Reason {
             Self::RateLimited => "RATE_LIMITED",
             Self::Forbidden => "FORBIDDEN",
             Self::Stale => "STALE",
+            Self::Conflict => "CONFLICT",
+            Self::ReadOnly => "READ_ONLY",
             Self::BadRequest => "BAD_REQUEST",
             Self::Deadline => "DEADLINE",
             Self::Internal => "INTERNAL",
@@ -83,7 +91,8 @@ impl Reason {
     pub const fn code(self) -> Code {
         match self {
             Self::KeeperUnreachable => Code::Unavailable,
-            Self::WrongEpoch | Self::Stale => Code::FailedPrecondition,
+            Self::WrongEpoch | Self::Stale | Self::ReadOnly => Code::FailedPrecondition,
+            Self::Conflict => Code::AlreadyExists,
             Self::UnknownHandle | Self::UnknownSession => Code::NotFound,
             Self::Limit => Code::OutOfRange,
             Self::Busy | Self::RateLimited => Code::ResourceExhausted,

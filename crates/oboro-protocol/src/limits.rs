@@ -40,8 +40,34 @@ pub const MAX_MASKS_MESSAGE_BYTES: usize = 64 << 20;
 /// their envelopes.
 pub const MAX_REPLY_MESSAGE_BYTES: usize = 72 << 20;
 
+/// Bytes of a filter: three sets of 64 tags.
+pub const FILTER_BYTES: usize = 24;
+
+/// Bytes of a staged segment's name.
+pub const STAGE_BYTES: usize = 16;
+
+/// Most vectors of one staged segment.
+pub const MAX_STAGE_VECTORS: usize = 65_536;
+
+/// Most bytes of a message that brings a segment.
+pub const MAX_STAGE_MESSAGE_BYTES: usize = 64 << 20;
+
+/// Most staged segments of one commit.
+pub const MAX_COMMIT_STAGES: usize = 256;
+
+/// Most ids that one commit deletes.
+pub const MAX_COMMIT_DELETES: usize = 1_000_000;
+
+/// Most bytes of a commit: its deletes, its stages, and what stands around them.
+pub const MAX_COMMIT_MESSAGE_BYTES: usize =
+    MAX_COMMIT_DELETES * 8 + MAX_COMMIT_STAGES * (STAGE_BYTES + 2) + 256;
+
+/// Most bytes of a sealed model: a codebook of [`MAX_DIMENSION`] values for each of 256
+/// centroids, in `f32`, and what stands around it.
+pub const MAX_MODEL_MESSAGE_BYTES: usize = (MAX_DIMENSION as usize * 256 * 4) + (1 << 20);
+
 /// Most bytes of a request to a searcher.
-pub const SEARCHER_REQUEST_LIMIT: usize = MAX_PRODUCTS_MESSAGE_BYTES;
+pub const SEARCHER_REQUEST_LIMIT: usize = MAX_STAGE_MESSAGE_BYTES;
 
 /// Most bytes of a request to a keeper.
 pub const KEEPER_REQUEST_LIMIT: usize = MAX_MASKS_MESSAGE_BYTES;
@@ -51,6 +77,13 @@ pub const DEFAULT_SEARCH_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long a server works on one request at most, whatever the client asks for.
 pub const MAX_REQUEST_TIME: Duration = Duration::from_secs(60);
+
+/// How long a compaction that somebody asked for may take before its asker is told to
+/// look later; it goes on all the same.
+pub const MAX_COMPACTION_TIME: Duration = Duration::from_secs(3_600);
+
+/// How long a staged segment waits for its commit.
+pub const STAGE_LIFETIME: Duration = Duration::from_secs(600);
 
 /// How long a searcher waits for the keeper's share of one table.
 pub const KEEPER_DEADLINE: Duration = Duration::from_secs(2);

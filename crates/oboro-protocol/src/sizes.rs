@@ -53,6 +53,7 @@ impl Sizes {
             with_records: true,
             with_ids: true,
             with_scores: true,
+            filter: Bytes::from_static(&[0; crate::limits::FILTER_BYTES]),
             ..Default::default()
         };
         let request = |query| longest.encoded_len() + field(query) + ROOM;
@@ -211,6 +212,7 @@ mod tests {
             with_records: flags & 1 != 0,
             with_ids: flags & 2 != 0,
             with_scores: flags & 4 != 0,
+            filter: vec![flags; 24].into(),
             ..Default::default()
         }
     }
@@ -266,7 +268,7 @@ mod tests {
             share: vec![0; SHAPE.share_bytes].into(),
         };
         sizes.check_finish(&finish).unwrap();
-        assert!(sizes.largest_request() < SHAPE.query_bytes + 64);
+        assert!(sizes.largest_request() < SHAPE.query_bytes + 96);
     }
 
     #[test]

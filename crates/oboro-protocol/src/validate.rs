@@ -1,7 +1,9 @@
 //! The checks a receiver makes before it touches a message's contents.
 
 use crate::limits::{
-    DIGEST_BYTES, HANDLE_BYTES, INDEX_ID_BYTES, MAX_CANDIDATES, MAX_DIMENSION, SESSION_BYTES,
+    DIGEST_BYTES, FILTER_BYTES, HANDLE_BYTES, INDEX_ID_BYTES, MAX_CANDIDATES, MAX_COMMIT_DELETES,
+    MAX_COMMIT_STAGES, MAX_DIMENSION, MAX_STAGE_MESSAGE_BYTES, MAX_STAGE_VECTORS, SESSION_BYTES,
+    STAGE_BYTES,
 };
 use crate::v1;
 use crate::{Failure, Reason};
@@ -47,10 +49,165 @@ pub fn session(bytes: &[u8]) -> Result<[u8; SESSION_BYTES], Failure> {
     exact(bytes, "session")
 }
 
+/// The name of a staged segment in `bytes`.
+///
+/// # Errors
+/// `BAD_REQUEST` for another length than 16.
+pub fn stage(bytes: &[u8]) -> Result<[u8; STAGE_BYTES], Failure> {
+    exact(bytes, "name of the staged segment")
+}
+
+/// The sets of tags of which a candidate has any, all and none.
+///
+/// # Errors
+/// `BAD_REQUEST` for another length than 24.
+pub fn filter(bytes: &[u8]) -> Result<[u64; 3], Failure> {
+    let bytes: [u8; FILTER_BYTES] = exact(bytes, "filter")?;
+    let (sets, _) = bytes.as_chunks::<8>();
+    Ok(std::array::from_fn(|set| u64::from_le_bytes(sets[set])))
+}
+
+/// Packs a filter as [`filter()`] reads it.
+#[must_use]
+pub fn pack_filter(sets: [u64; 3]) -> [u8; FILTER_BYTES] {
+    let mut bytes = [0; FILTER_BYTES];
+    for (set, bytes) in sets.iter().zip(bytes.as_chunks_mut::<8>().0) {
+        *bytes = set.to_le_bytes();
+    }
+    bytes
+}
+
+/// What the vectors of a segment must look like in one index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentShape {
+    /// Bytes of one vector's codes, M.
+    pub subquantizers: usize,
+    /// Codes are below this number, K.
+    pub centroids: usize,
+    /// Bytes of one sealed record at rest.
+    pub record_bytes: usize,
+    /// Every vector has a set of tags.
+    pub tags: bool,
+}
+
+/// Checks a segment that is to be staged; returns its id.
+///
+/// # Errors
+/// `BAD_REQUEST` for another index, an empty segment, parts that do not belong together or
+/// codes that name no centroid, `LIMIT` above [`MAX_STAGE_VECTORS`] or
+/// [`MAX_STAGE_MESSAGE_BYTES`].
+pub fn segment(
+    request: &v1::StageRequest,
+    served_id: &[u8; INDEX_ID_BYTES],
+    shape: &SegmentShape,
+) -> Result<[u8; 16], Failure> {
+    let bad = |sentence: String| Err(Failure::new(Reason::BadRequest, sentence));
+    changed_index(&request.index_id, served_id)?;
+    let id = exact(&request.segment_id, "segment id")?;
+    let vectors = request.ids.len();
+    if vectors == 0 {
+        return bad("the segment has no vectors; stage at least 1".to_owned());
+    }
+    let bytes = request.codes.len() + request.records.len() + 8 * request.tags.len() + 8 * vectors;
+    if vectors > MAX_STAGE_VECTORS || bytes > MAX_STAGE_MESSAGE_BYTES {
+        return Err(Failure::new(
+            Reason::Limit,
+            format!(
+                "the segment has {vectors} vectors in {bytes} bytes; stage at most {MAX_STAGE_VECTORS} in {MAX_STAGE_MESSAGE_BYTES} at a time"
+            ),
+        ));
+    }
+    let lengths = [
+        ("codes", request.codes.len(), shape.subquantizers, "bytes"),
+        (
+            "records",
+            request.records.len(),
+            shape.record_bytes,
+            "bytes",
+        ),
+        ("tags", request.tags.len(), usize::from(shape.tags), "sets"),
+    ];
+    for (what, found, each, unit) in lengths {
+        if vectors.checked_mul(each) != Some(found) {
+            return bad(format!(
+                "the {what} of {vectors} vectors are {found} {unit}; this index has {each} a vector"
+            ));
+        }
+    }
+    let largest = request
+        .codes
+        .iter()
+        .fold(0, |largest, &code| code.max(largest));
+    if usize::from(largest) >= shape.centroids {
+        return bad(format!(
+            "a code of the segment names centroid {largest}; this index has {}",
+            shape.centroids
+        ));
+    }
+    Ok(id)
+}
+
+/// Checks a change; returns the names of its stages.
+///
+/// # Errors
+/// `BAD_REQUEST` for another index, a malformed name, a stage named twice, a change of
+/// nothing, or an unknown way to treat ids that are there, `LIMIT` above
+/// [`MAX_COMMIT_STAGES`] or [`MAX_COMMIT_DELETES`].
+pub fn change(
+    request: &v1::CommitRequest,
+    served_id: &[u8; INDEX_ID_BYTES],
+) -> Result<Vec<[u8; STAGE_BYTES]>, Failure> {
+    let bad = |sentence: &str| Err(Failure::new(Reason::BadRequest, sentence));
+    changed_index(&request.index_id, served_id)?;
+    let (stages, deletes) = (request.stages.len(), request.deletes.len());
+    if stages > MAX_COMMIT_STAGES || deletes > MAX_COMMIT_DELETES {
+        return Err(Failure::new(
+            Reason::Limit,
+            format!(
+                "the change has {stages} segments and {deletes} deletes; at most {MAX_COMMIT_STAGES} and {MAX_COMMIT_DELETES} are allowed, so make several"
+            ),
+        ));
+    }
+    if stages == 0 && deletes == 0 {
+        return bad("the change has neither segments nor deletes; name some");
+    }
+    if v1::OnExisting::try_from(request.on_existing).is_err() {
+        return bad(
+            "the change treats ids that are there already in a way that this version does not know",
+        );
+    }
+    let mut names = request
+        .stages
+        .iter()
+        .map(|name| stage(name))
+        .collect::<Result<Vec<_>, _>>()?;
+    names.sort_unstable();
+    if names.windows(2).any(|pair| pair[0] == pair[1]) {
+        return bad("the change names a staged segment twice; name each once");
+    }
+    // The order of the caller's own is the order in which they count.
+    request.stages.iter().map(|name| stage(name)).collect()
+}
+
+/// Checks that a change is for the index served. Epochs do not matter to it.
+///
+/// # Errors
+/// `BAD_REQUEST` for a malformed id, `WRONG_EPOCH` for another index.
+pub fn changed_index(asked_id: &[u8], served_id: &[u8; INDEX_ID_BYTES]) -> Result<(), Failure> {
+    if &index_id(asked_id)? == served_id {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Reason::WrongEpoch,
+        "the request is for another index than the one served here; connect again",
+    ))
+}
+
 /// The number of candidates asked for.
 ///
 /// # Errors
-/// `BAD_REQUEST` for zero, `LIMIT` above [`MAX_CANDIDATES`] or the `available` vectors.
+/// `BAD_REQUEST` for zero, `LIMIT` above [`MAX_CANDIDATES`] or the index's own limit,
+/// `available`. How many vectors there are plays no part: it changes with every commit.
 pub fn candidates(asked: u32, available: u64) -> Result<u32, Failure> {
     if asked == 0 {
         return Err(Failure::new(
@@ -157,30 +314,51 @@ pub fn unpack_scores(bytes: &[u8]) -> Result<Vec<u16>, Failure> {
     Ok(pairs.iter().map(|pair| u16::from_le_bytes(*pair)).collect())
 }
 
-/// Checks a search reply's shape against what was asked.
+/// Checks a search reply's shape against what was asked; returns how many candidates it
+/// holds. They may be fewer than asked for: the index may not have more that pass the
+/// filter.
 ///
 /// # Errors
-/// `BAD_REQUEST` where counts or sizes do not agree with the request.
-pub fn reply(request: &v1::SearchRequest, reply: &v1::SearchReply) -> Result<(), Failure> {
-    let count = request.candidates as usize;
-    let records = if request.with_records { count } else { 0 };
-    let ids = if request.with_ids { count } else { 0 };
-    let scores = if request.with_scores { count } else { 0 };
+/// `BAD_REQUEST` where counts or sizes do not agree with the request or each other.
+pub fn reply(request: &v1::SearchRequest, reply: &v1::SearchReply) -> Result<usize, Failure> {
     let record_bytes = reply.record_bytes as usize;
-    let fits = records.checked_mul(record_bytes) == Some(reply.records.len())
-        && (records == 0 || record_bytes > 0)
-        && reply.ids.len() == ids
-        && reply.scores.len() == scores * 2;
-    if fits {
-        Ok(())
-    } else {
-        Err(Failure::new(
-            Reason::BadRequest,
-            format!(
-                "the searcher's reply does not hold the {count} candidates that were asked for"
-            ),
-        ))
+    // What was not asked for must not be there; all else must agree on one number.
+    let parts = [
+        (
+            request.with_records,
+            reply.records.len(),
+            Some(record_bytes).filter(|&bytes| bytes > 0),
+        ),
+        (request.with_ids, reply.ids.len(), Some(1)),
+        (request.with_scores, reply.scores.len(), Some(2)),
+    ];
+    let mut count = None;
+    for (asked, length, each) in parts {
+        let held = match each {
+            Some(each) if length.is_multiple_of(each) => Some(length / each),
+            None if length == 0 => Some(0),
+            _ => None,
+        };
+        let fits = match (asked, held, count) {
+            (false, held, _) => held == Some(0),
+            (true, None, _) => false,
+            (true, Some(held), None) => {
+                count = Some(held);
+                held <= request.candidates as usize
+            }
+            (true, Some(held), Some(others)) => held == others,
+        };
+        if !fits {
+            return Err(Failure::new(
+                Reason::BadRequest,
+                format!(
+                    "the searcher's reply does not hold at most {} candidates in the form that was asked for",
+                    request.candidates
+                ),
+            ));
+        }
     }
+    Ok(count.unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -228,6 +406,125 @@ mod tests {
     }
 
     #[test]
+    fn filters_round_trip() {
+        let sets = [1, u64::MAX, 1 << 63];
+        assert_eq!(filter(&pack_filter(sets)).unwrap(), sets);
+    }
+
+    #[test]
+    fn fail_filters_of_another_length() {
+        for length in [0, 8, 16, 23, 25, 1 << 20] {
+            let failure = filter(&vec![0; length]).unwrap_err();
+            assert_eq!(failure.reason, Reason::BadRequest);
+        }
+    }
+
+    const SHAPE: SegmentShape = SegmentShape {
+        subquantizers: 4,
+        centroids: 16,
+        record_bytes: 10,
+        tags: true,
+    };
+
+    fn staged(vectors: usize) -> v1::StageRequest {
+        v1::StageRequest {
+            index_id: vec![3; 16].into(),
+            segment_id: vec![4; 16].into(),
+            ids: (0..vectors as u64).collect(),
+            codes: vec![15; vectors * 4].into(),
+            tags: vec![1; vectors],
+            records: vec![9; vectors * 10].into(),
+        }
+    }
+
+    #[test]
+    fn fail_segments_that_do_not_fit() {
+        let id = [3; 16];
+        assert_eq!(segment(&staged(3), &id, &SHAPE).unwrap(), [4; 16]);
+        let failure = segment(&staged(3), &[5; 16], &SHAPE).unwrap_err();
+        assert_eq!(failure.reason, Reason::WrongEpoch);
+        for change in [
+            |r: &mut v1::StageRequest| *r = staged(0),
+            |r: &mut v1::StageRequest| r.segment_id = vec![4; 15].into(),
+            |r: &mut v1::StageRequest| r.codes = vec![15; 11].into(),
+            |r: &mut v1::StageRequest| r.codes = vec![16; 12].into(),
+            |r: &mut v1::StageRequest| r.records = vec![9; 31].into(),
+            |r: &mut v1::StageRequest| r.records = Default::default(),
+            |r: &mut v1::StageRequest| r.tags.clear(),
+            |r: &mut v1::StageRequest| r.tags.push(0),
+            |r: &mut v1::StageRequest| r.ids.push(3),
+        ] {
+            let mut bad = staged(3);
+            change(&mut bad);
+            let failure = segment(&bad, &id, &SHAPE).unwrap_err();
+            assert_eq!(failure.reason, Reason::BadRequest, "{failure}");
+        }
+        let without = SegmentShape {
+            tags: false,
+            ..SHAPE
+        };
+        assert!(segment(&staged(3), &id, &without).is_err());
+        let large = segment(&staged(MAX_STAGE_VECTORS + 1), &id, &SHAPE).unwrap_err();
+        assert_eq!(large.reason, Reason::Limit);
+    }
+
+    #[test]
+    fn fail_changes_that_do_not_fit() {
+        let id = [3; 16];
+        let good = v1::CommitRequest {
+            index_id: vec![3; 16].into(),
+            stages: vec![vec![2; 16].into(), vec![1; 16].into()],
+            deletes: vec![7],
+            on_existing: v1::OnExisting::Replace.into(),
+            strict: false,
+        };
+        assert_eq!(change(&good, &id).unwrap(), [[2; 16], [1; 16]]);
+        assert!(change(&good, &[4; 16]).is_err());
+        for (edit, reason) in [
+            (
+                (|r| r.stages.push(vec![2; 16].into())) as fn(&mut v1::CommitRequest),
+                Reason::BadRequest,
+            ),
+            (|r| r.stages[0] = vec![2; 17].into(), Reason::BadRequest),
+            (|r| r.on_existing = 2, Reason::BadRequest),
+            (
+                |r| {
+                    r.stages.clear();
+                    r.deletes.clear();
+                },
+                Reason::BadRequest,
+            ),
+            (
+                |r| r.deletes = vec![0; MAX_COMMIT_DELETES + 1],
+                Reason::Limit,
+            ),
+            (
+                |r| r.stages = vec![vec![0; 16].into(); MAX_COMMIT_STAGES + 1],
+                Reason::Limit,
+            ),
+        ] {
+            let mut bad = good.clone();
+            edit(&mut bad);
+            assert_eq!(change(&bad, &id).unwrap_err().reason, reason);
+        }
+    }
+
+    #[test]
+    fn the_largest_messages_pass_their_limits() {
+        use prost::Message;
+        let commit = v1::CommitRequest {
+            index_id: vec![3; 16].into(),
+            stages: (0..MAX_COMMIT_STAGES)
+                .map(|name| vec![name as u8; 16].into())
+                .collect(),
+            deletes: vec![u64::MAX; MAX_COMMIT_DELETES],
+            on_existing: 1,
+            strict: true,
+        };
+        assert!(commit.encoded_len() <= crate::limits::MAX_COMMIT_MESSAGE_BYTES);
+    }
+
+    #[test]
     fn fail_packing() {
         let good = v1::PackingParameters {
             parameter_set: "N2048_Q50".into(),
@@ -266,8 +563,25 @@ mod tests {
             scores: vec![0; 6].into(),
             ..Default::default()
         };
-        assert!(reply(&request, &good).is_ok());
+        assert_eq!(reply(&request, &good).unwrap(), 3);
+        let fewer = v1::SearchReply {
+            records: vec![0; 20].into(),
+            scores: vec![0; 4].into(),
+            ..good.clone()
+        };
+        assert_eq!(reply(&request, &fewer).unwrap(), 2);
+        assert_eq!(reply(&request, &v1::SearchReply::default()).unwrap(), 0);
         for bad in [
+            // More than asked for.
+            v1::SearchReply {
+                records: vec![0; 40].into(),
+                scores: vec![0; 8].into(),
+                ..good.clone()
+            },
+            v1::SearchReply {
+                records: vec![0; 20].into(),
+                ..good.clone()
+            },
             v1::SearchReply {
                 record_bytes: 11,
                 ..good.clone()
@@ -317,6 +631,12 @@ mod tests {
             let _ = v1::SearchRequest::decode(bytes.as_slice());
             let _ = v1::PrepareRequest::decode(bytes.as_slice());
             let _ = v1::SearchReply::decode(bytes.as_slice());
+            if let Ok(request) = v1::StageRequest::decode(bytes.as_slice()) {
+                let _ = segment(&request, &[3; 16], &SHAPE);
+            }
+            if let Ok(request) = v1::CommitRequest::decode(bytes.as_slice()) {
+                let _ = change(&request, &[3; 16]);
+            }
         }
     }
 }

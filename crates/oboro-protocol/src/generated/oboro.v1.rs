@@ -13,6 +13,9 @@ pub struct SearcherDescription {
     /// The index descriptor, authenticated by the owner.
     #[prost(bytes = "bytes", tag = "2")]
     pub descriptor: ::prost::bytes::Bytes,
+    /// Vectors that can be found now; nothing authenticates it.
+    #[prost(uint64, tag = "3")]
+    pub vectors: u64,
 }
 /// What a keeper holds.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -53,6 +56,10 @@ pub struct SearchRequest {
     /// Send the quantized score of every candidate.
     #[prost(bool, tag = "7")]
     pub with_scores: bool,
+    /// Which vectors may be candidates, by their tags: three 64-bit little-endian sets, of
+    /// which a vector must have any (if not empty), all, and none. Always 24 bytes.
+    #[prost(bytes = "bytes", tag = "8")]
+    pub filter: ::prost::bytes::Bytes,
     /// Zeros, in one piece or two, that give all requests to one index the same size.
     #[prost(bytes = "bytes", repeated, tag = "15")]
     pub padding: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
@@ -185,6 +192,15 @@ pub struct SearcherStatus {
     /// Seconds since the start.
     #[prost(uint64, tag = "8")]
     pub uptime_seconds: u64,
+    /// Segments of the index.
+    #[prost(uint32, tag = "9")]
+    pub segments: u32,
+    /// Vectors that are deleted but still on disk.
+    #[prost(uint64, tag = "10")]
+    pub deleted: u64,
+    /// Commits in the index's whole life.
+    #[prost(uint64, tag = "11")]
+    pub generation: u64,
 }
 /// A keeper's health and counts.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -430,6 +446,157 @@ pub struct CommitRotationReply {
     /// The new epoch.
     #[prost(uint64, tag = "1")]
     pub epoch: u64,
+}
+/// Asks for the model of an index.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct ModelRequest {
+    /// 16 bytes: the index.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub index_id: ::prost::bytes::Bytes,
+}
+/// The model of an index.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct ModelReply {
+    /// Codebook and encodings, sealed under the owner's model key.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub model: ::prost::bytes::Bytes,
+}
+/// The vectors of one new segment.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct StageRequest {
+    /// 16 bytes: the index.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub index_id: ::prost::bytes::Bytes,
+    /// 16 bytes: the new segment, random; records are bound to it.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub segment_id: ::prost::bytes::Bytes,
+    /// Ids, by position.
+    #[prost(fixed64, repeated, tag = "3")]
+    pub ids: ::prost::alloc::vec::Vec<u64>,
+    /// Codes, M bytes a vector, by position.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub codes: ::prost::bytes::Bytes,
+    /// Tags, one 64-bit set a vector; empty where the index has none.
+    #[prost(fixed64, repeated, tag = "5")]
+    pub tags: ::prost::alloc::vec::Vec<u64>,
+    /// Sealed records as they rest, by position.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub records: ::prost::bytes::Bytes,
+}
+/// The segment is on disk, not yet part of the index.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct StageReply {
+    /// 16 bytes: names it until it is committed, or ten minutes pass.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub stage: ::prost::bytes::Bytes,
+}
+/// One change of an index, visible in one step or not at all.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct CommitRequest {
+    /// 16 bytes: the index.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub index_id: ::prost::bytes::Bytes,
+    /// Staged segments, 16 bytes each.
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub stages: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// Ids to delete.
+    #[prost(fixed64, repeated, tag = "3")]
+    pub deletes: ::prost::alloc::vec::Vec<u64>,
+    /// What becomes of ids that are there already.
+    #[prost(enumeration = "OnExisting", tag = "4")]
+    pub on_existing: i32,
+    /// Refuse the whole change where a record would be left out or an id to delete is unknown.
+    #[prost(bool, tag = "5")]
+    pub strict: bool,
+}
+/// What a change did.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct CommitReply {
+    /// Vectors that were added under new ids.
+    #[prost(uint64, tag = "1")]
+    pub inserted: u64,
+    /// Vectors that took another one's place.
+    #[prost(uint64, tag = "2")]
+    pub replaced: u64,
+    /// New vectors left out because their id was there already.
+    #[prost(uint64, tag = "3")]
+    pub refused: u64,
+    /// Vectors deleted.
+    #[prost(uint64, tag = "4")]
+    pub deleted: u64,
+    /// Ids to delete that were not there.
+    #[prost(uint64, tag = "5")]
+    pub unknown: u64,
+    /// Vectors that can be found now.
+    #[prost(uint64, tag = "6")]
+    pub vectors: u64,
+    /// The index's generation now.
+    #[prost(uint64, tag = "7")]
+    pub generation: u64,
+    /// The keeper could not be told yet; until it is, an older copy of the index that is
+    /// put back would not be noticed.
+    #[prost(bool, tag = "8")]
+    pub unrecorded: bool,
+}
+/// Asks for a compaction.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct CompactRequest {
+    /// 16 bytes: the index.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub index_id: ::prost::bytes::Bytes,
+}
+/// What a compaction did.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct CompactReply {
+    /// Segments before.
+    #[prost(uint32, tag = "1")]
+    pub segments_before: u32,
+    /// Segments after.
+    #[prost(uint32, tag = "2")]
+    pub segments_after: u32,
+    /// Deleted vectors whose codes, ids and records are gone from the disk.
+    #[prost(uint64, tag = "3")]
+    pub dropped: u64,
+    /// The index's generation now.
+    #[prost(uint64, tag = "4")]
+    pub generation: u64,
+}
+/// What becomes of a new vector whose id is there already.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum OnExisting {
+    /// It is left out and counted.
+    Refuse = 0,
+    /// It takes the other one's place.
+    Replace = 1,
+}
+impl OnExisting {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Refuse => "ON_EXISTING_REFUSE",
+            Self::Replace => "ON_EXISTING_REPLACE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ON_EXISTING_REFUSE" => Some(Self::Refuse),
+            "ON_EXISTING_REPLACE" => Some(Self::Replace),
+            _ => None,
+        }
+    }
 }
 /// Generated client implementations.
 pub mod searcher_client {
@@ -689,6 +856,84 @@ pub mod searcher_client {
                 .insert(GrpcMethod::new("oboro.v1.Searcher", "CommitRotation"));
             self.inner.unary(req, path, codec).await
         }
+        /// For owners and writers: the model that new vectors are encoded with, sealed for them.
+        pub async fn model(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ModelRequest>,
+        ) -> std::result::Result<tonic::Response<super::ModelReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/oboro.v1.Searcher/Model");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("oboro.v1.Searcher", "Model"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// For owners and writers: brings the vectors of one new segment; nobody sees them yet.
+        pub async fn stage(
+            &mut self,
+            request: impl tonic::IntoRequest<super::StageRequest>,
+        ) -> std::result::Result<tonic::Response<super::StageReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/oboro.v1.Searcher/Stage");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("oboro.v1.Searcher", "Stage"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// For owners and writers: makes staged segments visible and deletes ids, in one step.
+        pub async fn commit(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CommitRequest>,
+        ) -> std::result::Result<tonic::Response<super::CommitReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/oboro.v1.Searcher/Commit");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("oboro.v1.Searcher", "Commit"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// For owners and writers: merges segments and drops deleted vectors, now.
+        pub async fn compact(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CompactRequest>,
+        ) -> std::result::Result<tonic::Response<super::CompactReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/oboro.v1.Searcher/Compact",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("oboro.v1.Searcher", "Compact"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Health and counts; no content.
         pub async fn status(
             &mut self,
@@ -773,6 +1018,26 @@ pub mod searcher_server {
             tonic::Response<super::CommitRotationReply>,
             tonic::Status,
         >;
+        /// For owners and writers: the model that new vectors are encoded with, sealed for them.
+        async fn model(
+            &self,
+            request: tonic::Request<super::ModelRequest>,
+        ) -> std::result::Result<tonic::Response<super::ModelReply>, tonic::Status>;
+        /// For owners and writers: brings the vectors of one new segment; nobody sees them yet.
+        async fn stage(
+            &self,
+            request: tonic::Request<super::StageRequest>,
+        ) -> std::result::Result<tonic::Response<super::StageReply>, tonic::Status>;
+        /// For owners and writers: makes staged segments visible and deletes ids, in one step.
+        async fn commit(
+            &self,
+            request: tonic::Request<super::CommitRequest>,
+        ) -> std::result::Result<tonic::Response<super::CommitReply>, tonic::Status>;
+        /// For owners and writers: merges segments and drops deleted vectors, now.
+        async fn compact(
+            &self,
+            request: tonic::Request<super::CompactRequest>,
+        ) -> std::result::Result<tonic::Response<super::CompactReply>, tonic::Status>;
         /// Health and counts; no content.
         async fn status(
             &self,
@@ -1150,6 +1415,178 @@ pub mod searcher_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CommitRotationSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/oboro.v1.Searcher/Model" => {
+                    #[allow(non_camel_case_types)]
+                    struct ModelSvc<T: Searcher>(pub Arc<T>);
+                    impl<T: Searcher> tonic::server::UnaryService<super::ModelRequest>
+                    for ModelSvc<T> {
+                        type Response = super::ModelReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ModelRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Searcher>::model(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ModelSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/oboro.v1.Searcher/Stage" => {
+                    #[allow(non_camel_case_types)]
+                    struct StageSvc<T: Searcher>(pub Arc<T>);
+                    impl<T: Searcher> tonic::server::UnaryService<super::StageRequest>
+                    for StageSvc<T> {
+                        type Response = super::StageReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::StageRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Searcher>::stage(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = StageSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/oboro.v1.Searcher/Commit" => {
+                    #[allow(non_camel_case_types)]
+                    struct CommitSvc<T: Searcher>(pub Arc<T>);
+                    impl<T: Searcher> tonic::server::UnaryService<super::CommitRequest>
+                    for CommitSvc<T> {
+                        type Response = super::CommitReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CommitRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Searcher>::commit(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CommitSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/oboro.v1.Searcher/Compact" => {
+                    #[allow(non_camel_case_types)]
+                    struct CompactSvc<T: Searcher>(pub Arc<T>);
+                    impl<T: Searcher> tonic::server::UnaryService<super::CompactRequest>
+                    for CompactSvc<T> {
+                        type Response = super::CompactReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CompactRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Searcher>::compact(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CompactSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
