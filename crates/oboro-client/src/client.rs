@@ -253,6 +253,7 @@ impl Inner {
             with_records: reranks,
             with_ids: !reranks,
             with_scores: !reranks,
+            filter: validate::pack_filter([0; 3]).to_vec().into(),
             padding: Vec::new(),
         };
         match &session.prepared {

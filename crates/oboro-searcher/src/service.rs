@@ -33,6 +33,7 @@ impl searcher_server::Searcher for SearcherService {
         Ok(Response::new(v1::SearcherDescription {
             protocol_version: PROTOCOL_VERSION,
             descriptor: epoch.descriptor(),
+            vectors: epoch.vectors(),
         }))
     }
 
@@ -131,6 +132,34 @@ impl searcher_server::Searcher for SearcherService {
         }
     }
 
+    async fn model(
+        &self,
+        _request: Request<v1::ModelRequest>,
+    ) -> Result<Response<v1::ModelReply>, Status> {
+        Err(read_only())
+    }
+
+    async fn stage(
+        &self,
+        _request: Request<v1::StageRequest>,
+    ) -> Result<Response<v1::StageReply>, Status> {
+        Err(read_only())
+    }
+
+    async fn commit(
+        &self,
+        _request: Request<v1::CommitRequest>,
+    ) -> Result<Response<v1::CommitReply>, Status> {
+        Err(read_only())
+    }
+
+    async fn compact(
+        &self,
+        _request: Request<v1::CompactRequest>,
+    ) -> Result<Response<v1::CompactReply>, Status> {
+        Err(read_only())
+    }
+
     async fn status(
         &self,
         _request: Request<v1::StatusRequest>,
@@ -147,6 +176,7 @@ impl searcher_server::Searcher for SearcherService {
             queries: searcher.metrics().answered.load(Relaxed),
             failures: searcher.metrics().failed.load(Relaxed),
             uptime_seconds: searcher.started.elapsed().as_secs(),
+            ..Default::default()
         }))
     }
 }
@@ -184,6 +214,10 @@ impl SearcherService {
         tracing::debug!(reason = error.reason().name(), "search refused");
         error.into()
     }
+}
+
+fn read_only() -> Status {
+    oboro_protocol::Failure::new(Reason::ReadOnly, "this searcher changes no index").into()
 }
 
 /// When the answer must be there: the client's word, within the server's bound.
