@@ -1,13 +1,12 @@
-//! The command line: verbs and the options that all of them share.
+//! The command line: its verbs.
 
-use std::path::PathBuf;
-
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 use crate::commands::{
     attest, backup, bench, build, demo, doctor, eval, grant, inspect, keeper, keygen, renew,
     restore, revoke, rotate, search, searcher, serve, verify,
 };
+use crate::global::Global;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -34,27 +33,6 @@ pub(crate) struct Cli {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-/// Options of every verb.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct Global {
-    /// Print one JSON object instead of text
-    #[arg(long, global = true, display_order = 900)]
-    pub(crate) json: bool,
-    /// No progress and no remarks on standard error
-    #[arg(long, short, global = true, display_order = 901)]
-    pub(crate) quiet: bool,
-    /// Take options from a TOML file: one table a verb, keys as the long options
-    #[arg(
-        long,
-        global = true,
-        display_order = 902,
-        value_name = "FILE",
-        env = "OBORO_CONFIG",
-        hide_env = true
-    )]
-    pub(crate) config: Option<PathBuf>,
 }
 
 /// What to do.

@@ -3,6 +3,7 @@
 mod cli;
 mod commands;
 mod figures;
+mod global;
 mod input;
 mod measure;
 mod or_failure;

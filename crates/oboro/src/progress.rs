@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::cli::Global;
+use crate::global::Global;
 
 /// Remarks and bars on standard error.
 #[derive(Clone, Debug)]

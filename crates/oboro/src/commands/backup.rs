@@ -10,8 +10,8 @@ use oboro_index::OwnerKey;
 use oboro_index::keys::backup::{BackupFile, backup_owner};
 use serde::Serialize;
 
-use crate::cli::Global;
 use crate::failure::{Named, Outcome};
+use crate::global::Global;
 use crate::keys::{self, Folder, OWNER_KEY};
 use crate::output::{self, Report};
 use crate::passphrase::{self, Source};

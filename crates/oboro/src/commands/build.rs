@@ -17,9 +17,9 @@ use oboro_vectors::VectorsError;
 use serde::Serialize;
 
 use super::registry::Registry;
-use crate::cli::Global;
 use crate::failure::{Failure, Outcome};
 use crate::figures::round;
+use crate::global::Global;
 use crate::input::{self, Input};
 use crate::keys::{self, Folder, KEEPER_PUBLIC};
 use crate::or_failure::IntoFailure;

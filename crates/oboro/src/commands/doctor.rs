@@ -11,8 +11,8 @@ use oboro_simd::arch::{ARCH_VARIABLE, Arch};
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 
-use crate::cli::Global;
 use crate::failure::{Failure, Outcome};
+use crate::global::Global;
 use crate::output::{self, Report};
 use crate::with_simulated::WithSimulated;
 

@@ -11,9 +11,9 @@ use serde::Serialize;
 
 use super::connection::Connection;
 use super::doctor::cores;
-use crate::cli::Global;
 use crate::failure::{Failure, Outcome};
 use crate::figures::round;
+use crate::global::Global;
 use crate::input::Input;
 use crate::or_failure::OrFailure;
 use crate::output::{self, Report};

@@ -12,8 +12,8 @@ use oboro_attest::unix_seconds;
 use oboro_channel::{Access, Authority, Grant, Role};
 use serde::Serialize;
 
-use crate::cli::Global;
 use crate::failure::{Failure, Named, Outcome};
+use crate::global::Global;
 use crate::keys::{AUTHORITY, CLIENT_KEY, Folder, IDENTITY, REVOKED, TRUST};
 use crate::output::{self, Report};
 use crate::passphrase::KeyPassphrase;

@@ -9,9 +9,9 @@ use oboro_owner::{EncryptionReport, displacement};
 use serde::Serialize;
 
 use super::verify;
-use crate::cli::Global;
 use crate::failure::{Failure, Outcome};
 use crate::figures::round;
+use crate::global::Global;
 use crate::or_failure::OrFailure;
 use crate::output::{self, Report};
 use crate::passphrase::KeyPassphrase;

@@ -14,8 +14,8 @@ use oboro_index::keys::{self as key_files, OwnerKey};
 use serde::Serialize;
 
 use super::revoke;
-use crate::cli::Global;
 use crate::failure::{Failure, Named, Outcome};
+use crate::global::Global;
 use crate::keys::{
     self, AUTHORITY, CLIENT_KEY, IDENTITY, KEEPER_KEY, KEEPER_PUBLIC, OWNER_KEY, RELEASE_KEY,
     REVOKED, STORAGE_KEY, TRUST,

@@ -12,8 +12,8 @@ use oboro_channel::{Authority, Role};
 use serde::Serialize;
 
 use super::grant;
-use crate::cli::Global;
 use crate::failure::{Failure, Named, Outcome};
+use crate::global::Global;
 use crate::keys::{AUTHORITY, Folder, IDENTITY};
 use crate::output::{self, Report};
 use crate::register::{ISSUED, Issued, Register};

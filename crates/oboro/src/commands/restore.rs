@@ -8,8 +8,8 @@ use oboro_index::keys::backup;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use crate::cli::Global;
 use crate::failure::{Failure, Named, Outcome};
+use crate::global::Global;
 use crate::output::{self, Report};
 use crate::passphrase::{self, Source};
 

@@ -10,8 +10,8 @@ use oboro_attest::unix_seconds;
 use oboro_channel::{Authority, Role, Serial};
 use serde::Serialize;
 
-use crate::cli::Global;
 use crate::failure::Outcome;
+use crate::global::Global;
 use crate::keys::{AUTHORITY, Folder, REVOKED};
 use crate::output::{self, Report};
 use crate::register::{self, Register};

@@ -11,8 +11,8 @@ use oboro_index::keys::keeper_public_to_text;
 use oboro_server::policy::PolicyOptions;
 use serde::Serialize;
 
-use crate::cli::Global;
 use crate::failure::Outcome;
+use crate::global::Global;
 use crate::keys::{Folder, KEEPER_PUBLIC};
 use crate::or_failure::OrFailure;
 use crate::output::{self, Report};

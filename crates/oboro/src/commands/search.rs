@@ -7,9 +7,9 @@ use clap::Args;
 use serde::Serialize;
 
 use super::connection::{Connection, Run};
-use crate::cli::Global;
 use crate::failure::Outcome;
 use crate::figures::round;
+use crate::global::Global;
 use crate::input::Input;
 use crate::output::{self, Report};
 use crate::progress::Progress;

@@ -3,8 +3,8 @@
 use clap::Args;
 use oboro_server::searcher;
 
-use crate::cli::Global;
 use crate::failure::Outcome;
+use crate::global::Global;
 use crate::with_simulated::WithSimulated;
 
 /// Options of `oboro searcher`.

@@ -15,8 +15,8 @@ use oboro_server::policy::PolicyOptions;
 use oboro_server::ready::Measure;
 use serde::Serialize;
 
-use crate::cli::Global;
 use crate::failure::{Failure, Outcome};
+use crate::global::Global;
 use crate::keys::{Folder, STATE};
 use crate::output::{self, Report};
 use crate::processes::RoleProcess;

@@ -8,8 +8,8 @@ use oboro_channel::Role;
 use oboro_index::{ClientKey, EpochKey, Index};
 use serde::Serialize;
 
-use crate::cli::Global;
 use crate::failure::{Failure, Outcome};
+use crate::global::Global;
 use crate::keys::{Folder, OWNER_KEY, RELEASE_KEY, STORAGE_KEY};
 use crate::output::{self, Report};
 use crate::passphrase::KeyPassphrase;

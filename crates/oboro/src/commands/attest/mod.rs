@@ -7,8 +7,8 @@ mod verify;
 
 use clap::Subcommand;
 
-use crate::cli::Global;
 use crate::failure::Outcome;
+use crate::global::Global;
 
 /// Verbs below `oboro attest`.
 #[derive(Debug, Subcommand)]

@@ -12,8 +12,8 @@ use serde::Serialize;
 
 use super::draft::{self, Draft};
 use super::verify::{self, StatementOptions, appraise_statement};
-use crate::cli::Global;
 use crate::failure::{Failure, Outcome};
+use crate::global::Global;
 use crate::output::{self, Report};
 use crate::with_simulated::WithSimulated;
 

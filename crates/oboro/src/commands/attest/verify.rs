@@ -12,8 +12,8 @@ use oboro_server::platforms::Platforms;
 use oboro_server::policy::PolicyOptions;
 use serde::Serialize;
 
-use crate::cli::Global;
 use crate::failure::{Failure, Outcome};
+use crate::global::Global;
 use crate::output::{self, Report};
 use crate::with_simulated::WithSimulated;
 
