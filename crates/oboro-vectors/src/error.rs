@@ -14,7 +14,9 @@ pub enum VectorsError {
         source: std::io::Error,
     },
     /// The extension is none that is known here.
-    #[error("{path}: unknown kind of file; use .fvecs, .bvecs, .ivecs, .npy, .fbin or .u8bin")]
+    #[error(
+        "{path}: unknown kind of file; use .fvecs, .bvecs, .ivecs, .npy, .fbin, .u8bin, .parquet, .arrow, .arrows or .feather"
+    )]
     UnknownFormat {
         /// The file.
         path: PathBuf,
@@ -101,6 +103,79 @@ pub enum VectorsError {
         path: PathBuf,
         /// What is wrong and what to do.
         reason: String,
+    },
+    /// A record that cannot be taken, where all must be.
+    #[error("{path}: row {row} {why}; repair or remove that row")]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// The row, counted from 0.
+        row: u64,
+        /// What is wrong with it.
+        why: crate::Why,
+    },
+    /// The vectors of a file are not of the dimension that is needed.
+    #[error("{path}: holds vectors of dimension {found} where {expected} is needed")]
+    WrongDimension {
+        /// The file.
+        path: PathBuf,
+        /// The dimension of its vectors.
+        found: usize,
+        /// The dimension that is needed.
+        expected: usize,
+    },
+    /// A file of ids and a file of vectors that do not belong together.
+    #[error("{path}: holds {ids} ids for {rows} vectors; there must be one for each, in order")]
+    IdCount {
+        /// The file of ids.
+        path: PathBuf,
+        /// The ids that were found.
+        ids: u64,
+        /// The vectors that were found.
+        rows: u64,
+    },
+    /// A file of ids that is not one id a line.
+    #[error("{path}: line {line} {reason}")]
+    IdLine {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: u64,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The columns of a Parquet or Arrow file do not tell what is what, or
+    /// cannot be used as they were asked for.
+    #[error("{path}: {reason}")]
+    Columns {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// A Parquet or Arrow file that cannot be decoded.
+    #[error("{path}: {reason}")]
+    Columnar {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// Something of a Parquet or Arrow file is larger than is read at once.
+    #[error(
+        "{path}: {what} of {found} is more than the {limit} that are read at once; write the file again with smaller {smaller}"
+    )]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// What is too large, with its unit, as "a batch in bytes".
+        what: &'static str,
+        /// Its declared size.
+        found: u64,
+        /// What is accepted.
+        limit: u64,
+        /// What to make smaller.
+        smaller: &'static str,
     },
     /// The length of the data is no multiple of the dimension.
     #[error("{values} values are no whole number of rows of dimension {dimension}")]

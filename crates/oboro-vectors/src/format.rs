@@ -17,6 +17,11 @@ pub enum Format {
     Fbin,
     /// `.u8bin`
     U8bin,
+    /// `.parquet`
+    Parquet,
+    /// `.arrow`, `.feather` (version 2), `.arrows`: a file or a stream of
+    /// Arrow's, told apart by its first bytes.
+    Arrow,
 }
 
 impl Format {
@@ -36,6 +41,8 @@ impl Format {
             Some("npy") => Ok(Self::Npy),
             Some("fbin") => Ok(Self::Fbin),
             Some("u8bin") => Ok(Self::U8bin),
+            Some("parquet") => Ok(Self::Parquet),
+            Some("arrow" | "arrows" | "feather") => Ok(Self::Arrow),
             _ => Err(VectorsError::UnknownFormat {
                 path: path.to_owned(),
             }),

@@ -29,10 +29,14 @@
 
 mod error;
 mod format;
+mod id_file;
 mod ids;
 mod matrix;
 mod npy;
+mod plain;
 mod reader;
+mod records;
+mod source;
 mod write;
 
 pub use error::VectorsError;
@@ -40,6 +44,8 @@ pub use format::Format;
 pub use ids::{read_ids, read_ivecs};
 pub use matrix::Matrix;
 pub use reader::{MAX_DIMENSION, VectorReader, read_f32};
+pub use records::{IdKind, Ids, MAX_TAG_NAME, MAX_TAG_NAMES, MAX_TEXT_ID, Records, Refusal, Why};
+pub use source::{Column, Limits, RecordOptions, RecordSource};
 pub use write::{
     encode_fvecs, encode_ivecs, encode_npy_f32, encode_npy_i64, write_fvecs, write_ivecs,
     write_npy_f32, write_npy_i64,

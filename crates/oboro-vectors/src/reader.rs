@@ -1,7 +1,7 @@
 use crate::{Format, Matrix, VectorsError, npy};
 use half::f16;
 use std::fs::File;
-use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// No file may declare a larger dimension.
@@ -12,7 +12,7 @@ const CHUNK_BYTES: usize = 4 << 20;
 
 /// The type of a stored value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Element {
+pub(crate) enum Element {
     U8,
     F16,
     F32,
@@ -20,7 +20,7 @@ enum Element {
 }
 
 impl Element {
-    fn bytes(self) -> usize {
+    pub(crate) fn bytes(self) -> usize {
         match self {
             Self::U8 => 1,
             Self::F16 => 2,
@@ -55,80 +55,14 @@ impl VectorReader {
     /// dimension zero, or holds ids instead of vectors.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, VectorsError> {
         let path = path.as_ref();
-        let format = Format::of(path)?;
-        let mut file = File::open(path).map_err(VectorsError::io(path))?;
-        let metadata = file.metadata().map_err(VectorsError::io(path))?;
-        if metadata.is_dir() {
-            return Err(VectorsError::Io {
-                path: path.to_owned(),
-                source: ErrorKind::IsADirectory.into(),
-            });
-        }
-        let length = metadata.len();
-        if length == 0 {
-            return Err(VectorsError::Empty {
-                path: path.to_owned(),
-            });
-        }
-        let (element, row_header, dimension, rows) = match format {
-            Format::Fvecs | Format::Bvecs => {
-                let element = if format == Format::Fvecs {
-                    Element::F32
-                } else {
-                    Element::U8
-                };
-                let (dimension, rows) = vecs_shape(path, &mut file, length, element.bytes())?;
-                (element, 4, dimension, rows)
-            }
-            Format::Fbin | Format::U8bin => {
-                let element = if format == Format::Fbin {
-                    Element::F32
-                } else {
-                    Element::U8
-                };
-                let (dimension, rows) = bin_shape(path, &mut file, length, element.bytes())?;
-                (element, 0, dimension, rows)
-            }
-            Format::Npy => {
-                let header = npy::read_header(path, &mut file)?;
-                let element = match header.descr.as_str() {
-                    "<f4" => Element::F32,
-                    "<f8" => Element::F64,
-                    "<f2" => Element::F16,
-                    "|u1" | "<u1" | "u1" => Element::U8,
-                    other => {
-                        return Err(VectorsError::npy(
-                            path,
-                            format!(
-                                "holds values of type {other:?}; little-endian f2, f4, f8 and u1 can be read, convert with numpy.astype('float32')"
-                            ),
-                        ));
-                    }
-                };
-                let dimension = declared_shape(
-                    path,
-                    header.shape,
-                    header.data_offset,
-                    length,
-                    element.bytes(),
-                )?;
-                (element, 0, dimension, header.shape[0])
-            }
-            Format::Ivecs => {
-                return Err(VectorsError::WrongContent {
-                    path: path.to_owned(),
-                    found: "ids (.ivecs)".into(),
-                    expected: "vectors",
-                });
-            }
-        };
+        let layout = Layout::of(path, Format::of(path)?, Uneven::Refuse)?;
         Ok(Self {
             path: path.to_owned(),
-            file,
-            element,
-            row_header,
-            dimension,
-            rows,
+            file: layout.file,
+            element: layout.element,
+            row_header: layout.row_header,
+            dimension: layout.dimension,
+            rows: layout.rows,
             next: 0,
             buffer: Vec::new(),
         })
@@ -224,7 +158,7 @@ impl VectorReader {
     }
 }
 
-fn decode(element: Element, bytes: &[u8], out: &mut Vec<f32>) {
+pub(crate) fn decode(element: Element, bytes: &[u8], out: &mut Vec<f32>) {
     match element {
         Element::U8 => out.extend(bytes.iter().map(|&b| f32::from(b))),
         Element::F16 => out.extend(
@@ -265,7 +199,166 @@ pub fn read_f32(path: impl AsRef<Path>) -> Result<Matrix<f32>, VectorsError> {
     Matrix::new(reader.dimension(), data)
 }
 
-fn check_dimension(path: &Path, row: u64, dimension: i64) -> Result<usize, VectorsError> {
+/// What to do with an `.fvecs` or `.bvecs` file whose length is no whole
+/// number of rows of the first dimension.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Uneven {
+    /// It is an error.
+    Refuse,
+    /// Its rows are counted one by one; they may differ in dimension.
+    Count,
+}
+
+/// Where the rows of a file are, checked against the length of the file.
+pub(crate) struct Layout {
+    /// Positioned at the first row.
+    pub(crate) file: File,
+    /// Bytes of the file.
+    pub(crate) length: u64,
+    pub(crate) element: Element,
+    /// Bytes before each row: 4 in `.fvecs` and `.bvecs`, otherwise none.
+    pub(crate) row_header: usize,
+    pub(crate) dimension: usize,
+    pub(crate) rows: u64,
+    /// Where the first row begins.
+    pub(crate) start: u64,
+}
+
+impl Layout {
+    pub(crate) fn of(path: &Path, format: Format, uneven: Uneven) -> Result<Self, VectorsError> {
+        let mut file = File::open(path).map_err(VectorsError::io(path))?;
+        let metadata = file.metadata().map_err(VectorsError::io(path))?;
+        if metadata.is_dir() {
+            return Err(VectorsError::Io {
+                path: path.to_owned(),
+                source: ErrorKind::IsADirectory.into(),
+            });
+        }
+        let length = metadata.len();
+        if length == 0 {
+            return Err(VectorsError::Empty {
+                path: path.to_owned(),
+            });
+        }
+        let wrong = |found: &str| {
+            Err(VectorsError::WrongContent {
+                path: path.to_owned(),
+                found: found.to_owned(),
+                expected: "vectors",
+            })
+        };
+        let (element, row_header, dimension, rows) = match format {
+            Format::Fvecs | Format::Bvecs => {
+                let element = if format == Format::Fvecs {
+                    Element::F32
+                } else {
+                    Element::U8
+                };
+                let (dimension, rows) = match vecs_shape(path, &mut file, length, element.bytes()) {
+                    Err(VectorsError::Ragged { expected, .. }) if uneven == Uneven::Count => {
+                        let rows = count_vecs(path, &mut file, length, element.bytes())?;
+                        (expected, rows)
+                    }
+                    shape => shape?,
+                };
+                (element, 4, dimension, rows)
+            }
+            Format::Fbin | Format::U8bin => {
+                let element = if format == Format::Fbin {
+                    Element::F32
+                } else {
+                    Element::U8
+                };
+                let (dimension, rows) = bin_shape(path, &mut file, length, element.bytes())?;
+                (element, 0, dimension, rows)
+            }
+            Format::Npy => {
+                let header = npy::read_header(path, &mut file)?;
+                let element = match header.descr.as_str() {
+                    "<f4" => Element::F32,
+                    "<f8" => Element::F64,
+                    "<f2" => Element::F16,
+                    "|u1" | "<u1" | "u1" => Element::U8,
+                    other => {
+                        return Err(VectorsError::npy(
+                            path,
+                            format!(
+                                "holds values of type {other:?}; little-endian f2, f4, f8 and u1 can be read, convert with numpy.astype('float32')"
+                            ),
+                        ));
+                    }
+                };
+                let dimension = declared_shape(
+                    path,
+                    header.shape,
+                    header.data_offset,
+                    length,
+                    element.bytes(),
+                )?;
+                (element, 0, dimension, header.shape[0])
+            }
+            Format::Ivecs => return wrong("ids (.ivecs)"),
+            Format::Parquet | Format::Arrow => return wrong("records (Parquet or Arrow)"),
+        };
+        let start = file.stream_position().map_err(VectorsError::io(path))?;
+        Ok(Self {
+            file,
+            length,
+            element,
+            row_header,
+            dimension,
+            rows,
+            start,
+        })
+    }
+}
+
+/// Counts the rows of an `.fvecs` or `.bvecs` file whose rows differ in
+/// dimension; leaves it at its beginning.
+pub(crate) fn count_vecs(
+    path: &Path,
+    file: &mut File,
+    length: u64,
+    value_bytes: usize,
+) -> Result<u64, VectorsError> {
+    file.rewind().map_err(VectorsError::io(path))?;
+    let mut reader = BufReader::with_capacity(1 << 18, &mut *file);
+    let (mut rows, mut at) = (0_u64, 0_u64);
+    while at < length {
+        let mut bytes = [0_u8; 4];
+        let truncated = |expected| VectorsError::Truncated {
+            path: path.to_owned(),
+            rows: rows + 1,
+            expected,
+            found: length,
+        };
+        if length - at < 4 {
+            return Err(truncated(at + 4));
+        }
+        reader
+            .read_exact(&mut bytes)
+            .map_err(VectorsError::io(path))?;
+        let dimension = check_dimension(path, rows, i64::from(i32::from_le_bytes(bytes)))?;
+        let values = dimension * value_bytes;
+        at += 4 + values as u64;
+        if at > length {
+            return Err(truncated(at));
+        }
+        reader
+            .seek_relative(values as i64)
+            .map_err(VectorsError::io(path))?;
+        rows += 1;
+    }
+    drop(reader);
+    file.rewind().map_err(VectorsError::io(path))?;
+    Ok(rows)
+}
+
+pub(crate) fn check_dimension(
+    path: &Path,
+    row: u64,
+    dimension: i64,
+) -> Result<usize, VectorsError> {
     match usize::try_from(dimension) {
         Ok(d) if (1..=MAX_DIMENSION).contains(&d) => Ok(d),
         _ => Err(VectorsError::Dimension {
