@@ -18,6 +18,7 @@ mod codebook;
 mod codes;
 mod error;
 pub mod exact;
+pub mod filter;
 mod kmeans;
 mod metric;
 mod plan;
@@ -30,6 +31,7 @@ mod train;
 pub use codebook::Codebook;
 pub use codes::{BlockedCodes, code_bits};
 pub use error::QuantError;
+pub use filter::Filter;
 pub use metric::Metric;
 pub use plan::{MAX_CANDIDATES, SelectionPlan};
 pub use scanner::{Candidate, Scanner};
@@ -39,4 +41,8 @@ pub use train::{Progress, TrainOptions};
 
 /// Fragments of the names of this crate's data-oblivious functions; see
 /// [`oboro_simd::OBLIVIOUS_FUNCTIONS`].
-pub const OBLIVIOUS_FUNCTIONS: &[&str] = &["oblivious_quantize", "oblivious_widen_keys"];
+pub const OBLIVIOUS_FUNCTIONS: &[&str] = &[
+    "oblivious_quantize",
+    "oblivious_widen_keys",
+    "oblivious_candidates",
+];

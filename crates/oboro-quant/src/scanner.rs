@@ -2,6 +2,7 @@
 
 use crate::{BlockedCodes, QuantError, QuantizedTable, SelectionPlan};
 use oboro_simd::Arch;
+use oboro_simd::mask;
 use oboro_simd::scan::{self, BLOCK, ROW};
 use oboro_simd::select::{self, LANES, NO_SCORE, ROW_BATCH};
 use oboro_simd::sort::merge_columns;
@@ -16,6 +17,15 @@ pub struct Candidate {
     pub score: u16,
     /// Position in the codes.
     pub position: u32,
+}
+
+impl Candidate {
+    /// What stands in the place of a candidate where fewer vectors pass a mask
+    /// than were asked for; real scores are smaller.
+    pub const NONE: Self = Self {
+        score: NO_SCORE,
+        position: u32::MAX,
+    };
 }
 
 /// The most blocks scanned before their scores are selected from: scores stay
@@ -105,18 +115,47 @@ impl Scanner {
         plan: &SelectionPlan,
         threads: usize,
     ) -> Result<Vec<Vec<Candidate>>, QuantError> {
-        check(codes, tables, plan)?;
+        self.search_masked(codes, tables, &vec![None; tables.len()], plan, threads)
+    }
+
+    /// As [`Self::search`], among those vectors only that a table's mask has:
+    /// one word for each block of 64 vectors, bit `i` of it for vector `i`;
+    /// `None` for all. [`crate::filter::passing`] makes masks from tags.
+    ///
+    /// Where fewer vectors pass than the plan asks for, [`Candidate::NONE`]
+    /// fills the end of the list.
+    ///
+    /// # Errors
+    /// When codes, tables, masks and plan do not belong together.
+    ///
+    /// # Security
+    /// Which tables have a mask shows; what the masks hold does not. A lane
+    /// loses one of the best with the plan's probability if which vectors pass
+    /// does not depend on their positions, as it does not once they are
+    /// shuffled.
+    pub fn search_masked(
+        &self,
+        codes: &BlockedCodes,
+        tables: &[QuantizedTable],
+        masks: &[Option<&[u64]>],
+        plan: &SelectionPlan,
+        threads: usize,
+    ) -> Result<Vec<Vec<Candidate>>, QuantError> {
+        check(codes, tables, masks, plan)?;
         let threads = match threads {
             0 => rayon::current_num_threads(),
             threads => threads,
         };
         let parts = threads.clamp(1, plan.groups());
         let mut results = Vec::with_capacity(tables.len());
-        for tables in tables.chunks(TABLES_PER_PASS) {
+        for (tables, masks) in tables
+            .chunks(TABLES_PER_PASS)
+            .zip(masks.chunks(TABLES_PER_PASS))
+        {
             let part = |part: usize| {
                 let mut buffers = self.take();
                 let groups = part * plan.groups() / parts..(part + 1) * plan.groups() / parts;
-                self.scan_groups(codes, tables, plan, groups, &mut buffers);
+                self.scan_groups(codes, tables, masks, plan, groups, &mut buffers);
                 buffers
             };
             let mut done: Vec<Buffers> = if parts == 1 {
@@ -136,15 +175,9 @@ impl Scanner {
                 }
             }
             for found in first.found.chunks_exact(keep) {
-                let candidates = found[..plan.candidates()].iter();
-                results.push(
-                    candidates
-                        .map(|&key| Candidate {
-                            score: (key >> 32) as u16,
-                            position: key as u32,
-                        })
-                        .collect(),
-                );
+                let mut candidates = vec![Candidate::NONE; plan.candidates()];
+                oblivious_candidates(self.arch, &found[..plan.candidates()], &mut candidates);
+                results.push(candidates);
             }
             self.idle
                 .lock()
@@ -167,6 +200,7 @@ impl Scanner {
         &self,
         codes: &BlockedCodes,
         tables: &[QuantizedTable],
+        masks: &[Option<&[u64]>],
         plan: &SelectionPlan,
         groups: std::ops::Range<usize>,
         buffers: &mut Buffers,
@@ -201,7 +235,7 @@ impl Scanner {
             keys[..tables.len() * matrix].fill(u64::MAX);
             for (slot, group) in batch.enumerate() {
                 best[..tables.len() * depth * LANES].fill(u32::MAX);
-                self.scan_group(codes, tables, plan, group, scores, best);
+                self.scan_group(codes, tables, masks, plan, group, scores, best);
                 let base = group * plan.group_blocks() * BLOCK;
                 for (best, keys) in best
                     .chunks_exact(depth * LANES)
@@ -228,6 +262,7 @@ impl Scanner {
         &self,
         codes: &BlockedCodes,
         tables: &[QuantizedTable],
+        masks: &[Option<&[u64]>],
         plan: &SelectionPlan,
         group: usize,
         scores: &mut Vec<u16>,
@@ -245,8 +280,9 @@ impl Scanner {
             let blocks = tile_blocks.min(end - block);
             let tile = codes.block_range(block, blocks);
             let padded = blocks.next_multiple_of(BATCH_BLOCKS);
-            for (table, best) in tables
+            for ((table, mask), best) in tables
                 .iter()
+                .zip(masks)
                 .zip(best.chunks_exact_mut(plan.depth() * LANES))
             {
                 let (used, missing) = scores[..padded * BLOCK].split_at_mut(blocks * BLOCK);
@@ -256,6 +292,9 @@ impl Scanner {
                 } else {
                     let pairs = codes.subquantizers().div_ceil(2);
                     scan::scan4(self.arch, tile, pairs, entries, used);
+                }
+                if let Some(mask) = mask {
+                    mask::hide(self.arch, &mask[block..block + blocks], used);
                 }
                 missing.fill(NO_SCORE);
                 hide_padding(used, codes.len() - block * BLOCK);
@@ -276,8 +315,25 @@ impl Scanner {
 fn check(
     codes: &BlockedCodes,
     tables: &[QuantizedTable],
+    masks: &[Option<&[u64]>],
     plan: &SelectionPlan,
 ) -> Result<(), QuantError> {
+    if masks.len() != tables.len() {
+        return Err(QuantError::Mismatch {
+            what: "the number of masks",
+            actual: masks.len(),
+            expected: tables.len(),
+        });
+    }
+    for mask in masks.iter().flatten() {
+        if mask.len() != codes.blocks() {
+            return Err(QuantError::Mismatch {
+                what: "the number of words of a mask",
+                actual: mask.len(),
+                expected: codes.blocks(),
+            });
+        }
+    }
     if codes.len() != plan.vectors() {
         return Err(QuantError::Mismatch {
             what: "the number of vectors that the plan is for",
@@ -361,6 +417,23 @@ fn oblivious_widen_keys(
                     let position = (row >> 1) * BLOCK as u32 + 2 * lane as u32 + (row & 1);
                     *key = u64::from(entry >> 16) << 32 | u64::from(base.wrapping_add(position));
                 }
+            }
+        },
+    );
+}
+
+/// Keys to candidates; those without a score get no position either.
+#[inline(never)]
+fn oblivious_candidates(arch: Arch, keys: &[u64], candidates: &mut [Candidate]) {
+    arch.vectorize(
+        #[inline(always)]
+        || {
+            for (candidate, &key) in candidates.iter_mut().zip(keys) {
+                let score = key >> 32;
+                // All ones where the score, plus one, passes 16 bits.
+                let missing = ((score + 1) >> 16).wrapping_neg();
+                candidate.score = score as u16;
+                candidate.position = (key | missing) as u32;
             }
         },
     );

@@ -5,6 +5,7 @@
 
 pub mod arch;
 pub mod assign;
+pub mod mask;
 pub mod modmul;
 pub mod ntt;
 pub mod scan;
@@ -26,6 +27,12 @@ pub const OBLIVIOUS_FUNCTIONS: &[&str] = &[
     "oblivious_scan4_avx512",
     "oblivious_scan4_avx2",
     "oblivious_scan4_portable",
+    "oblivious_hide_avx512",
+    "oblivious_hide_avx2",
+    "oblivious_hide_portable",
+    "oblivious_passing_avx512",
+    "oblivious_passing_avx2",
+    "oblivious_passing_portable",
     "oblivious_lane_best_4_avx512",
     "oblivious_lane_best_4_avx2",
     "oblivious_lane_best_4_portable",
