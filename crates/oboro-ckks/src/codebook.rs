@@ -232,7 +232,7 @@ fn encode(
     Poly::from_signed_wide(ring, &coefficients)
 }
 
-fn check(what: &'static str, values: &[f32], expected: usize) -> Result<(), CkksError> {
+pub(crate) fn check(what: &'static str, values: &[f32], expected: usize) -> Result<(), CkksError> {
     if values.len() != expected {
         return Err(CkksError::Length {
             what,

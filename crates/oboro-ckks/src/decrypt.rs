@@ -39,7 +39,7 @@ impl PreparedCodebook {
 /// Decrypts masked products with the secret key.
 pub struct MaskedDecryptor {
     key: SecretKey,
-    ring: Arc<Ring>,
+    pub(crate) ring: Arc<Ring>,
 }
 
 impl MaskedDecryptor {
@@ -175,7 +175,7 @@ impl MaskedDecryptor {
 
 /// v = ((x + r) mod q) >> w with r uniform below 2^w, for every target.
 #[inline(never)]
-fn oblivious_drop_low_bits(
+pub(crate) fn oblivious_drop_low_bits(
     arch: Arch,
     targets: &[u64],
     dither: &[u8],

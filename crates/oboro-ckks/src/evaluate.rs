@@ -23,13 +23,24 @@ pub struct ZeroEncryption {
     blocks: Vec<ZeroBlock>,
 }
 
-struct ZeroBlock {
+/// What one block's encryption of zero is made of.
+pub(crate) struct ZeroBlock {
     /// The ephemeral secret, in evaluation form.
-    u: Poly<Evaluation>,
+    pub(crate) u: Poly<Evaluation>,
     /// Error of the a-part, added after the inverse transform.
-    e1: Vec<i8>,
+    pub(crate) e1: Vec<i8>,
     /// Errors of the b-part, at the targets only.
-    e0: Vec<i8>,
+    pub(crate) e0: Vec<i8>,
+}
+
+impl ZeroBlock {
+    pub(crate) fn draw(ring: &Ring, targets: usize, rng: &mut impl CryptoRng) -> Self {
+        Self {
+            u: sample::ternary(ring, rng).into_evaluation(ring),
+            e1: sample::gaussian_values(ring.degree(), rng),
+            e0: sample::gaussian_values(targets, rng),
+        }
+    }
 }
 
 impl Drop for ZeroBlock {
@@ -123,11 +134,7 @@ impl TableEvaluator {
     pub fn zero(&self, rng: &mut impl CryptoRng) -> ZeroEncryption {
         let targets = self.packing.targets_per_block();
         let blocks = (0..self.packing.blocks())
-            .map(|_| ZeroBlock {
-                u: sample::ternary(&self.ring, rng).into_evaluation(&self.ring),
-                e1: sample::gaussian_values(self.ring.degree(), rng),
-                e0: sample::gaussian_values(targets, rng),
-            })
+            .map(|_| ZeroBlock::draw(&self.ring, targets, rng))
             .collect();
         ZeroEncryption { blocks }
     }

@@ -30,6 +30,7 @@
 //! [`decrypt`], [`wire`]; [`mod@reencrypt`] rotates the key under a codebook,
 //! [`randomness`] is where the roles get theirs.
 
+pub mod batch;
 pub mod codebook;
 pub mod decrypt;
 pub mod embedding;
@@ -45,6 +46,14 @@ pub mod reencrypt;
 pub mod scale;
 pub mod wire;
 
+pub use batch::assign::Nearest;
+pub use batch::codebook::{BatchCodebook, BatchCodebookMasks};
+pub use batch::decrypt::PreparedBatchCodebook;
+pub use batch::encrypt::{BatchEncryptor, EncryptedBatch};
+pub use batch::evaluate::{BatchEvaluator, BatchSearcherShare};
+pub use batch::packing::BatchPacking;
+pub use batch::scale::{BatchScale, CodebookOrigin};
+pub use batch::wire::{BatchTableShare, MaskedBatch};
 pub use codebook::{CodebookMasks, EncryptedCodebook};
 pub use decrypt::{MaskedDecryptor, PreparedCodebook};
 pub use error::CkksError;
@@ -60,4 +69,9 @@ pub use wire::{MaskedProducts, TableShare};
 
 /// Functions whose instruction and address trace must not depend on secrets;
 /// the checks of `cargo xtask` look for these names in the emitted code.
-pub const OBLIVIOUS_FUNCTIONS: &[&str] = &["oblivious_unmask_block", "oblivious_drop_low_bits"];
+pub const OBLIVIOUS_FUNCTIONS: &[&str] = &[
+    "oblivious_unmask_block",
+    "oblivious_drop_low_bits",
+    "oblivious_unmask_batch",
+    "oblivious_assign_block",
+];

@@ -15,19 +15,19 @@
 use crate::{CkksError, MAX_ROTATIONS, Packing, ParameterSet};
 
 /// Variance of the error, [`oboro_ring::sample::gaussian`].
-const ERROR_VARIANCE: f64 = 10.24;
+pub(crate) const ERROR_VARIANCE: f64 = 10.24;
 /// Variance of a uniform ternary coefficient.
-const TERNARY_VARIANCE: f64 = 2.0 / 3.0;
+pub(crate) const TERNARY_VARIANCE: f64 = 2.0 / 3.0;
 /// Part of q that targets may fill.
-const FILL: f64 = 0.4;
+pub(crate) const FILL: f64 = 0.4;
 /// Part of q beyond which a decoded target is taken for an error.
 pub(crate) const LIMIT: f64 = 0.45;
 /// The dither's error is kept at 2^-11 of the range that entries take.
-const DITHER_PRECISION: f64 = 2048.0;
+pub(crate) const DITHER_PRECISION: f64 = 2048.0;
 /// Bits of a table share on the wire.
 pub(crate) const SHARE_BITS: u32 = 16;
 /// Bits of precision below which a shape is refused.
-const MINIMUM_PRECISION: u32 = 7;
+pub(crate) const MINIMUM_PRECISION: u32 = 7;
 
 /// The scales of one index, fixed when it is built.
 #[derive(Clone, Copy, Debug, PartialEq)]
