@@ -2,6 +2,7 @@
 //! a plain read of the same bytes.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use oboro_quant::filter::{Filter, passing};
 use oboro_quant::{BlockedCodes, QuantizedTable, Scanner, SelectionPlan, code_bits};
 use oboro_simd::Arch;
 use oboro_simd::scan::{BLOCK, scan4, scan8};
@@ -110,6 +111,12 @@ fn scans(criterion: &mut Criterion) {
             );
         }
         if (subquantizers, centroids) == (16, 256) {
+            // Every other vector, which is as good as any: the mask's content
+            // does not show.
+            let mask = vec![0x5555_5555_5555_5555; codes.blocks()];
+            group.bench_function(BenchmarkId::new("top 100, tables 1, masked", &name), |b| {
+                b.iter(|| scanner.search_masked(&codes, &tables[..1], &[Some(&mask)], &plan, 1));
+            });
             for candidates in [10, 1000, 4096] {
                 let plan = SelectionPlan::new(VECTORS, candidates).expect("valid plan");
                 group.bench_function(
@@ -151,6 +158,26 @@ fn selection(criterion: &mut Criterion) {
     group.finish();
 }
 
+fn filters(criterion: &mut Criterion) {
+    let mut words = Words(7);
+    let tags: Vec<u64> = (0..VECTORS).map(|_| words.next()).collect();
+    let alive = vec![u64::MAX; VECTORS.div_ceil(64)];
+    let filter = Filter {
+        any: 6,
+        all: 1,
+        none: 8,
+    };
+    let mut mask = Vec::new();
+    let mut group = criterion.benchmark_group("filter a million");
+    group.throughput(Throughput::Bytes(8 * VECTORS as u64));
+    for arch in Arch::available() {
+        group.bench_function(arch.name(), |b| {
+            b.iter(|| passing(arch, black_box(&tags), Some(&alive), &filter, &mut mask));
+        });
+    }
+    group.finish();
+}
+
 fn quantize(criterion: &mut Criterion) {
     let mut words = Words(5);
     let mut group = criterion.benchmark_group("quantize a table");
@@ -177,6 +204,6 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1));
-    targets = scans, selection, quantize
+    targets = scans, selection, filters, quantize
 }
 criterion_main!(benches);

@@ -8,6 +8,7 @@
 use crate::Arch;
 use crate::scan::{BLOCK, ROW};
 use crate::select::NO_SCORE;
+use std::hint::black_box;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -50,10 +51,12 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// All ones where `any` asks for nothing, otherwise zero; no branch.
+    /// All ones where `any` asks for nothing, otherwise zero.
     #[inline(always)]
-    const fn anything(&self) -> u64 {
-        ((self.any | self.any.wrapping_neg()) >> 63).wrapping_sub(1)
+    fn anything(&self) -> u64 {
+        // Were it known that this is one of two values, the compiler would
+        // make two loops of a loop that uses it, and a branch between them.
+        black_box(((self.any | self.any.wrapping_neg()) >> 63).wrapping_sub(1))
     }
 }
 

@@ -34,6 +34,8 @@ const CASES: &[(&str, Case)] = &[
     ("search-8-bit", scan::search_eight_bits),
     ("search-3-tables", scan::search_several_tables),
     ("search-4-bit", scan::search_four_bits),
+    ("search-masked", scan::search_masked),
+    ("search-masked-4-bit", scan::search_masked_four_bits),
     ("search-deep", scan::search_deep),
     ("whole-query", scan::whole_query),
 ];

@@ -1,6 +1,9 @@
 //! Table quantization, scan and selection. Codes and tables are secret.
 
+use oboro_quant::filter::{Filter, passing};
 use oboro_quant::{BlockedCodes, QuantizedTable, Scanner, SelectionPlan};
+
+use oboro_simd::Arch;
 
 use crate::run::Run;
 use crate::table::Setup;
@@ -25,6 +28,55 @@ pub(crate) fn search_several_tables(run: &Run) {
 /// 4-bit codes.
 pub(crate) fn search_four_bits(run: &Run) {
     search(run, 500, 3, 16, 1, 20);
+}
+
+/// 8-bit codes under a secret mask that a secret filter makes of secret tags:
+/// the masked lanes get neither score nor position.
+pub(crate) fn search_masked(run: &Run) {
+    masked(run, 300, 1, 256, 20);
+}
+
+/// The same with 4-bit codes.
+pub(crate) fn search_masked_four_bits(run: &Run) {
+    masked(run, 200, 3, 16, 10);
+}
+
+fn masked(run: &Run, vectors: usize, subquantizers: usize, centroids: usize, candidates: usize) {
+    let rows = run.secret(vectors * subquantizers, |bits| {
+        (bits % centroids as u64) as u8
+    });
+    let bits = oboro_quant::code_bits(centroids);
+    let codes = blocked(run, rows, subquantizers, bits);
+    let tables: Vec<QuantizedTable> = (0..2)
+        .map(|_| {
+            let similarities = run.secret(subquantizers * centroids, similarity);
+            QuantizedTable::from_similarities(&similarities, subquantizers, centroids)
+                .expect("the shape fits")
+        })
+        .collect();
+    let tags = run.secret(vectors, |bits| bits);
+    let alive = run.secret(vectors.div_ceil(64), |bits| bits);
+    // Bits that some tags have, so that some vectors pass and some do not.
+    let words = run.secret(3, |bits| bits);
+    let filter = Filter {
+        any: words[0],
+        all: words[1] & 1,
+        none: words[2] & 2,
+    };
+    let plan = SelectionPlan::new(vectors, candidates).expect("the sizes are in range");
+    let scanner = Scanner::new();
+    let mut mask = Vec::with_capacity(alive.len());
+    let found = run
+        .region(|| {
+            passing(Arch::detect(), &tags, Some(&alive), &filter, &mut mask)?;
+            scanner.search_masked(&codes, &tables, &[Some(&mask), None], &plan, 1)
+        })
+        .expect("the parts fit");
+    run.expect_secret(&mask);
+    for found in &found {
+        assert_eq!(found.len(), candidates);
+        run.expect_secret(found);
+    }
 }
 
 /// Deep lanes: many candidates of few vectors.
