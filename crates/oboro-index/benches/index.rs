@@ -33,7 +33,12 @@ fn records(c: &mut Criterion) {
         ("u8", RecordEncoding::INTEGERS),
         ("f16", RecordEncoding::F16),
     ] {
-        let sealer = RecordSealer::new(&owner.record_key(), INDEX_ID, [8; 16], encoding, DIMENSION);
+        let sealer = RecordSealer::new(
+            &owner.record_key(),
+            INDEX_ID,
+            [8; 16],
+            RecordLayout::plain(encoding, DIMENSION),
+        );
         let mut out = vec![0; sealer.record_len()];
         group.bench_function(format!("seal 128 {name}"), |b| {
             b.iter(|| sealer.seal_into(3, 4, black_box(&row), &mut out));
@@ -41,7 +46,11 @@ fn records(c: &mut Criterion) {
         let mut wire = Vec::new();
         record::append_wire_header(&[8; 16], 3, &mut wire);
         wire.extend_from_slice(&out);
-        let opener = RecordOpener::new(&owner.record_key(), INDEX_ID, encoding, DIMENSION);
+        let opener = RecordOpener::new(
+            &owner.record_key(),
+            INDEX_ID,
+            RecordLayout::plain(encoding, DIMENSION),
+        );
         let (mut scratch, mut vector) = (Vec::new(), vec![0.0; DIMENSION]);
         group.bench_function(format!("open 100 of 128 {name}"), |b| {
             b.iter(|| {
@@ -69,7 +78,12 @@ fn build(path: &Path, owner: &OwnerKey, rows: &[f32]) {
     .unwrap();
     let encoding = RecordEncoding::INTEGERS;
     let mut segment = writer
-        .begin_segment(&owner.record_key(), encoding, DIMENSION, count, &mut rng)
+        .begin_segment(
+            &owner.record_key(),
+            RecordLayout::plain(encoding, DIMENSION),
+            count,
+            &mut rng,
+        )
         .unwrap();
     let places = permutation(count, &mut rng);
     let step = 65_536;
@@ -86,7 +100,7 @@ fn build(path: &Path, owner: &OwnerKey, rows: &[f32]) {
         .map(|i| ((i * 7) >> 3) as u8)
         .collect();
     let codes = BlockedCodes::from_bytes(&bytes, count, SUBQUANTIZERS, 8).unwrap();
-    writer.add_segment(segment, &codes).unwrap();
+    writer.add_segment(segment, &codes, &[]).unwrap();
     let set = ParameterSet::N2048Q50;
     let public = SecretKey::generate(set, &mut rng).public_key(&mut rng);
     let width = Subspaces::new(DIMENSION, SUBQUANTIZERS).unwrap().width();
@@ -102,9 +116,10 @@ fn build(path: &Path, owner: &OwnerKey, rows: &[f32]) {
         dimension: DIMENSION as u32,
         metric: Metric::InnerProduct,
         rotation: Rotation::None,
-        vectors: count as u64,
         candidates_max: 4096,
         record_encoding: encoding,
+        extra_bytes: 0,
+        tags: Vec::new(),
         packing,
         scale,
         codebook_digest: codebook.masks().digest(),

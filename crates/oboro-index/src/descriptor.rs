@@ -2,8 +2,9 @@
 
 use crate::cursor::Cursor;
 use crate::keys::DescriptorKey;
+use crate::record::RecordLayout;
 use crate::rotation::Rotation;
-use crate::{IndexError, RecordEncoding, derive, record, trailer};
+use crate::{IndexError, RecordEncoding, derive, extra, trailer};
 use oboro_ckks::{MAX_ROTATIONS, Packing, PublicKey, TableScale};
 use oboro_quant::{Metric, Subspaces};
 use zeroize::Zeroizing;
@@ -11,11 +12,14 @@ use zeroize::Zeroizing;
 const MAGIC: &[u8; 8] = b"OBORODSC";
 const NAME: &str = "the index descriptor";
 
+/// Most tags of an index: a vector's are one 64-bit set.
+pub const MAX_TAGS: usize = 64;
+
 /// Larger dimensions are refused.
 const MAX_DIMENSION: u32 = 1 << 16;
 
 /// The format that this crate writes and reads.
-pub const FORMAT_VERSION: u16 = 1;
+pub const FORMAT_VERSION: u16 = 2;
 
 /// The shape of an index, and the key to encrypt for.
 ///
@@ -33,12 +37,15 @@ pub struct Descriptor {
     pub metric: Metric,
     /// The secret rotation in use.
     pub rotation: Rotation,
-    /// Number of vectors.
-    pub vectors: u64,
     /// The most candidates a search may ask for.
     pub candidates_max: u32,
     /// How originals are stored.
     pub record_encoding: RecordEncoding,
+    /// Bytes of each record for string id and payload; 0 for none.
+    pub extra_bytes: u32,
+    /// The names of the tags that vectors may have, in the order of their bits
+    /// ([`DescriptorKey::tag_hash`]); empty if the index has none.
+    pub tags: Vec<[u8; 8]>,
     /// Sub-quantizers, width, centroids, and how they lie in the ring.
     pub packing: Packing,
     /// The fixed-point scales.
@@ -85,7 +92,39 @@ impl Descriptor {
     /// Bytes of one record on the wire.
     #[must_use]
     pub const fn record_bytes(&self) -> usize {
-        record::wire_len(self.record_encoding, self.dimension as usize)
+        self.record_layout().wire_len()
+    }
+
+    /// What all records have in common.
+    #[must_use]
+    pub const fn record_layout(&self) -> RecordLayout {
+        RecordLayout {
+            encoding: self.record_encoding,
+            dimension: self.dimension as usize,
+            extra_bytes: self.extra_bytes,
+        }
+    }
+
+    /// Whether vectors have tags.
+    #[must_use]
+    pub const fn has_tags(&self) -> bool {
+        !self.tags.is_empty()
+    }
+
+    /// The bit of the tag `name`, if the index has it.
+    #[must_use]
+    pub fn tag_bit(&self, key: &DescriptorKey, name: &str) -> Option<u32> {
+        let hash = key.tag_hash(&self.index_id, name);
+        let bit = self.tags.iter().position(|tag| *tag == hash)?;
+        Some(bit as u32)
+    }
+
+    /// The bits that the tags of a vector may have.
+    pub(crate) fn tag_bits(&self) -> u64 {
+        match self.tags.len() {
+            0 => 0,
+            count => u64::MAX >> (MAX_TAGS - count.min(MAX_TAGS)),
+        }
     }
 
     /// The same index one epoch later: its codebook under another key of the
@@ -143,7 +182,6 @@ impl Descriptor {
             ("dimension", self.dimension == next.dimension),
             ("metric", self.metric == next.metric),
             ("rotation of the vectors", self.rotation == next.rotation),
-            ("number of vectors", self.vectors == next.vectors),
             (
                 "limit of candidates",
                 self.candidates_max == next.candidates_max,
@@ -152,6 +190,8 @@ impl Descriptor {
                 "encoding of originals",
                 self.record_encoding == next.record_encoding,
             ),
+            ("size of extra bytes", self.extra_bytes == next.extra_bytes),
+            ("list of tags", self.tags == next.tags),
             ("packing", self.packing == next.packing),
             // As stored: floating-point equality has its exceptions.
             ("scale", self.scale.to_bytes() == next.scale.to_bytes()),
@@ -175,9 +215,11 @@ impl Descriptor {
         out.extend_from_slice(&self.dimension.to_le_bytes());
         out.push(metric_code(self.metric));
         out.push(self.rotation.code());
-        out.extend_from_slice(&self.vectors.to_le_bytes());
         out.extend_from_slice(&self.candidates_max.to_le_bytes());
         out.extend_from_slice(&self.record_encoding.to_bytes());
+        out.extend_from_slice(&self.extra_bytes.to_le_bytes());
+        out.push(self.tags.len() as u8);
+        out.extend_from_slice(self.tags.as_flattened());
         out.extend_from_slice(&self.packing.to_bytes());
         out.extend_from_slice(&self.scale.to_bytes());
         out.extend_from_slice(&self.codebook_digest);
@@ -226,10 +268,12 @@ impl Descriptor {
             .ok_or_else(|| IndexError::damaged(NAME, "its metric is unknown"))?;
         let rotation = Rotation::from_code(cursor.u8()?)
             .ok_or_else(|| IndexError::damaged(NAME, "its rotation is unknown"))?;
-        let vectors = cursor.u64()?;
         let candidates_max = cursor.u32()?;
         let record_encoding =
             RecordEncoding::from_bytes(cursor.take(RecordEncoding::ENCODED_LEN)?)?;
+        let extra_bytes = cursor.u32()?;
+        let tags = usize::from(cursor.u8()?);
+        let tags = cursor.take(8 * tags)?.as_chunks::<8>().0.to_vec();
         let packing = Packing::from_bytes(cursor.take(Packing::ENCODED_LEN)?)?;
         let scale = TableScale::from_bytes(&packing, cursor.take(TableScale::ENCODED_LEN)?)?;
         let codebook_digest = cursor.array()?;
@@ -240,9 +284,10 @@ impl Descriptor {
             dimension,
             metric,
             rotation,
-            vectors,
             candidates_max,
             record_encoding,
+            extra_bytes,
+            tags,
             packing,
             scale,
             codebook_digest,
@@ -256,6 +301,26 @@ impl Descriptor {
     pub(crate) fn check(&self) -> Result<(), IndexError> {
         if self.dimension > MAX_DIMENSION {
             return Err(IndexError::damaged(NAME, "its dimension is too large"));
+        }
+        if !extra::is_region(self.extra_bytes) {
+            return Err(IndexError::Invalid(format!(
+                "{} extra bytes a record are not possible; choose 0 or 6 to {}",
+                self.extra_bytes,
+                extra::MAX_EXTRA_BYTES
+            )));
+        }
+        if self.tags.len() > MAX_TAGS {
+            return Err(IndexError::Invalid(format!(
+                "the index has {} tags and can have {MAX_TAGS}; leave some out",
+                self.tags.len()
+            )));
+        }
+        let mut tags = self.tags.clone();
+        tags.sort_unstable();
+        if tags.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(IndexError::Invalid(
+                "two tags of the index have the same name; name each once".into(),
+            ));
         }
         let subspaces = self.subspaces()?;
         if subspaces.width() != self.packing.width() {
@@ -279,7 +344,7 @@ fn mac_key(key: &DescriptorKey) -> Zeroizing<[u8; 32]> {
     derive::key(key.secret(), "descriptor-mac", b"")
 }
 
-const fn metric_code(metric: Metric) -> u8 {
+pub(crate) const fn metric_code(metric: Metric) -> u8 {
     match metric {
         Metric::L2 => 0,
         Metric::InnerProduct => 1,
@@ -288,7 +353,7 @@ const fn metric_code(metric: Metric) -> u8 {
     }
 }
 
-fn metric_from_code(code: u8) -> Option<Metric> {
+pub(crate) fn metric_from_code(code: u8) -> Option<Metric> {
     Metric::ALL
         .into_iter()
         .find(|&metric| metric_code(metric) == code)

@@ -1,7 +1,8 @@
 //! From one epoch of an index to the next.
 //!
 //! What changes is what lies under keys: codebook, descriptor, and the seals of
-//! codes and ids. Originals stay as they are. The steps are:
+//! codes, ids, tags and lists of deleted vectors. Originals and the owner's
+//! model stay as they are. The steps are:
 //!
 //! 1. lock the folder, remove what a killed attempt left behind
 //! 2. write the new files beside the old ones, make them durable
@@ -12,18 +13,18 @@
 //! after it the new one, each whole, beside files that nobody reads and that
 //! step 1 of the next attempt, or [`Index::remove_leftovers`], removes.
 
-use crate::index::{Index, read_manifest};
+use crate::draft::{Draft, refuse_other_state};
+use crate::index::{Index, OfEpoch};
 use crate::keys::EpochKey;
-use crate::layout::{self, FileKind, MANIFEST};
-use crate::manifest::{FileEntry, IndexHead, Manifest, SegmentEntry};
-use crate::{Descriptor, IndexError, sealed};
+use crate::layout::{self, FileKind, NEXT};
+use crate::live::FolderLock;
+use crate::manifest::{IndexHead, Manifest, SegmentEntry};
+use crate::{Descriptor, IndexError, alive};
 use oboro_ckks::EncryptedCodebook;
 use rand_core::CryptoRng;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
-
-/// The manifest of the new epoch before it is in force.
-const NEXT: &str = "MANIFEST.next";
+use std::sync::Arc;
 
 /// The next epoch of an index, complete on disk but not yet in force.
 ///
@@ -34,15 +35,6 @@ pub struct EpochWriter {
     replaced: Vec<PathBuf>,
     manifest: Vec<u8>,
     next: Index,
-}
-
-/// Files that are removed again unless they come into force.
-struct Draft {
-    folder: PathBuf,
-    /// Held so that two rotations cannot mix their files.
-    _lock: File,
-    written: Vec<PathBuf>,
-    in_force: bool,
 }
 
 impl Index {
@@ -72,6 +64,20 @@ impl Index {
         rng: &mut impl CryptoRng,
     ) -> Result<EpochWriter, IndexError> {
         let folder = folder.as_ref();
+        let lock = self.lock(folder)?;
+        self.remove_unlisted(folder)?;
+        self.write_epoch(Draft::new(folder, &lock), key, descriptor, codebook, rng)
+    }
+
+    /// As [`begin_epoch`](Self::begin_epoch), under a lock that is held.
+    pub(crate) fn write_epoch(
+        &self,
+        mut draft: Draft,
+        key: &EpochKey,
+        descriptor: &[u8],
+        codebook: &EncryptedCodebook,
+        rng: &mut impl CryptoRng,
+    ) -> Result<EpochWriter, IndexError> {
         let next = Descriptor::from_trusted_bytes(descriptor)?;
         self.descriptor().check_next(&next)?;
         if next.codebook_digest != codebook.masks().digest() {
@@ -81,15 +87,7 @@ impl Index {
             ));
         }
         self.check_key(key)?;
-        let lock = self.lock(folder)?;
-        self.remove_unlisted(folder)?;
-
-        let mut draft = Draft {
-            folder: folder.to_owned(),
-            _lock: lock,
-            written: Vec::new(),
-            in_force: false,
-        };
+        refuse_other_state(draft.folder(), &self.head())?;
         let mut draw = || {
             let mut id = [0; 16];
             rng.fill_bytes(&mut id);
@@ -99,25 +97,35 @@ impl Index {
         let codebook = codebook.to_bytes();
         let codebook_entry = draft.seal(key, FileKind::Codebook, draw(), &codebook)?;
         let descriptor_entry = draft.seal(key, FileKind::Descriptor, draw(), descriptor)?;
+        let numbers =
+            |numbers: &[u64]| -> Vec<u8> { numbers.iter().flat_map(|n| n.to_le_bytes()).collect() };
         let segments = old
             .segments
             .iter()
             .zip(self.segments())
             .map(|(entry, segment)| {
                 let id = *segment.id();
-                let ids: Vec<u8> = segment
-                    .ids()
-                    .iter()
-                    .flat_map(|id| id.to_le_bytes())
-                    .collect();
+                let (codes, ids) = (segment.codes().as_bytes(), numbers(segment.ids()));
                 Ok(SegmentEntry {
-                    codes: draft.seal(key, FileKind::Codes, id, segment.codes().as_bytes())?,
+                    codes: draft.seal(key, FileKind::Codes, id, codes)?,
                     ids: draft.seal(key, FileKind::Ids, id, &ids)?,
+                    tags: match segment.tags() {
+                        Some(tags) => Some(draft.seal(key, FileKind::Tags, id, &numbers(tags))?),
+                        None => None,
+                    },
+                    deleted: match (entry.deleted, segment.alive()) {
+                        (Some((count, file)), Some(bits)) => {
+                            let payload = alive::to_bytes(bits, segment.len());
+                            let file = draft.seal(key, FileKind::Deleted, file.id, &payload)?;
+                            Some((count, file))
+                        }
+                        _ => None,
+                    },
                     ..*entry
                 })
             })
             .collect::<Result<_, IndexError>>()?;
-        layout::sync_folder(folder)?;
+        layout::sync_folder(draft.folder())?;
         let manifest = Manifest {
             index_id: old.index_id,
             epoch: next.epoch,
@@ -125,18 +133,30 @@ impl Index {
             released: old.released,
             descriptor: descriptor_entry,
             codebook: codebook_entry,
+            model: old.model,
             segments,
         };
         let bytes = manifest.to_bytes(key);
+        let of_epoch = OfEpoch {
+            descriptor: next,
+            descriptor_bytes: descriptor.to_vec(),
+            codebook_bytes: codebook,
+            model: self.of_epoch().model.clone(),
+        };
         Ok(EpochWriter {
-            draft,
             before: self.head(),
             replaced: old
                 .files()
-                .filter(|(kind, _)| *kind != FileKind::Records)
-                .map(|(kind, entry)| folder.join(old.file_name(kind, &entry)))
+                .filter(|(kind, _)| kind.is_of_epoch())
+                .map(|(kind, entry)| draft.folder().join(old.file_name(kind, &entry)))
                 .collect(),
-            next: self.succeeded_by(next, descriptor.to_vec(), codebook, manifest, &bytes),
+            draft,
+            next: Self::new(
+                Arc::new(of_epoch),
+                manifest,
+                &bytes,
+                self.segments().to_vec(),
+            ),
             manifest: bytes,
         })
     }
@@ -175,19 +195,14 @@ impl Index {
     }
 
     /// Locks `folder` for writing; it must hold the state that is open.
-    fn lock(&self, folder: &Path) -> Result<File, IndexError> {
-        let lock = File::open(folder).map_err(IndexError::io(folder))?;
-        if !layout::try_lock(&lock) {
-            return Err(IndexError::Invalid(format!(
-                "{} is being written by somebody else; try again when that is done",
-                folder.display()
-            )));
-        }
+    fn lock(&self, folder: &Path) -> Result<Arc<FolderLock>, IndexError> {
+        refuse_other_state(folder, &self.head())?;
+        let lock = FolderLock::acquire(folder)?;
         refuse_other_state(folder, &self.head())?;
         Ok(lock)
     }
 
-    fn remove_unlisted(&self, folder: &Path) -> Result<usize, IndexError> {
+    pub(crate) fn remove_unlisted(&self, folder: &Path) -> Result<usize, IndexError> {
         let manifest = self.manifest();
         let listed: Vec<String> = manifest
             .files()
@@ -213,7 +228,7 @@ impl Index {
 impl EpochWriter {
     /// The state that [`commit`](Self::commit) puts in force.
     #[must_use]
-    pub const fn head(&self) -> IndexHead {
+    pub fn head(&self) -> IndexHead {
         self.next.head()
     }
 
@@ -226,55 +241,12 @@ impl EpochWriter {
     /// then the old state is in force, unless only making the new one durable
     /// failed.
     pub fn commit(mut self) -> Result<Index, IndexError> {
-        let folder = &self.draft.folder;
-        refuse_other_state(folder, &self.before)?;
-        let (path, manifest) = (folder.join(NEXT), folder.join(MANIFEST));
-        self.draft.written.push(path.clone());
-        layout::write_new(&path, &self.manifest)?;
-        fs::rename(&path, &manifest).map_err(IndexError::io(&manifest))?;
-        self.draft.in_force = true;
-        layout::sync_folder(folder)?;
+        self.draft.put_in_force(&self.before, &self.manifest)?;
         // The new epoch is in force; what cannot be removed is a leftover.
         for path in &self.replaced {
             let _ = fs::remove_file(path);
         }
-        let _ = layout::sync_folder(folder);
+        let _ = layout::sync_folder(self.draft.folder());
         Ok(self.next)
-    }
-}
-
-impl Draft {
-    fn seal(
-        &mut self,
-        key: &EpochKey,
-        kind: FileKind,
-        file_id: [u8; 16],
-        payload: &[u8],
-    ) -> Result<FileEntry, IndexError> {
-        let path = self.folder.join(kind.file_name(key.epoch(), &file_id));
-        self.written.push(path);
-        sealed::write_file(&self.folder, key, kind, file_id, payload)
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        if !self.in_force {
-            for path in &self.written {
-                let _ = fs::remove_file(path);
-            }
-        }
-    }
-}
-
-fn refuse_other_state(folder: &Path, state: &IndexHead) -> Result<(), IndexError> {
-    let found = read_manifest(folder)?;
-    if *blake3::hash(&found).as_bytes() == state.manifest_digest {
-        Ok(())
-    } else {
-        Err(IndexError::Invalid(format!(
-            "{} holds another state of the index than the one that is open; open it again",
-            folder.display()
-        )))
     }
 }

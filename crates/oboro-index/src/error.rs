@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum IndexError {
     /// The operating system refused.
-    #[error("{path}: {source}")]
+    #[error("{path}: {source}{}", advice(.source))]
     Io {
         /// The file.
         path: PathBuf,
@@ -39,6 +39,50 @@ pub enum IndexError {
         /// What does not fit.
         what: &'static str,
     },
+    /// An index of a format that is no longer read.
+    #[error(
+        "the index has format version {found} and this program reads version {supported}; build it again from its vectors"
+    )]
+    OldFormat {
+        /// The version of the index.
+        found: u16,
+        /// The version that can be read.
+        supported: u16,
+    },
+    /// Somebody else writes to the index.
+    #[error(
+        "{path} is being written by {}; end that one or try again when it is done",
+        holder(*.pid)
+    )]
+    Locked {
+        /// The folder of the index.
+        path: PathBuf,
+        /// The process that holds the lock, if it has said so.
+        pid: Option<u32>,
+    },
+    /// A strict change of which something would have been left out.
+    #[error(
+        "nothing was changed: {refused} new vectors have ids that are there already or twice, and {unknown} ids to delete are not there; correct them or change without strict"
+    )]
+    Refused {
+        /// New vectors that would have been left out.
+        refused: u64,
+        /// Ids to delete that are not in the index.
+        unknown: u64,
+    },
+    /// A string id and payload that do not fit.
+    #[error(
+        "a record's string id and payload need {needed} extra bytes and the index has {available}; shorten them or build the index with more"
+    )]
+    ExtraTooLong {
+        /// The bytes needed.
+        needed: usize,
+        /// The bytes of the region.
+        available: usize,
+    },
+    /// Work that was told to stop.
+    #[error("the compaction was cancelled, and the index is as it was; run it again to go on")]
+    Cancelled,
     /// A newer or unknown format.
     #[error(
         "{file} has format version {found}; this program reads version {supported}, so use a program that matches"
@@ -140,6 +184,23 @@ pub enum IndexError {
     /// From the quantizer.
     #[error(transparent)]
     Quant(#[from] oboro_quant::QuantError),
+}
+
+/// What to do where the system's own words do not say it.
+fn advice(source: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind;
+    match source.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "; make room on it and try again",
+        ErrorKind::ReadOnlyFilesystem => "; use a folder that can be written",
+        _ => "",
+    }
+}
+
+fn holder(pid: Option<u32>) -> String {
+    pid.map_or_else(
+        || "another process".to_owned(),
+        |pid| format!("process {pid}"),
+    )
 }
 
 impl IndexError {

@@ -2,35 +2,48 @@
 
 use crate::keys::EpochKey;
 use crate::layout::{FileKind, MANIFEST};
-use crate::manifest::{FileEntry, IndexHead, Manifest, SegmentEntry};
+use crate::manifest::{FileEntry, IndexHead, MAX_SEGMENTS, Manifest, SegmentEntry};
+use crate::model;
 use crate::sealed::{Header, SealedFile};
-use crate::{Descriptor, IndexError, record, segment_writer};
-use aligned_vec::{AVec, ConstAlign};
+use crate::{Descriptor, IndexError, Segment};
 use oboro_ckks::EncryptedCodebook;
-use oboro_quant::{BlockedCodes, code_bits};
 use std::fs::File;
-use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::FileExt;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-/// A manifest is 177 bytes a segment; nothing honest is larger.
-const MAX_MANIFEST: u64 = 16 << 20;
+/// A manifest is 294 bytes a segment; nothing honest is larger.
+const MAX_MANIFEST: u64 = 512 + 294 * MAX_SEGMENTS as u64;
 
-/// An open index: a snapshot that a later replacement of the folder does not
-/// touch, for all its files stay open or in memory.
+/// How often a folder is looked at again that changes while it is read.
+const ATTEMPTS: usize = 20;
+
+/// An open index: a snapshot that later changes of the folder do not touch,
+/// for all its files stay open or in memory. A clone is the same one.
 ///
 /// # Security
-/// Codes, ids and the encrypted codebook are in memory in the clear (the
-/// codebook still under CKKS); originals stay sealed.
-pub struct Index {
-    descriptor: Descriptor,
-    descriptor_bytes: Vec<u8>,
-    codebook_bytes: Vec<u8>,
+/// Codes, ids, tags and the encrypted codebook are in memory in the clear (the
+/// codebook still under CKKS); originals and the owner's model stay sealed.
+#[derive(Clone)]
+pub struct Index(Arc<State>);
+
+struct State {
+    of_epoch: Arc<OfEpoch>,
     manifest: Manifest,
     head: IndexHead,
-    files: Vec<(String, u64)>,
+    manifest_bytes: u64,
+    /// Made when first asked for: there is a state for each commit.
+    files: OnceLock<Vec<(String, u64)>>,
     segments: Vec<Segment>,
+    alive: u64,
+}
+
+/// What stays through the commits of an epoch.
+pub(crate) struct OfEpoch {
+    pub(crate) descriptor: Descriptor,
+    pub(crate) descriptor_bytes: Vec<u8>,
+    pub(crate) codebook_bytes: Vec<u8>,
+    pub(crate) model: Option<Arc<[u8]>>,
 }
 
 impl Index {
@@ -49,7 +62,8 @@ impl Index {
         Ok(Manifest::from_bytes(None, &bytes)?.head(&bytes))
     }
 
-    /// Opens the index in the folder `path`.
+    /// Opens the index in the folder `path`, to read. Somebody else may change
+    /// it meanwhile: then the state is opened that came to be.
     ///
     /// Everything but the originals is authenticated: codes, ids, codebook and
     /// descriptor by their seals, the list of files by its MAC. Of the files of
@@ -61,8 +75,16 @@ impl Index {
     /// of another owner, index or epoch.
     pub fn open(path: impl AsRef<Path>, key: &EpochKey) -> Result<Self, IndexError> {
         let folder = path.as_ref();
-        let bytes = read_manifest(folder)?;
-        let manifest = Manifest::from_bytes(Some(key), &bytes)?;
+        of_a_state(folder, |bytes| Self::open_state(folder, bytes, key))
+    }
+
+    /// Opens the state that the manifest `bytes` describes.
+    pub(crate) fn open_state(
+        folder: &Path,
+        bytes: &[u8],
+        key: &EpochKey,
+    ) -> Result<Self, IndexError> {
+        let manifest = Manifest::from_bytes(Some(key), bytes)?;
         let descriptor_bytes = open_sealed(
             folder,
             &manifest,
@@ -76,7 +98,6 @@ impl Index {
         let codebook = EncryptedCodebook::from_bytes(&descriptor.packing, &codebook_bytes)?;
         if descriptor.index_id != manifest.index_id
             || descriptor.epoch != manifest.epoch
-            || descriptor.vectors != manifest.vectors()
             || descriptor.codebook_digest != codebook.masks().digest()
         {
             return Err(IndexError::damaged(
@@ -84,32 +105,52 @@ impl Index {
                 "descriptor, codebook and segments do not belong together",
             ));
         }
+        let model = match &manifest.model {
+            Some(entry) => Some(model::read_file(folder, entry)?.into()),
+            None => None,
+        };
         let segments = manifest
             .segments
             .iter()
             .map(|entry| Segment::open(folder, &manifest, &descriptor, entry, key))
             .collect::<Result<_, _>>()?;
-        Ok(Self {
+        let of_epoch = OfEpoch {
             descriptor,
             descriptor_bytes,
             codebook_bytes,
-            head: manifest.head(&bytes),
-            files: manifest.list(bytes.len() as u64),
+            model,
+        };
+        Ok(Self::new(Arc::new(of_epoch), manifest, bytes, segments))
+    }
+
+    /// A state that is known to be right.
+    pub(crate) fn new(
+        of_epoch: Arc<OfEpoch>,
+        manifest: Manifest,
+        manifest_bytes: &[u8],
+        segments: Vec<Segment>,
+    ) -> Self {
+        Self(Arc::new(State {
+            of_epoch,
+            head: manifest.head(manifest_bytes),
+            manifest_bytes: manifest_bytes.len() as u64,
+            files: OnceLock::new(),
+            alive: manifest.alive(),
             manifest,
             segments,
-        })
+        }))
     }
 
     /// The shape of the index.
     #[must_use]
-    pub const fn descriptor(&self) -> &Descriptor {
-        &self.descriptor
+    pub fn descriptor(&self) -> &Descriptor {
+        &self.0.of_epoch.descriptor
     }
 
     /// The descriptor as its owner authenticated it, for clients.
     #[must_use]
     pub fn descriptor_bytes(&self) -> &[u8] {
-        &self.descriptor_bytes
+        &self.0.of_epoch.descriptor_bytes
     }
 
     /// The encrypted codebook.
@@ -118,118 +159,113 @@ impl Index {
     /// None that [`open`](Self::open) would not have found.
     pub fn codebook(&self) -> Result<EncryptedCodebook, IndexError> {
         Ok(EncryptedCodebook::from_bytes(
-            &self.descriptor.packing,
-            &self.codebook_bytes,
+            &self.descriptor().packing,
+            &self.0.of_epoch.codebook_bytes,
         )?)
+    }
+
+    /// What new vectors are encoded with, sealed for the owner and its writers
+    /// ([`ModelKey::open`](crate::ModelKey::open)); `None` for an index that
+    /// was built without anybody knowing it.
+    #[must_use]
+    pub fn model_bytes(&self) -> Option<&[u8]> {
+        self.0.of_epoch.model.as_deref()
     }
 
     /// The segments.
     #[must_use]
     pub fn segments(&self) -> &[Segment] {
-        &self.segments
+        &self.0.segments
+    }
+
+    /// Number of vectors that can be found: deleted ones do not count.
+    #[must_use]
+    pub fn vectors(&self) -> u64 {
+        self.0.alive
+    }
+
+    /// Number of vectors that are deleted and still in files.
+    #[must_use]
+    pub fn deleted(&self) -> u64 {
+        self.0.manifest.deleted()
     }
 
     /// The state that was opened.
     #[must_use]
-    pub const fn head(&self) -> IndexHead {
-        self.head
+    pub fn head(&self) -> IndexHead {
+        self.0.head
     }
 
     /// Counts the commits of this index, from 1.
     #[must_use]
-    pub const fn generation(&self) -> u64 {
-        self.head.generation
+    pub fn generation(&self) -> u64 {
+        self.0.head.generation
     }
 
     /// BLAKE3 of the manifest: names this state of the index.
     #[must_use]
-    pub const fn manifest_digest(&self) -> &[u8; 32] {
-        &self.head.manifest_digest
+    pub fn manifest_digest(&self) -> &[u8; 32] {
+        &self.0.head.manifest_digest
     }
 
-    pub(crate) const fn manifest(&self) -> &Manifest {
-        &self.manifest
+    pub(crate) fn manifest(&self) -> &Manifest {
+        &self.0.manifest
     }
 
-    /// The next state, with the segments of this one.
-    pub(crate) fn succeeded_by(
+    pub(crate) fn of_epoch(&self) -> &Arc<OfEpoch> {
+        &self.0.of_epoch
+    }
+
+    /// The following state with these segments, as a manifest and its bytes.
+    pub(crate) fn following(
         &self,
-        descriptor: Descriptor,
-        descriptor_bytes: Vec<u8>,
-        codebook_bytes: Vec<u8>,
-        manifest: Manifest,
-        manifest_bytes: &[u8],
-    ) -> Self {
-        Self {
-            descriptor,
-            descriptor_bytes,
-            codebook_bytes,
-            head: manifest.head(manifest_bytes),
-            files: manifest.list(manifest_bytes.len() as u64),
-            manifest,
-            segments: self.segments.clone(),
+        key: &EpochKey,
+        segments: Vec<SegmentEntry>,
+    ) -> Result<(Manifest, Vec<u8>), IndexError> {
+        if segments.len() > MAX_SEGMENTS {
+            return Err(IndexError::Invalid(format!(
+                "the index would have {} segments and can have {MAX_SEGMENTS}; compact it first",
+                segments.len()
+            )));
         }
+        let manifest = Manifest {
+            generation: self.manifest().generation + 1,
+            segments,
+            ..self.manifest().clone()
+        };
+        let bytes = manifest.to_bytes(key);
+        Ok((manifest, bytes))
     }
 
     /// Every file with its size in bytes, the manifest first.
     #[must_use]
     pub fn files(&self) -> &[(String, u64)] {
-        &self.files
+        let state = &self.0;
+        state
+            .files
+            .get_or_init(|| state.manifest.list(state.manifest_bytes))
     }
 }
 
-/// What anybody can see of an index without a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Summary {
-    /// Names the index.
-    pub index_id: [u8; 16],
-    /// Its epoch.
-    pub epoch: u64,
-    /// Its number of commits.
-    pub generation: u64,
-    /// BLAKE3 of its manifest.
-    pub manifest_digest: [u8; 32],
-    /// Whether the keeper's share is needed to open it.
-    pub released: bool,
-    /// Number of vectors.
-    pub vectors: u64,
-    /// Number of sub-quantizers and bits of a code, of each segment.
-    pub segments: Vec<(u32, u8)>,
-    /// Every file with its size in bytes, the manifest first.
-    pub files: Vec<(String, u64)>,
-}
-
-impl Summary {
-    /// Reads the manifest in the folder `path` without a key, so that its
-    /// origin is not checked.
-    ///
-    /// # Errors
-    /// If there is no index or its manifest is damaged.
-    pub fn read(path: impl AsRef<Path>) -> Result<Self, IndexError> {
-        Self::from_bytes(&read_manifest(path.as_ref())?)
+/// Reads with `read` the state of `folder` that its manifest describes; once
+/// more if that was replaced meanwhile, for its files may then be gone.
+pub(crate) fn of_a_state<T>(
+    folder: &Path,
+    read: impl Fn(&[u8]) -> Result<T, IndexError>,
+) -> Result<T, IndexError> {
+    let mut bytes = read_manifest(folder)?;
+    for _ in 1..ATTEMPTS {
+        let result = read(&bytes);
+        if result.is_ok() {
+            return result;
+        }
+        let now = read_manifest(folder)?;
+        if now == bytes {
+            return result;
+        }
+        bytes = now;
     }
-
-    /// As [`read`](Self::read), from the bytes of a manifest.
-    ///
-    /// # Errors
-    /// If they are damaged.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, IndexError> {
-        let manifest = Manifest::from_bytes(None, bytes)?;
-        Ok(Self {
-            index_id: manifest.index_id,
-            epoch: manifest.epoch,
-            generation: manifest.generation,
-            manifest_digest: manifest.head(bytes).manifest_digest,
-            released: manifest.released,
-            vectors: manifest.vectors(),
-            segments: manifest
-                .segments
-                .iter()
-                .map(|s| (s.subquantizers, s.bits))
-                .collect(),
-            files: manifest.list(bytes.len() as u64),
-        })
-    }
+    read(&bytes)
 }
 
 pub(crate) fn read_manifest(folder: &Path) -> Result<Vec<u8>, IndexError> {
@@ -261,179 +297,4 @@ pub(crate) fn open_sealed(
         file_id: entry.id,
     };
     SealedFile::open(&folder.join(&name), &name, header)
-}
-
-/// An immutable run of vectors. A clone is the same one: it takes no memory,
-/// and the files of several epochs of an index share their segments.
-#[derive(Clone)]
-pub struct Segment(Arc<Parts>);
-
-/// What a segment has of its own.
-struct Parts {
-    id: [u8; 16],
-    codes: BlockedCodes,
-    ids: Vec<u64>,
-    records: File,
-    record_len: usize,
-}
-
-impl Segment {
-    pub(crate) fn open(
-        folder: &Path,
-        manifest: &Manifest,
-        descriptor: &Descriptor,
-        entry: &SegmentEntry,
-        key: &EpochKey,
-    ) -> Result<Self, IndexError> {
-        let vectors = entry.vectors as usize;
-        let (subquantizers, bits) = (entry.subquantizers as usize, usize::from(entry.bits));
-        if subquantizers != descriptor.subquantizers()
-            || (bits != 8 && bits != code_bits(descriptor.centroids()))
-        {
-            return Err(IndexError::damaged(
-                MANIFEST,
-                "a segment's codes do not fit the descriptor",
-            ));
-        }
-        let codes = open_sealed(folder, manifest, FileKind::Codes, &entry.codes)?;
-        // Before anything is allocated, the length must be the codes' own.
-        if codes.payload_len() != BlockedCodes::byte_len(vectors, subquantizers, bits) {
-            return Err(IndexError::damaged(
-                manifest.file_name(FileKind::Codes, &entry.codes),
-                "its length is wrong",
-            ));
-        }
-        let mut bytes = AVec::<u8, ConstAlign<64>>::with_capacity(64, codes.payload_len());
-        bytes.resize(codes.payload_len(), 0);
-        codes.read_into(key, &mut bytes)?;
-        let codes = BlockedCodes::from_aligned(bytes, vectors, subquantizers, bits)?;
-
-        let ids = open_sealed(folder, manifest, FileKind::Ids, &entry.ids)?;
-        if ids.payload_len() != vectors * 8 {
-            return Err(IndexError::damaged(
-                manifest.file_name(FileKind::Ids, &entry.ids),
-                "its length is wrong",
-            ));
-        }
-        let ids = ids
-            .read(key)?
-            .as_chunks::<8>()
-            .0
-            .iter()
-            .map(|&id| u64::from_le_bytes(id))
-            .collect();
-        let (records, record_len) = open_records(folder, manifest, descriptor, entry)?;
-        Ok(Self(Arc::new(Parts {
-            id: entry.codes.id,
-            codes,
-            ids,
-            records,
-            record_len,
-        })))
-    }
-
-    /// The random id of the segment.
-    #[must_use]
-    pub fn id(&self) -> &[u8; 16] {
-        &self.0.id
-    }
-
-    /// Number of vectors.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.ids.len()
-    }
-
-    /// Whether there is no vector.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.ids.is_empty()
-    }
-
-    /// The codes.
-    #[must_use]
-    pub fn codes(&self) -> &BlockedCodes {
-        &self.0.codes
-    }
-
-    /// The ids, by position.
-    #[must_use]
-    pub fn ids(&self) -> &[u64] {
-        &self.0.ids
-    }
-
-    /// Bytes of one record on the wire.
-    #[must_use]
-    pub fn wire_len(&self) -> usize {
-        record::WIRE_HEADER + self.0.record_len
-    }
-
-    /// Appends the sealed record at `position`, in its wire form, to `out`:
-    /// one read of the file (0.4 us when it is cached), no allocation when
-    /// `out` has room.
-    ///
-    /// Reading and not mapping: a file that the host cuts short is then an
-    /// error and does not kill the process, and this crate stays free of
-    /// `unsafe`.
-    ///
-    /// # Errors
-    /// If the file cannot be read.
-    ///
-    /// # Panics
-    /// If `position` is not below [`len`](Self::len).
-    pub fn append_record(&self, position: u32, out: &mut Vec<u8>) -> io::Result<()> {
-        assert!(
-            (position as usize) < self.len(),
-            "position {position} of {}",
-            self.len()
-        );
-        record::append_wire_header(&self.0.id, position, out);
-        let start = out.len();
-        out.resize(start + self.0.record_len, 0);
-        let offset = segment_writer::HEADER as u64 + u64::from(position) * self.0.record_len as u64;
-        self.0.records.read_exact_at(&mut out[start..], offset)
-    }
-
-    /// The stored form of `count` records from `first`, for verification.
-    pub(crate) fn stored_records(&self, first: u32, count: usize) -> io::Result<Vec<u8>> {
-        let mut out = vec![0; count * self.0.record_len];
-        let offset = segment_writer::HEADER as u64 + u64::from(first) * self.0.record_len as u64;
-        self.0.records.read_exact_at(&mut out, offset)?;
-        Ok(out)
-    }
-
-    pub(crate) fn record_len(&self) -> usize {
-        self.0.record_len
-    }
-}
-
-/// Opens the originals and checks header and length; also the bytes of one.
-fn open_records(
-    folder: &Path,
-    manifest: &Manifest,
-    descriptor: &Descriptor,
-    entry: &SegmentEntry,
-) -> Result<(File, usize), IndexError> {
-    let name = manifest.file_name(FileKind::Records, &entry.records);
-    let path = folder.join(&name);
-    let file = File::open(&path).map_err(IndexError::io(&path))?;
-    let length = file.metadata().map_err(IndexError::io(&path))?.len();
-    let (encoding, dimension) = (descriptor.record_encoding, descriptor.dimension as usize);
-    if length != segment_writer::file_len(encoding, dimension, entry.vectors) {
-        return Err(IndexError::damaged(name, "its length is wrong"));
-    }
-    let mut found = [0; segment_writer::HEADER];
-    file.read_exact_at(&mut found, 0)
-        .map_err(IndexError::io(&path))?;
-    let expected = segment_writer::header(
-        &manifest.index_id,
-        &entry.records.id,
-        encoding,
-        dimension,
-        entry.vectors,
-    );
-    if found != expected {
-        return Err(IndexError::damaged(name, "its header is wrong"));
-    }
-    Ok((file, record::stored_len(encoding, dimension)))
 }

@@ -8,6 +8,12 @@ use std::path::{Path, PathBuf};
 /// The file that makes a folder an index.
 pub(crate) const MANIFEST: &str = "MANIFEST";
 
+/// The next manifest, before it is in force.
+pub(crate) const NEXT: &str = "MANIFEST.next";
+
+/// The file that whoever writes to an index holds a lock on.
+pub(crate) const LOCK: &str = "LOCK";
+
 /// What a file of an index holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum FileKind {
@@ -16,6 +22,9 @@ pub(crate) enum FileKind {
     Codes,
     Ids,
     Records,
+    Tags,
+    Deleted,
+    Model,
 }
 
 impl FileKind {
@@ -26,11 +35,21 @@ impl FileKind {
             Self::Codes => 3,
             Self::Ids => 4,
             Self::Records => 5,
+            Self::Tags => 6,
+            Self::Deleted => 7,
+            Self::Model => 8,
         }
     }
 
-    /// The name within the index; `id` is the segment's or, for descriptor and
-    /// codebook, one drawn when the file was written. Originals outlive epochs.
+    /// Whether files of this kind are sealed under an epoch's key, and so have
+    /// to be written anew for the next.
+    pub(crate) const fn is_of_epoch(self) -> bool {
+        !matches!(self, Self::Records | Self::Model)
+    }
+
+    /// The name within the index; `id` is the segment's or, for the files that
+    /// are no part of a segment, one drawn when the file was written. Originals
+    /// and model outlive epochs.
     pub(crate) fn file_name(self, epoch: u64, id: &[u8; 16]) -> String {
         match self {
             Self::Descriptor => format!("descriptor-{epoch}.oboro"),
@@ -38,6 +57,9 @@ impl FileKind {
             Self::Codes => format!("segment-{}-{epoch}.codes", hex(id)),
             Self::Ids => format!("segment-{}-{epoch}.ids", hex(id)),
             Self::Records => format!("segment-{}.records", hex(id)),
+            Self::Tags => format!("segment-{}-{epoch}.tags", hex(id)),
+            Self::Deleted => format!("deleted-{}-{epoch}.oboro", hex(id)),
+            Self::Model => "model.oboro".to_owned(),
         }
     }
 }
@@ -52,6 +74,16 @@ pub(crate) fn is_own_name(name: &str) -> bool {
     {
         return epoch.strip_suffix(".oboro").is_some_and(number);
     }
+    let of_epoch = |text: &str| {
+        text.split_once('-')
+            .is_some_and(|(name, epoch)| id(name) && number(epoch))
+    };
+    if let Some(deleted) = name.strip_prefix("deleted-") {
+        return deleted.strip_suffix(".oboro").is_some_and(of_epoch);
+    }
+    if name == FileKind::Model.file_name(0, &[0; 16]) {
+        return true;
+    }
     let Some(segment) = name.strip_prefix("segment-") else {
         return false;
     };
@@ -61,8 +93,8 @@ pub(crate) fn is_own_name(name: &str) -> bool {
     segment
         .strip_suffix(".codes")
         .or_else(|| segment.strip_suffix(".ids"))
-        .and_then(|segment| segment.split_once('-'))
-        .is_some_and(|(segment, epoch)| id(segment) && number(epoch))
+        .or_else(|| segment.strip_suffix(".tags"))
+        .is_some_and(of_epoch)
 }
 
 pub(crate) fn hex(id: &[u8; 16]) -> String {
@@ -152,6 +184,9 @@ mod tests {
             FileKind::Codes,
             FileKind::Ids,
             FileKind::Records,
+            FileKind::Tags,
+            FileKind::Deleted,
+            FileKind::Model,
         ] {
             assert!(is_own_name(&kind.file_name(17, &[0xa5; 16])), "{kind:?}");
         }
@@ -163,6 +198,9 @@ mod tests {
             "segment-1.codes",
             "segment-00000000000000000000000000000000.codes",
             "segment-00000000000000000000000000000000-1.records",
+            "deleted-1.oboro",
+            "deleted-00000000000000000000000000000000.oboro",
+            "model-1.oboro",
             "my segment-00000000000000000000000000000000-1.ids",
         ] {
             assert!(!is_own_name(other), "{other}");

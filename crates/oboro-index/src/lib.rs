@@ -5,38 +5,50 @@
 //! | file | content | sealed under |
 //! |---|---|---|
 //! | `MANIFEST` | every other file with size and BLAKE3 hash | MAC under the epoch key |
+//! | `LOCK` | the number of the process that writes, if one does | |
 //! | `descriptor-E.oboro` | [`Descriptor`] of epoch E | epoch key; MAC under the descriptor key |
 //! | `codebook-E.oboro` | the CKKS-encrypted codebook | epoch key |
 //! | `segment-ID-E.codes` | codes in blocks of 64 vectors | epoch key |
 //! | `segment-ID-E.ids` | ids in the same order | epoch key |
+//! | `segment-ID-E.tags` | tags in the same order, if the index has any | epoch key |
 //! | `segment-ID.records` | originals, each sealed on its own | record key |
+//! | `deleted-ID-E.oboro` | which vectors of a segment are deleted | epoch key |
+//! | `model.oboro` | the [`Model`] | model key |
 //!
 //! The epoch key is made of the searcher's [`StorageKey`] and a share that the
 //! keeper releases ([`keys`]): the searcher can open all but the originals, with
 //! the keeper's consent to the state that it found ([`Index::peek`]). CKKS
-//! ciphertexts never lie on disk unsealed. The owner writes with [`IndexWriter`],
-//! the searcher reads with [`Index`] and, when the CKKS key is rotated, writes
-//! the next epoch with [`EpochWriter`]; clients check a [`Descriptor`] and open
-//! [`record`]s.
+//! ciphertexts never lie on disk unsealed. The owner builds with [`IndexWriter`];
+//! [`Index`] reads; [`LiveIndex`] changes an index while it is searched: inserts
+//! and deletes, compaction ([`live`]) and, when the CKKS key is rotated, the next
+//! epoch ([`EpochWriter`]). Clients check a [`Descriptor`] and open [`record`]s.
 //!
 //! All integers are little-endian. Every file begins with a magic number and a
 //! format version and is bound to its index, kind and place.
 
+mod alive;
 mod cursor;
 mod derive;
 pub mod descriptor;
+mod draft;
 mod encoding;
 mod epoch;
 mod error;
+mod extra;
 mod index;
 pub mod keys;
 mod layout;
+pub mod live;
 mod manifest;
+mod model;
 pub mod record;
 pub mod rotation;
 mod sealed;
+mod segment;
+mod segment_sealer;
 mod segment_writer;
 mod shuffle;
+mod summary;
 mod trailer;
 #[doc(hidden)]
 pub mod untrusted;
@@ -47,18 +59,27 @@ pub use descriptor::Descriptor;
 pub use encoding::{EncodingChoice, EncodingSurvey, RecordEncoding};
 pub use epoch::EpochWriter;
 pub use error::IndexError;
-pub use index::{Index, Segment, Summary};
+pub use extra::{Extra, MAX_EXTRA_BYTES};
+pub use index::Index;
 pub use keys::{
-    ClientKey, DescriptorKey, EpochKey, OwnerKey, RecordKey, ReleaseKey, ReleaseShare,
-    RotationSeed, StorageKey,
+    ClientKey, DescriptorKey, EpochKey, ModelKey, OwnerKey, RecordKey, ReleaseKey, ReleaseShare,
+    RotationSeed, StorageKey, WriterKey,
+};
+pub use live::{
+    Change, Compacted, Compaction, CompactionPolicy, LiveIndex, NewSegment, OnExisting, Outcome,
+    Place, Staged, Stager, Throttle,
 };
 pub use manifest::IndexHead;
-pub use record::{Record, RecordOpener, RecordSealer};
+pub use model::Model;
+pub use record::{Record, RecordLayout, RecordOpener, RecordSealer};
 pub use rotation::{Rotation, RotationMatrix};
+pub use segment::Segment;
+pub use segment_sealer::SegmentSealer;
 pub use segment_writer::SegmentWriter;
 pub use shuffle::permutation;
+pub use summary::{SegmentSummary, Summary};
 pub use verify::{FileStatus, Report, verify};
 pub use writer::{Committed, IndexWriter};
 
 /// The format of indexes that this crate writes and reads.
-pub const FORMAT_VERSION: u16 = 2;
+pub const FORMAT_VERSION: u16 = 3;

@@ -15,9 +15,13 @@
 //! | 8 | generation |
 //! | 1 | whether a keeper's share is in the epoch's key |
 //! | 56 each | descriptor, codebook: id, size, hash |
+//! | 1, 56 | whether there is a model; the model as above or zeros |
 //! | 4 | number of segments |
-//! | 177 each | vectors, sub-quantizers, bits; codes, ids, records as above |
+//! | 294 each | vectors, sub-quantizers, bits, flags, deleted vectors; codes, ids, records, tags, deleted as above or zeros |
 //! | 64 | MAC, checksum |
+//!
+//! Flags of a segment: 1, its records keep their origin; 2, it has tags; 4,
+//! vectors of it are deleted.
 
 use crate::cursor::Cursor;
 use crate::keys::EpochKey;
@@ -27,7 +31,11 @@ use zeroize::Zeroizing;
 
 const MAGIC: &[u8; 8] = b"OBOROMAN";
 /// No index has more segments.
-const MAX_SEGMENTS: usize = 65_536;
+pub(crate) const MAX_SEGMENTS: usize = 65_536;
+
+const ORIGINS: u8 = 1;
+const TAGS: u8 = 2;
+const DELETED: u8 = 4;
 
 /// One file, as it must be found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +47,11 @@ pub(crate) struct FileEntry {
 
 impl FileEntry {
     const LEN: usize = 16 + 8 + 32;
+    const NONE: Self = Self {
+        id: [0; 16],
+        bytes: 0,
+        hash: [0; 32],
+    };
 
     fn append(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.id);
@@ -53,9 +66,19 @@ impl FileEntry {
             hash: cursor.array()?,
         })
     }
+
+    /// An entry that is all zeros unless `present`.
+    fn parse_optional(cursor: &mut Cursor<'_>, present: bool) -> Result<Option<Self>, IndexError> {
+        let entry = Self::parse(cursor)?;
+        if !present && entry != Self::NONE {
+            return Err(IndexError::damaged(MANIFEST, "an absent file is listed"));
+        }
+        Ok(present.then_some(entry))
+    }
 }
 
-/// One segment: its three files share the segment's id.
+/// One segment: its files share the segment's id, but for the list of deleted
+/// vectors, which is a new file each time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SegmentEntry {
     pub(crate) vectors: u32,
@@ -64,10 +87,85 @@ pub(crate) struct SegmentEntry {
     pub(crate) codes: FileEntry,
     pub(crate) ids: FileEntry,
     pub(crate) records: FileEntry,
+    /// Whether records lie with the wire's header, because they were sealed
+    /// for another place.
+    pub(crate) origins: bool,
+    pub(crate) tags: Option<FileEntry>,
+    /// Number of deleted vectors, and the file that lists them.
+    pub(crate) deleted: Option<(u32, FileEntry)>,
 }
 
 impl SegmentEntry {
-    const LEN: usize = 4 + 4 + 1 + 3 * FileEntry::LEN;
+    const LEN: usize = 4 + 4 + 1 + 1 + 4 + 5 * FileEntry::LEN;
+
+    fn append(&self, out: &mut Vec<u8>) {
+        let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+        let (deleted, deleted_file) = self.deleted.unwrap_or((0, FileEntry::NONE));
+        out.extend_from_slice(&self.vectors.to_le_bytes());
+        out.extend_from_slice(&self.subquantizers.to_le_bytes());
+        out.push(self.bits);
+        out.push(
+            flag(self.origins, ORIGINS)
+                | flag(self.tags.is_some(), TAGS)
+                | flag(self.deleted.is_some(), DELETED),
+        );
+        out.extend_from_slice(&deleted.to_le_bytes());
+        self.codes.append(out);
+        self.ids.append(out);
+        self.records.append(out);
+        self.tags.unwrap_or(FileEntry::NONE).append(out);
+        deleted_file.append(out);
+    }
+
+    fn parse(cursor: &mut Cursor<'_>) -> Result<Self, IndexError> {
+        let damaged = |what| Err(IndexError::damaged(MANIFEST, what));
+        let (vectors, subquantizers) = (cursor.u32()?, cursor.u32()?);
+        let (bits, flags, deleted) = (cursor.u8()?, cursor.u8()?, cursor.u32()?);
+        if flags > (ORIGINS | TAGS | DELETED) {
+            return damaged("a segment's flags are unknown");
+        }
+        let codes = FileEntry::parse(cursor)?;
+        let ids = FileEntry::parse(cursor)?;
+        let records = FileEntry::parse(cursor)?;
+        let tags = FileEntry::parse_optional(cursor, flags & TAGS != 0)?;
+        let file = FileEntry::parse_optional(cursor, flags & DELETED != 0)?;
+        if ids.id != codes.id
+            || records.id != codes.id
+            || tags.is_some_and(|tags| tags.id != codes.id)
+        {
+            return damaged("a segment's files disagree");
+        }
+        if deleted > vectors || (deleted == 0) != file.is_none() {
+            return damaged("a segment's number of deleted vectors is wrong");
+        }
+        Ok(Self {
+            vectors,
+            subquantizers,
+            bits,
+            codes,
+            ids,
+            records,
+            origins: flags & ORIGINS != 0,
+            tags,
+            deleted: file.map(|file| (deleted, file)),
+        })
+    }
+
+    /// Vectors that are not deleted.
+    pub(crate) fn alive(&self) -> u64 {
+        u64::from(self.vectors - self.deleted.map_or(0, |(count, _)| count))
+    }
+
+    pub(crate) fn files(&self) -> impl Iterator<Item = (FileKind, FileEntry)> + '_ {
+        [
+            (FileKind::Codes, self.codes),
+            (FileKind::Ids, self.ids),
+            (FileKind::Records, self.records),
+        ]
+        .into_iter()
+        .chain(self.tags.map(|file| (FileKind::Tags, file)))
+        .chain(self.deleted.map(|(_, file)| (FileKind::Deleted, file)))
+    }
 }
 
 /// One state of an index, as the beginning of its manifest tells it.
@@ -94,6 +192,7 @@ pub(crate) struct Manifest {
     pub(crate) released: bool,
     pub(crate) descriptor: FileEntry,
     pub(crate) codebook: FileEntry,
+    pub(crate) model: Option<FileEntry>,
     pub(crate) segments: Vec<SegmentEntry>,
 }
 
@@ -112,14 +211,11 @@ impl Manifest {
         out.push(u8::from(self.released));
         self.descriptor.append(&mut out);
         self.codebook.append(&mut out);
+        out.push(u8::from(self.model.is_some()));
+        self.model.unwrap_or(FileEntry::NONE).append(&mut out);
         out.extend_from_slice(&(self.segments.len() as u32).to_le_bytes());
         for segment in &self.segments {
-            out.extend_from_slice(&segment.vectors.to_le_bytes());
-            out.extend_from_slice(&segment.subquantizers.to_le_bytes());
-            out.push(segment.bits);
-            segment.codes.append(&mut out);
-            segment.ids.append(&mut out);
-            segment.records.append(&mut out);
+            segment.append(&mut out);
         }
         trailer::append(&mut out, &mac_key(key));
         out
@@ -127,7 +223,12 @@ impl Manifest {
 
     /// Reads a manifest; with `None` for the key only its checksum is tested.
     pub(crate) fn from_bytes(key: Option<&EpochKey>, bytes: &[u8]) -> Result<Self, IndexError> {
-        Cursor::new(MANIFEST, bytes).magic(MAGIC, FORMAT_VERSION)?;
+        match Cursor::new(MANIFEST, bytes).magic(MAGIC, FORMAT_VERSION) {
+            Err(IndexError::Version {
+                found, supported, ..
+            }) if found < supported => return Err(IndexError::OldFormat { found, supported }),
+            other => other?,
+        }
         let body = trailer::checked(MANIFEST, bytes)?;
         let manifest = Self::parse(body)?;
         if let Some(key) = key {
@@ -173,25 +274,17 @@ impl Manifest {
         };
         let descriptor = FileEntry::parse(&mut cursor)?;
         let codebook = FileEntry::parse(&mut cursor)?;
+        let model = match cursor.u8()? {
+            flag @ (0 | 1) => FileEntry::parse_optional(&mut cursor, flag == 1)?,
+            _ => return Err(IndexError::damaged(MANIFEST, "its head is wrong")),
+        };
         let count = cursor.u32()? as usize;
         if count > MAX_SEGMENTS || cursor.remaining() != count * SegmentEntry::LEN {
             return Err(IndexError::damaged(MANIFEST, "its length is wrong"));
         }
-        let mut segments = Vec::with_capacity(count);
-        for _ in 0..count {
-            let segment = SegmentEntry {
-                vectors: cursor.u32()?,
-                subquantizers: cursor.u32()?,
-                bits: cursor.u8()?,
-                codes: FileEntry::parse(&mut cursor)?,
-                ids: FileEntry::parse(&mut cursor)?,
-                records: FileEntry::parse(&mut cursor)?,
-            };
-            if segment.ids.id != segment.codes.id || segment.records.id != segment.codes.id {
-                return Err(IndexError::damaged(MANIFEST, "a segment's files disagree"));
-            }
-            segments.push(segment);
-        }
+        let segments = (0..count)
+            .map(|_| SegmentEntry::parse(&mut cursor))
+            .collect::<Result<_, _>>()?;
         cursor.end()?;
         Ok(Self {
             index_id,
@@ -200,6 +293,7 @@ impl Manifest {
             released,
             descriptor,
             codebook,
+            model,
             segments,
         })
     }
@@ -225,11 +319,15 @@ impl Manifest {
             .collect()
     }
 
-    pub(crate) fn vectors(&self) -> u64 {
-        self.segments
-            .iter()
-            .map(|segment| u64::from(segment.vectors))
-            .sum()
+    /// Vectors that are not deleted.
+    pub(crate) fn alive(&self) -> u64 {
+        self.segments.iter().map(SegmentEntry::alive).sum()
+    }
+
+    /// Vectors that are deleted and still in files.
+    pub(crate) fn deleted(&self) -> u64 {
+        let deleted = |segment: &SegmentEntry| segment.deleted.map_or(0, |(count, _)| count);
+        self.segments.iter().map(deleted).map(u64::from).sum()
     }
 
     /// Every file but the manifest itself.
@@ -239,13 +337,8 @@ impl Manifest {
             (FileKind::Codebook, self.codebook),
         ]
         .into_iter()
-        .chain(self.segments.iter().flat_map(|segment| {
-            [
-                (FileKind::Codes, segment.codes),
-                (FileKind::Ids, segment.ids),
-                (FileKind::Records, segment.records),
-            ]
-        }))
+        .chain(self.model.map(|file| (FileKind::Model, file)))
+        .chain(self.segments.iter().flat_map(SegmentEntry::files))
     }
 
     pub(crate) fn file_name(&self, kind: FileKind, entry: &FileEntry) -> String {
@@ -283,7 +376,8 @@ mod tests {
             released: true,
             descriptor: entry(2),
             codebook: entry(3),
-            segments: (4..6)
+            model: Some(entry(4)),
+            segments: (5..8)
                 .map(|byte| SegmentEntry {
                     vectors: 77,
                     subquantizers: 16,
@@ -291,6 +385,9 @@ mod tests {
                     codes: entry(byte),
                     ids: entry(byte),
                     records: entry(byte),
+                    origins: byte == 7,
+                    tags: (byte != 5).then(|| entry(byte)),
+                    deleted: (byte != 6).then(|| (77, entry(byte + 100))),
                 })
                 .collect(),
         }
@@ -315,11 +412,14 @@ mod tests {
             assert!(Manifest::from_bytes(Some(&key(1)), &bytes[..at]).is_err());
         }
         let mut newer = bytes.clone();
-        newer[8] = 3;
+        newer[8] = 4;
         assert!(matches!(
             Manifest::from_bytes(None, &newer),
-            Err(IndexError::Version { found: 3, .. })
+            Err(IndexError::Version { found: 4, .. })
         ));
+        newer[8] = 2;
+        let error = Manifest::from_bytes(None, &newer).unwrap_err();
+        assert!(error.to_string().contains("build it again"), "{error}");
         // Well-formed trailers around bodies that are wrong.
         let body = &bytes[..bytes.len() - trailer::LEN];
         for bad in [&body[..body.len() - 1], &[body, &[0]].concat(), &body[..10]] {
@@ -327,6 +427,39 @@ mod tests {
             trailer::append(&mut bad, &mac_key(&key(1)));
             assert!(Manifest::from_bytes(Some(&key(1)), &bad).is_err());
         }
+    }
+
+    #[test]
+    fn fail_entries_that_contradict_themselves() {
+        let refused = |change: fn(&mut Manifest)| {
+            let mut manifest = sample();
+            change(&mut manifest);
+            let bytes = manifest.to_bytes(&key(1));
+            assert!(Manifest::from_bytes(Some(&key(1)), &bytes).is_err());
+        };
+        refused(|m| m.segments[0].deleted = m.segments[0].deleted.map(|(_, file)| (78, file)));
+        refused(|m| m.segments[0].deleted = m.segments[0].deleted.map(|(_, file)| (0, file)));
+        refused(|m| m.segments[0].ids.id = [0; 16]);
+        refused(|m| m.segments[0].records.id = [0; 16]);
+        refused(|m| m.segments[1].tags = Some(m.codebook));
+        // Flags that say otherwise than what follows, and unknown ones.
+        let bytes = sample().to_bytes(&key(1));
+        let body = &bytes[..bytes.len() - trailer::LEN];
+        let first = 8 + 2 + 16 + 8 + 8 + 1 + 2 * 56;
+        for (at, to) in [
+            (first, 0),
+            (first, 2),
+            (first + 57 + 4 + 9, 0),
+            (first + 57 + 4 + 9, 6),
+            (first + 57 + 4 + 9, 12),
+        ] {
+            let mut bad = body.to_vec();
+            bad[at] = to;
+            trailer::append(&mut bad, &mac_key(&key(1)));
+            assert!(Manifest::from_bytes(Some(&key(1)), &bad).is_err(), "{at}");
+        }
+        assert_eq!(sample().segments[1].files().count(), 4);
+        assert_eq!((sample().alive(), sample().deleted()), (77, 154));
     }
 
     #[test]

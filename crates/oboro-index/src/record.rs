@@ -14,11 +14,15 @@
 //!
 //! | form | bytes |
 //! |---|---|
-//! | at rest | sealed (id, values), tag |
+//! | at rest | sealed (id, values, [extra](crate::Extra) region), tag |
 //! | on the wire | segment id, position, then the form at rest |
+//!
+//! Segment and position are those at which the owner sealed the record. A
+//! compaction, which has no record key, moves records and keeps the wire's
+//! header with each.
 
 use crate::keys::RecordKey;
-use crate::{IndexError, RecordEncoding, derive};
+use crate::{Extra, IndexError, RecordEncoding, derive};
 use aes_gcm_siv::aead::{AeadInOut, KeyInit};
 use aes_gcm_siv::{Aes256GcmSiv, Nonce, Tag};
 
@@ -28,18 +32,50 @@ const ID: usize = 8;
 pub const WIRE_HEADER: usize = 20;
 /// What a record authenticates besides its content.
 const ASSOCIATED: usize = 1 + 16 + 16 + 4;
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
-/// Bytes of a record at rest.
-#[must_use]
-pub const fn stored_len(encoding: RecordEncoding, dimension: usize) -> usize {
-    ID + dimension * encoding.value_bytes() + TAG
+/// What all records of an index have in common.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RecordLayout {
+    /// How values are stored.
+    pub encoding: RecordEncoding,
+    /// Values of a vector.
+    pub dimension: usize,
+    /// Bytes of the region for [`Extra`]; 0 for none.
+    pub extra_bytes: u32,
 }
 
-/// Bytes of a record on the wire.
-#[must_use]
-pub const fn wire_len(encoding: RecordEncoding, dimension: usize) -> usize {
-    WIRE_HEADER + stored_len(encoding, dimension)
+impl RecordLayout {
+    /// A layout without extra bytes.
+    #[must_use]
+    pub const fn plain(encoding: RecordEncoding, dimension: usize) -> Self {
+        Self {
+            encoding,
+            dimension,
+            extra_bytes: 0,
+        }
+    }
+
+    const fn values_end(&self) -> usize {
+        ID + self.dimension * self.encoding.value_bytes()
+    }
+
+    /// Bytes that are sealed.
+    const fn plain_len(&self) -> usize {
+        self.values_end() + self.extra_bytes as usize
+    }
+
+    /// Bytes of a record at rest.
+    #[must_use]
+    pub const fn stored_len(&self) -> usize {
+        self.plain_len() + TAG
+    }
+
+    /// Bytes of a record on the wire.
+    #[must_use]
+    pub const fn wire_len(&self) -> usize {
+        WIRE_HEADER + self.stored_len()
+    }
 }
 
 /// Puts segment id and position before a record, as the wire has it.
@@ -77,8 +113,7 @@ pub struct RecordSealer {
     cipher: Aes256GcmSiv,
     index_id: [u8; 16],
     segment_id: [u8; 16],
-    encoding: RecordEncoding,
-    dimension: usize,
+    layout: RecordLayout,
 }
 
 impl RecordSealer {
@@ -88,36 +123,69 @@ impl RecordSealer {
         key: &RecordKey,
         index_id: [u8; 16],
         segment_id: [u8; 16],
-        encoding: RecordEncoding,
-        dimension: usize,
+        layout: RecordLayout,
     ) -> Self {
         Self {
             cipher: cipher(key, &index_id),
             index_id,
             segment_id,
-            encoding,
-            dimension,
+            layout,
         }
     }
 
     /// Bytes of a record at rest.
     #[must_use]
     pub const fn record_len(&self) -> usize {
-        stored_len(self.encoding, self.dimension)
+        self.layout.stored_len()
     }
 
-    /// Seals one vector into `out`, the form at rest.
+    /// Seals one vector without extra bytes into `out`, the form at rest.
     ///
     /// # Panics
     /// If `vector` is not of the sealer's dimension or `out` not
     /// [`record_len`](Self::record_len) bytes.
     pub fn seal_into(&self, position: u32, id: u64, vector: &[f32], out: &mut [u8]) {
-        assert_eq!(vector.len(), self.dimension, "vector of another dimension");
-        assert_eq!(out.len(), self.record_len(), "buffer does not fit");
-        let (body, tag) = out.split_at_mut(ID + self.dimension * self.encoding.value_bytes());
-        let (id_bytes, values) = body.split_at_mut(ID);
-        id_bytes.copy_from_slice(&id.to_le_bytes());
-        self.encoding.encode(vector, values);
+        self.fill(id, vector, out).fill(0);
+        self.seal_filled(position, out);
+    }
+
+    /// As [`seal_into`](Self::seal_into), with a string id and a payload.
+    ///
+    /// # Errors
+    /// If they do not fit the region for them.
+    ///
+    /// # Panics
+    /// As [`seal_into`](Self::seal_into).
+    pub fn seal_extra_into(
+        &self,
+        position: u32,
+        id: u64,
+        vector: &[f32],
+        extra: &Extra,
+        out: &mut [u8],
+    ) -> Result<(), IndexError> {
+        extra.encode(self.fill(id, vector, out))?;
+        self.seal_filled(position, out);
+        Ok(())
+    }
+
+    /// Writes all but the extra region, and gives that.
+    fn fill<'a>(&self, id: u64, vector: &[f32], out: &'a mut [u8]) -> &'a mut [u8] {
+        let layout = &self.layout;
+        assert_eq!(
+            vector.len(),
+            layout.dimension,
+            "vector of another dimension"
+        );
+        assert_eq!(out.len(), layout.stored_len(), "buffer does not fit");
+        let (values, extra) = out[..layout.plain_len()].split_at_mut(layout.values_end());
+        values[..ID].copy_from_slice(&id.to_le_bytes());
+        layout.encoding.encode(vector, &mut values[ID..]);
+        extra
+    }
+
+    fn seal_filled(&self, position: u32, out: &mut [u8]) {
+        let (body, tag) = out.split_at_mut(self.layout.plain_len());
         let sealed = self
             .cipher
             .encrypt_inout_detached(
@@ -137,57 +205,48 @@ impl RecordSealer {
         &self.index_id
     }
 
-    pub(crate) const fn encoding(&self) -> RecordEncoding {
-        self.encoding
-    }
-
-    pub(crate) const fn dimension(&self) -> usize {
-        self.dimension
+    pub(crate) const fn layout(&self) -> &RecordLayout {
+        &self.layout
     }
 }
 
 /// One opened record.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
-    /// The segment it lies in.
+    /// The segment it was sealed for.
     pub segment_id: [u8; 16],
-    /// Its position within the segment.
+    /// Its position within that segment.
     pub position: u32,
     /// The id its owner gave it.
     pub id: u64,
     /// The original, as far as its encoding keeps it.
     pub vector: Vec<f32>,
+    /// String id and payload, if it has any.
+    pub extra: Extra,
 }
 
 /// Opens records of one index, as they come from the wire.
 pub struct RecordOpener {
     cipher: Aes256GcmSiv,
     index_id: [u8; 16],
-    encoding: RecordEncoding,
-    dimension: usize,
+    layout: RecordLayout,
 }
 
 impl RecordOpener {
     /// An opener for the index `index_id`.
     #[must_use]
-    pub fn new(
-        key: &RecordKey,
-        index_id: [u8; 16],
-        encoding: RecordEncoding,
-        dimension: usize,
-    ) -> Self {
+    pub fn new(key: &RecordKey, index_id: [u8; 16], layout: RecordLayout) -> Self {
         Self {
             cipher: cipher(key, &index_id),
             index_id,
-            encoding,
-            dimension,
+            layout,
         }
     }
 
     /// Bytes of a record on the wire.
     #[must_use]
     pub const fn wire_len(&self) -> usize {
-        wire_len(self.encoding, self.dimension)
+        self.layout.wire_len()
     }
 
     /// Opens one record of the wire form.
@@ -196,7 +255,7 @@ impl RecordOpener {
     /// If the length is wrong or the record was not sealed, under this key,
     /// for the place it names.
     pub fn open(&self, wire: &[u8]) -> Result<Record, IndexError> {
-        let mut vector = vec![0.0; self.dimension];
+        let mut vector = vec![0.0; self.layout.dimension];
         let mut scratch = Vec::new();
         let (segment_id, position, id) = self.open_into(wire, &mut scratch, &mut vector)?;
         Ok(Record {
@@ -204,11 +263,13 @@ impl RecordOpener {
             position,
             id,
             vector,
+            extra: self.extra(&scratch)?,
         })
     }
 
     /// As [`open`](Self::open) without allocation: the values go to `vector`,
-    /// the result is (segment id, position, id). `scratch` is reused.
+    /// the result is (segment id, position, id). `scratch` is reused, and
+    /// afterwards holds what [`extra`](Self::extra) reads.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -221,7 +282,11 @@ impl RecordOpener {
         scratch: &mut Vec<u8>,
         vector: &mut [f32],
     ) -> Result<([u8; 16], u32, u64), IndexError> {
-        assert_eq!(vector.len(), self.dimension, "vector of another dimension");
+        assert_eq!(
+            vector.len(),
+            self.layout.dimension,
+            "vector of another dimension"
+        );
         if wire.len() != self.wire_len() {
             return Err(IndexError::Mismatch {
                 what: "the length of a record",
@@ -259,11 +324,20 @@ impl RecordOpener {
                 &Tag::from(tag_bytes),
             )
             .map_err(|_| IndexError::Record { position })?;
-        let (id, values) = scratch.split_at(ID);
-        self.encoding.decode(values, vector);
+        let (id, values) = scratch[..self.layout.values_end()].split_at(ID);
+        self.layout.encoding.decode(values, vector);
         let mut id_bytes = [0; ID];
         id_bytes.copy_from_slice(id);
         Ok(u64::from_le_bytes(id_bytes))
+    }
+
+    /// String id and payload of the record that was opened into `scratch`
+    /// last.
+    ///
+    /// # Errors
+    /// If its owner sealed something that is no extra region.
+    pub fn extra(&self, scratch: &[u8]) -> Result<Extra, IndexError> {
+        Extra::decode(scratch.get(self.layout.values_end()..).unwrap_or_default())
     }
 }
 
@@ -281,7 +355,12 @@ mod tests {
     }
 
     fn wire(position: u32, id: u64, vector: &[f32], encoding: RecordEncoding) -> Vec<u8> {
-        let sealer = RecordSealer::new(&key(1), [2; 16], [3; 16], encoding, vector.len());
+        let sealer = RecordSealer::new(
+            &key(1),
+            [2; 16],
+            [3; 16],
+            RecordLayout::plain(encoding, vector.len()),
+        );
         let mut out = Vec::new();
         append_wire_header(&[3; 16], position, &mut out);
         let start = out.len();
@@ -295,7 +374,7 @@ mod tests {
         let vector = [1.0, 2.0, 255.0];
         let encoding = RecordEncoding::INTEGERS;
         let good = wire(7, 1 << 60, &vector, encoding);
-        let opener = RecordOpener::new(&key(1), [2; 16], encoding, 3);
+        let opener = RecordOpener::new(&key(1), [2; 16], RecordLayout::plain(encoding, 3));
         assert_eq!(good.len(), opener.wire_len());
         let record = opener.open(&good).unwrap();
         assert_eq!((record.position, record.id), (7, 1 << 60));
@@ -311,8 +390,8 @@ mod tests {
         }
         assert!(opener.open(&[&good[..], &[0]].concat()).is_err());
         for foreign in [
-            RecordOpener::new(&key(9), [2; 16], encoding, 3),
-            RecordOpener::new(&key(1), [9; 16], encoding, 3),
+            RecordOpener::new(&key(9), [2; 16], RecordLayout::plain(encoding, 3)),
+            RecordOpener::new(&key(1), [9; 16], RecordLayout::plain(encoding, 3)),
         ] {
             assert!(matches!(
                 foreign.open(&good),
@@ -321,10 +400,57 @@ mod tests {
         }
     }
 
+    #[test]
+    fn string_ids_and_payloads_come_back() {
+        let layout = RecordLayout {
+            extra_bytes: 40,
+            ..RecordLayout::plain(RecordEncoding::F32, 2)
+        };
+        let sealer = RecordSealer::new(&key(1), [2; 16], [3; 16], layout);
+        let opener = RecordOpener::new(&key(1), [2; 16], layout);
+        let extra = Extra {
+            id: Some("row seven".into()),
+            payload: b"title".to_vec(),
+        };
+        let seal = |extra: Option<&Extra>| {
+            let mut wire = Vec::new();
+            append_wire_header(&[3; 16], 7, &mut wire);
+            wire.resize(layout.wire_len(), 0);
+            let out = &mut wire[WIRE_HEADER..];
+            match extra {
+                Some(extra) => sealer.seal_extra_into(7, 9, &[1.0, 2.0], extra, out),
+                None => {
+                    sealer.seal_into(7, 9, &[1.0, 2.0], out);
+                    Ok(())
+                }
+            }
+            .map(|()| wire)
+        };
+        let wire = seal(Some(&extra)).unwrap();
+        let record = opener.open(&wire).unwrap();
+        assert_eq!((record.id, record.extra), (9, extra));
+        assert_eq!(record.vector, [1.0, 2.0]);
+        // Without any, the record is as long.
+        let bare = seal(None).unwrap();
+        assert_eq!(bare.len(), wire.len());
+        assert!(opener.open(&bare).unwrap().extra.is_empty());
+        let long = Extra {
+            id: None,
+            payload: vec![0; 35],
+        };
+        assert!(matches!(
+            seal(Some(&long)),
+            Err(IndexError::ExtraTooLong {
+                needed: 41,
+                available: 40
+            })
+        ));
+    }
+
     proptest! {
         #[test]
         fn round_trip(position: u32, id: u64, vector in proptest::collection::vec(-10.0_f32..10.0, 1..150)) {
-            let opener = RecordOpener::new(&key(1), [2; 16], RecordEncoding::F32, vector.len());
+            let opener = RecordOpener::new(&key(1), [2; 16], RecordLayout::plain(RecordEncoding::F32, vector.len()));
             let record = opener.open(&wire(position, id, &vector, RecordEncoding::F32)).unwrap();
             prop_assert_eq!((record.position, record.id), (position, id));
             prop_assert_eq!(record.vector, vector);
@@ -332,7 +458,7 @@ mod tests {
 
         #[test]
         fn fail_random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
-            let opener = RecordOpener::new(&key(1), [2; 16], RecordEncoding::F16, 9);
+            let opener = RecordOpener::new(&key(1), [2; 16], RecordLayout::plain(RecordEncoding::F16, 9));
             prop_assert!(opener.open(&bytes).is_err());
         }
     }

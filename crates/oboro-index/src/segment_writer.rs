@@ -1,7 +1,8 @@
 //! Writing one segment's originals, in any order.
 
-use crate::record::RecordSealer;
-use crate::{IndexError, RecordEncoding, layout};
+use crate::record::{RecordLayout, RecordSealer};
+use crate::segment::origin_len;
+use crate::{Extra, IndexError, layout};
 use rayon::prelude::*;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -9,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8; 8] = b"OBORORCD";
-pub(crate) const VERSION: u16 = 1;
+pub(crate) const VERSION: u16 = 2;
 /// Bytes before the first record.
 pub(crate) const HEADER: usize = 64;
 /// Records sealed into one buffer.
@@ -24,24 +25,31 @@ const MEMORY_BYTES: u64 = 512 << 20;
 pub(crate) fn header(
     index_id: &[u8; 16],
     segment_id: &[u8; 16],
-    encoding: RecordEncoding,
-    dimension: usize,
+    layout: &RecordLayout,
+    origins: bool,
     vectors: u32,
 ) -> [u8; HEADER] {
     let mut out = [0; HEADER];
     out[..8].copy_from_slice(MAGIC);
     out[8..10].copy_from_slice(&VERSION.to_le_bytes());
-    out[10..19].copy_from_slice(&encoding.to_bytes());
-    out[20..24].copy_from_slice(&(dimension as u32).to_le_bytes());
+    out[10..19].copy_from_slice(&layout.encoding.to_bytes());
+    out[19] = u8::from(origins);
+    out[20..24].copy_from_slice(&(layout.dimension as u32).to_le_bytes());
     out[24..28].copy_from_slice(&vectors.to_le_bytes());
+    out[28..32].copy_from_slice(&layout.extra_bytes.to_le_bytes());
     out[32..48].copy_from_slice(index_id);
     out[48..].copy_from_slice(segment_id);
     out
 }
 
+/// Bytes of one record in a file.
+pub(crate) const fn slot_len(layout: &RecordLayout, origins: bool) -> usize {
+    origin_len(origins) + layout.stored_len()
+}
+
 /// Bytes of a file of records.
-pub(crate) fn file_len(encoding: RecordEncoding, dimension: usize, vectors: u32) -> u64 {
-    HEADER as u64 + u64::from(vectors) * crate::record::stored_len(encoding, dimension) as u64
+pub(crate) fn file_len(layout: &RecordLayout, origins: bool, vectors: u32) -> u64 {
+    HEADER as u64 + u64::from(vectors) * slot_len(layout, origins) as u64
 }
 
 /// Takes the originals and ids of one segment, in whatever order they come.
@@ -87,13 +95,13 @@ impl SegmentWriter {
             .create_new(true)
             .open(&path)
             .map_err(IndexError::io(&path))?;
-        let length = file_len(sealer.encoding(), sealer.dimension(), count);
+        let length = file_len(sealer.layout(), false, count);
         reserve(&file, length).map_err(IndexError::io(&path))?;
         let header = header(
             sealer.index_id(),
             sealer.segment_id(),
-            sealer.encoding(),
-            sealer.dimension(),
+            sealer.layout(),
+            false,
             count,
         );
         let memory = if length <= memory_bytes {
@@ -134,7 +142,22 @@ impl SegmentWriter {
         ids: &[u64],
         vectors: &[f32],
     ) -> Result<(), IndexError> {
-        let dimension = self.sealer.dimension();
+        self.put_with_extras(positions, ids, vectors, &[])
+    }
+
+    /// As [`put`](Self::put); row i comes with `extras[i]`. No extras at all
+    /// are as empty ones.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put), or if one does not fit the index's extra bytes.
+    pub fn put_with_extras(
+        &mut self,
+        positions: &[u32],
+        ids: &[u64],
+        vectors: &[f32],
+        extras: &[Extra],
+    ) -> Result<(), IndexError> {
+        let dimension = self.sealer.layout().dimension;
         let mismatch = |what, found: usize, expected: usize| IndexError::Mismatch {
             what,
             found: found as u64,
@@ -149,6 +172,17 @@ impl SegmentWriter {
                 vectors.len(),
                 positions.len() * dimension,
             ));
+        }
+        if !extras.is_empty() && extras.len() != positions.len() {
+            return Err(mismatch(
+                "the number of extras",
+                extras.len(),
+                positions.len(),
+            ));
+        }
+        // Before anything is noted or sealed.
+        for extra in extras {
+            extra.check(self.sealer.layout().extra_bytes as usize)?;
         }
         for (&position, &id) in positions.iter().zip(ids) {
             match self.placed.get_mut(position as usize) {
@@ -169,45 +203,56 @@ impl SegmentWriter {
             self.ids[position as usize] = id;
         }
         self.missing -= positions.len();
-        self.seal(positions, ids, vectors)
+        self.seal(positions, ids, vectors, extras)
             .map_err(IndexError::io(&self.path))
     }
 
-    fn seal(&mut self, positions: &[u32], ids: &[u64], vectors: &[f32]) -> io::Result<()> {
+    fn seal(
+        &mut self,
+        positions: &[u32],
+        ids: &[u64],
+        vectors: &[f32],
+        extras: &[Extra],
+    ) -> io::Result<()> {
         let record_len = self.sealer.record_len();
-        let dimension = self.sealer.dimension();
-        let batches = positions
-            .par_chunks(BATCH)
-            .zip(ids.par_chunks(BATCH))
-            .zip(vectors.par_chunks(BATCH * dimension));
-        let seal = |positions: &[u32], ids: &[u64], vectors: &[f32], sealed: &mut [u8]| {
-            for (((&position, &id), vector), out) in positions
-                .iter()
-                .zip(ids)
-                .zip(vectors.chunks_exact(dimension))
-                .zip(sealed.chunks_exact_mut(record_len))
-            {
-                self.sealer.seal_into(position, id, vector, out);
+        let dimension = self.sealer.layout().dimension;
+        let batch = |number: usize, sealed: &mut [u8]| {
+            let rows = number * BATCH..(number * BATCH + sealed.len() / record_len);
+            for (row, out) in rows.zip(sealed.chunks_exact_mut(record_len)) {
+                let vector = &vectors[row * dimension..(row + 1) * dimension];
+                let (position, id) = (positions[row], ids[row]);
+                match extras.get(row) {
+                    Some(extra) => self
+                        .sealer
+                        .seal_extra_into(position, id, vector, extra, out)
+                        .expect("that it fits was checked before"),
+                    None => self.sealer.seal_into(position, id, vector, out),
+                }
             }
         };
-        if let Some(memory) = &mut self.memory {
+        if self.memory.is_some() {
             // Sealing takes four fifths of the time and is parallel; putting
             // the records into their places is a copy.
             let mut sealed = vec![0; positions.len() * record_len];
-            batches
-                .zip(sealed.par_chunks_mut(BATCH * record_len))
-                .for_each(|(((positions, ids), vectors), out)| seal(positions, ids, vectors, out));
+            sealed
+                .par_chunks_mut(BATCH * record_len)
+                .enumerate()
+                .for_each(|(number, out)| batch(number, out));
+            let memory = self.memory.as_mut().expect("looked at above");
             for (&position, record) in positions.iter().zip(sealed.chunks_exact(record_len)) {
                 let at = HEADER + position as usize * record_len;
                 memory[at..at + record_len].copy_from_slice(record);
             }
             return Ok(());
         }
-        batches.try_for_each_init(Vec::new, |buffer, ((positions, ids), vectors)| {
-            buffer.resize(positions.len() * record_len, 0);
-            seal(positions, ids, vectors, buffer);
-            self.write(positions, buffer, record_len)
-        })
+        positions.par_chunks(BATCH).enumerate().try_for_each_init(
+            Vec::new,
+            |buffer, (number, positions)| {
+                buffer.resize(positions.len() * record_len, 0);
+                batch(number, buffer);
+                self.write(positions, buffer, record_len)
+            },
+        )
     }
 
     /// Writes runs of neighbouring positions with one call each.
@@ -246,8 +291,7 @@ impl SegmentWriter {
         Ok(Finished {
             segment_id: *self.sealer.segment_id(),
             ids: self.ids,
-            encoding: self.sealer.encoding(),
-            dimension: self.sealer.dimension(),
+            layout: *self.sealer.layout(),
             hash,
             bytes,
         })
@@ -258,8 +302,7 @@ impl SegmentWriter {
 pub(crate) struct Finished {
     pub(crate) segment_id: [u8; 16],
     pub(crate) ids: Vec<u64>,
-    pub(crate) encoding: RecordEncoding,
-    pub(crate) dimension: usize,
+    pub(crate) layout: RecordLayout,
     pub(crate) hash: [u8; 32],
     pub(crate) bytes: u64,
 }
@@ -322,7 +365,8 @@ mod tests {
         let ids: Vec<u64> = (0..3000).collect();
         let file = |memory_bytes, threads, step: usize| {
             let dir = tempfile::tempdir().unwrap();
-            let sealer = RecordSealer::new(&key, [1; 16], [2; 16], RecordEncoding::F16, 3);
+            let layout = RecordLayout::plain(crate::RecordEncoding::F16, 3);
+            let sealer = RecordSealer::new(&key, [1; 16], [2; 16], layout);
             let mut writer =
                 SegmentWriter::create_within(dir.path(), sealer, 3000, memory_bytes).unwrap();
             let pool = rayon::ThreadPoolBuilder::new()

@@ -1,9 +1,9 @@
 //! Doors for the fuzz targets to what lies behind checksums and seals.
 
-use crate::Descriptor;
 use crate::layout::FileKind;
 use crate::manifest::Manifest;
 use crate::sealed::{self, Header};
+use crate::{Descriptor, Extra, alive};
 
 /// A manifest, whole and without its trailer.
 pub fn manifest(bytes: &[u8]) {
@@ -26,4 +26,24 @@ pub fn sealed_header(bytes: &[u8]) {
         file_id: [0; 16],
     };
     let _ = sealed::parse_header("a file", bytes, &expected);
+}
+
+/// What a record may hold beside its vector.
+pub fn extra(bytes: &[u8]) {
+    let _ = Extra::decode(bytes);
+}
+
+/// A list of deleted vectors; the first two bytes say of how many.
+pub fn deleted(bytes: &[u8]) {
+    if let Some((length, bytes)) = bytes.split_first_chunk::<2>() {
+        let length = usize::from(u16::from_le_bytes(*length));
+        for deleted in [0, 1, length as u32] {
+            let _ = alive::from_bytes(bytes, length, deleted);
+        }
+    }
+}
+
+/// A model, as it is before it is sealed and as it lies on disk.
+pub fn model(bytes: &[u8]) {
+    crate::model::parse(bytes);
 }

@@ -1,10 +1,14 @@
 //! Reading an index whole, to find any damage.
 
-use crate::index::{Index, Segment, open_sealed, read_manifest};
+use crate::index::{Index, of_a_state, open_sealed};
 use crate::keys::{ClientKey, EpochKey};
-use crate::layout::FileKind;
+use crate::layout::{FileKind, LOCK, MANIFEST};
 use crate::manifest::{FileEntry, Manifest};
-use crate::{Descriptor, IndexError, RecordOpener, segment_writer};
+use crate::record::WIRE_HEADER;
+use crate::segment::origin_len;
+use crate::{
+    Descriptor, IndexError, RecordOpener, Segment, SegmentSummary, segment_writer, summary,
+};
 use rayon::prelude::*;
 use std::fs::File;
 use std::path::Path;
@@ -27,9 +31,17 @@ pub struct Report {
     pub files: Vec<FileStatus>,
     /// Problems between files, in one sentence each.
     pub problems: Vec<String>,
-    /// Number of vectors the manifest lists.
+    /// Number of vectors that can be found.
     pub vectors: u64,
-    /// Number of originals opened under the client key; 0 without one.
+    /// Number of vectors that are deleted and still in files.
+    pub deleted: u64,
+    /// Each segment.
+    pub segments: Vec<SegmentSummary>,
+    /// Whether there is a model to encode new vectors with.
+    pub model: bool,
+    /// Number of originals opened under the client key that are of vectors
+    /// that can be found; 0 without a key. Those of deleted ones must open,
+    /// too.
     pub records_opened: u64,
     /// Files in the folder that the manifest does not list. They are ignored.
     pub unlisted: Vec<String>,
@@ -52,8 +64,10 @@ impl Report {
 }
 
 /// Checks the index in the folder `path`: size and hash of every file, every
-/// seal that the epoch's key opens, that the parts belong together; with a
-/// client key also the descriptor's origin and every original.
+/// seal that the epoch's key opens, that the parts belong together and no two
+/// vectors have one id; with a client key also the descriptor's origin and
+/// every original. No lock is taken: should the index change meanwhile, the
+/// state is checked that came to be.
 ///
 /// Problems of single files are reported, not returned as errors, so that one
 /// call finds them all.
@@ -68,8 +82,32 @@ pub fn verify(
     client: Option<&ClientKey>,
 ) -> Result<Report, IndexError> {
     let folder = path.as_ref();
-    let bytes = read_manifest(folder)?;
-    let manifest = Manifest::from_bytes(Some(key), &bytes)?;
+    let last = std::cell::RefCell::new(None);
+    // A report with problems is an error here, so that it is made once more if
+    // the state that it is of was replaced meanwhile.
+    let result = of_a_state(folder, |bytes| {
+        let report = verify_state(folder, bytes, key, client)?;
+        let sound = report.is_sound();
+        last.replace(Some(report));
+        match sound {
+            true => Ok(()),
+            false => Err(IndexError::damaged(MANIFEST, "a file it lists is damaged")),
+        }
+    });
+    match (last.into_inner(), result) {
+        (Some(report), _) => Ok(report),
+        (None, Err(error)) => Err(error),
+        (None, Ok(())) => unreachable!("a success leaves a report"),
+    }
+}
+
+fn verify_state(
+    folder: &Path,
+    bytes: &[u8],
+    key: &EpochKey,
+    client: Option<&ClientKey>,
+) -> Result<Report, IndexError> {
+    let manifest = Manifest::from_bytes(Some(key), bytes)?;
     let files: Vec<FileStatus> = manifest
         .files()
         .map(|(kind, entry)| {
@@ -85,16 +123,25 @@ pub fn verify(
         })
         .collect();
     let mut report = Report {
-        vectors: manifest.vectors(),
+        vectors: manifest.alive(),
+        deleted: manifest.deleted(),
+        segments: summary::segments(&manifest),
+        model: manifest.model.is_some(),
         records_opened: 0,
         unlisted: unlisted(folder, &files)?,
         problems: Vec::new(),
         files,
     };
     if report.is_sound() {
-        match Index::open(folder, key) {
+        match Index::open_state(folder, bytes, key) {
             Err(error) => report.problems.push(error.to_string()),
             Ok(index) => {
+                if has_duplicates(&index) {
+                    report.problems.push(
+                        "two vectors that are not deleted have the same id; build the index again"
+                            .into(),
+                    );
+                }
                 if let Some(client) = client {
                     open_all(&index, client, &mut report);
                 }
@@ -121,7 +168,7 @@ fn check_file(
     if hash != entry.hash {
         return Err(IndexError::damaged(name, "its checksum is wrong"));
     }
-    if kind != FileKind::Records {
+    if kind.is_of_epoch() {
         open_sealed(folder, manifest, kind, entry)?.read(key)?;
     }
     Ok(())
@@ -132,7 +179,7 @@ fn unlisted(folder: &Path, files: &[FileStatus]) -> Result<Vec<String>, IndexErr
     for entry in std::fs::read_dir(folder).map_err(IndexError::io(folder))? {
         let entry = entry.map_err(IndexError::io(folder))?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name != crate::layout::MANIFEST && files.iter().all(|file| file.name != name) {
+        if name != MANIFEST && name != LOCK && files.iter().all(|file| file.name != name) {
             out.push(name);
         }
     }
@@ -147,15 +194,11 @@ fn open_all(index: &Index, client: &ClientKey, report: &mut Report) {
         Ok(descriptor) => descriptor,
         Err(error) => return report.problems.push(error.to_string()),
     };
-    let opener = RecordOpener::new(
-        client.record_key(),
-        descriptor.index_id,
-        descriptor.record_encoding,
-        descriptor.dimension as usize,
-    );
+    let layout = descriptor.record_layout();
+    let opener = RecordOpener::new(client.record_key(), descriptor.index_id, layout);
     for segment in index.segments() {
-        match open_segment(segment, &opener, descriptor.dimension as usize) {
-            Ok(()) => report.records_opened += segment.len() as u64,
+        match open_segment(segment, &opener, layout.dimension) {
+            Ok(()) => report.records_opened += segment.alive_len() as u64,
             Err(error) => report.problems.push(error.to_string()),
         }
     }
@@ -173,25 +216,45 @@ fn open_segment(
         .enumerate()
         .try_for_each(|(batch, ids)| {
             let first = (batch * BATCH) as u32;
-            let stored = segment
-                .stored_records(first, ids.len())
+            let slots = segment
+                .slots(first, ids.len())
                 .map_err(|_| IndexError::Record { position: first })?;
             let (mut scratch, mut vector) = (Vec::new(), vec![0.0; dimension]);
-            for ((position, record), &id) in (first..)
-                .zip(stored.chunks_exact(segment.record_len()))
+            for ((position, slot), &id) in (first..)
+                .zip(slots.chunks_exact(segment.slot_len()))
                 .zip(ids)
             {
-                let found = opener.open_stored(
-                    segment.id(),
-                    position,
-                    record,
-                    &mut scratch,
-                    &mut vector,
-                )?;
-                if found != id {
+                let (header, stored) = slot.split_at(origin_len(segment.origins()));
+                let (segment_id, origin) = match header.split_first_chunk::<16>() {
+                    Some((segment_id, rest)) => {
+                        let mut origin = [0; WIRE_HEADER - 16];
+                        origin.copy_from_slice(rest);
+                        (segment_id, u32::from_le_bytes(origin))
+                    }
+                    None => (segment.id(), position),
+                };
+                let found = opener
+                    .open_stored(segment_id, origin, stored, &mut scratch, &mut vector)
+                    .and_then(|found| opener.extra(&scratch).map(|_| found));
+                if found.ok() != Some(id) {
                     return Err(IndexError::Record { position });
                 }
             }
             Ok(())
         })
+}
+
+/// Whether an id is there twice.
+fn has_duplicates(index: &Index) -> bool {
+    let mut ids: Vec<u64> = Vec::with_capacity(index.vectors() as usize);
+    for segment in index.segments() {
+        let positions = (0..).zip(segment.ids());
+        ids.extend(
+            positions
+                .filter(|&(position, _)| segment.is_alive(position))
+                .map(|(_, id)| id),
+        );
+    }
+    ids.par_sort_unstable();
+    ids.windows(2).any(|pair| pair[0] == pair[1])
 }

@@ -2,10 +2,11 @@
 
 use crate::keys::{DescriptorKey, EpochKey, ReleaseKey, StorageKey};
 use crate::layout::{self, FileKind, MANIFEST};
+use crate::live::FolderLock;
 use crate::manifest::{FileEntry, IndexHead, Manifest, SegmentEntry};
-use crate::sealed;
+use crate::record::RecordLayout;
 use crate::segment_writer::SegmentWriter;
-use crate::{Descriptor, IndexError, RecordEncoding, RecordKey, RecordSealer};
+use crate::{Descriptor, IndexError, RecordKey, RecordSealer, model, sealed};
 use oboro_ckks::EncryptedCodebook;
 use oboro_quant::BlockedCodes;
 use rand_core::CryptoRng;
@@ -13,6 +14,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Writes a new index.
 ///
@@ -30,7 +32,10 @@ pub struct IndexWriter {
     index_id: [u8; 16],
     force: bool,
     codebook: Option<(EncryptedCodebookFile, [u8; 32])>,
-    segments: Vec<(SegmentEntry, RecordEncoding, usize)>,
+    model: Option<Vec<u8>>,
+    segments: Vec<(SegmentEntry, RecordLayout)>,
+    /// Every bit that a vector's tags have.
+    tags_used: u64,
     committed: bool,
 }
 
@@ -71,6 +76,8 @@ impl IndexWriter {
         let share = release.map(|release| release.share(&index_id, FIRST_EPOCH));
         let target = target.as_ref().to_owned();
         refuse_existing(&target, force)?;
+        // So that the news does not come after an hour of work.
+        drop(lock_index(&target)?);
         let prefix = building_prefix(&target)?;
         let folder = layout::parent(&target);
         remove_leftovers(&folder, &prefix)?;
@@ -88,7 +95,9 @@ impl IndexWriter {
             index_id,
             force,
             codebook: None,
+            model: None,
             segments: Vec::new(),
+            tags_used: 0,
             committed: false,
         })
     }
@@ -100,39 +109,46 @@ impl IndexWriter {
     pub fn begin_segment(
         &self,
         key: &RecordKey,
-        encoding: RecordEncoding,
-        dimension: usize,
+        layout: RecordLayout,
         vectors: usize,
         rng: &mut impl CryptoRng,
     ) -> Result<SegmentWriter, IndexError> {
         let mut segment_id = [0; 16];
         rng.fill_bytes(&mut segment_id);
-        let sealer = RecordSealer::new(key, self.index_id, segment_id, encoding, dimension);
+        let sealer = RecordSealer::new(key, self.index_id, segment_id, layout);
         SegmentWriter::create(&self.building, sealer, vectors)
     }
 
-    /// Completes a segment with its codes, in the order of positions.
+    /// Completes a segment with its codes and tags, in the order of positions.
+    /// `tags` is empty if the index has none.
     ///
     /// # Errors
-    /// If vectors are missing, two have the same id, the number of codes is
-    /// another, or a file cannot be written.
+    /// If vectors are missing, two have the same id, the number of codes or
+    /// tags is another, or a file cannot be written.
     pub fn add_segment(
         &mut self,
         segment: SegmentWriter,
         codes: &BlockedCodes,
+        tags: &[u64],
     ) -> Result<(), IndexError> {
         let done = segment.finish()?;
+        let mismatch = |what, found: usize| IndexError::Mismatch {
+            what,
+            found: found as u64,
+            expected: done.ids.len() as u64,
+        };
         if codes.len() != done.ids.len() {
-            return Err(IndexError::Mismatch {
-                what: "the number of codes",
-                found: codes.len() as u64,
-                expected: done.ids.len() as u64,
-            });
+            return Err(mismatch("the number of codes", codes.len()));
+        }
+        if !tags.is_empty() && tags.len() != done.ids.len() {
+            return Err(mismatch("the number of tags", tags.len()));
         }
         let id = done.segment_id;
         let codes_entry = self.write_sealed(FileKind::Codes, id, codes.as_bytes())?;
-        let ids: Vec<u8> = done.ids.iter().flat_map(|id| id.to_le_bytes()).collect();
-        let ids_entry = self.write_sealed(FileKind::Ids, id, &ids)?;
+        let numbers =
+            |numbers: &[u64]| -> Vec<u8> { numbers.iter().flat_map(|n| n.to_le_bytes()).collect() };
+        let ids_entry = self.write_sealed(FileKind::Ids, id, &numbers(&done.ids))?;
+        self.tags_used |= tags.iter().fold(0, |all, tags| all | tags);
         let entry = SegmentEntry {
             vectors: done.ids.len() as u32,
             subquantizers: codes.subquantizers() as u32,
@@ -144,8 +160,14 @@ impl IndexWriter {
                 bytes: done.bytes,
                 hash: done.hash,
             },
+            origins: false,
+            tags: match tags.is_empty() {
+                true => None,
+                false => Some(self.write_sealed(FileKind::Tags, id, &numbers(tags))?),
+            },
+            deleted: None,
         };
-        self.segments.push((entry, done.encoding, done.dimension));
+        self.segments.push((entry, done.layout));
         Ok(())
     }
 
@@ -160,6 +182,18 @@ impl IndexWriter {
             },
             codebook.masks().digest(),
         ));
+    }
+
+    /// Takes the model that new vectors are to be encoded with, sealed
+    /// ([`ModelKey::seal`](crate::ModelKey::seal)). Without one, nobody can
+    /// insert.
+    ///
+    /// # Errors
+    /// If it is of another index or no model.
+    pub fn set_model(&mut self, sealed: Vec<u8>) -> Result<(), IndexError> {
+        model::check(&self.index_id, &sealed)?;
+        self.model = Some(sealed);
+        Ok(())
     }
 
     /// Makes the index visible.
@@ -187,6 +221,7 @@ impl IndexWriter {
             released: self.key.released(),
             descriptor,
             codebook,
+            model: self.write_model(rng)?,
             segments: self.segments.iter().map(|(entry, ..)| *entry).collect(),
         };
         let bytes = manifest.to_bytes(&self.key);
@@ -218,24 +253,16 @@ impl IndexWriter {
                 expected: FIRST_EPOCH,
             });
         }
-        let vectors: u64 = self.segments.iter().map(|s| u64::from(s.0.vectors)).sum();
         let mismatch = |what, found, expected| IndexError::Mismatch {
             what,
             found,
             expected,
         };
-        if vectors != descriptor.vectors {
-            return Err(mismatch(
-                "the number of vectors in all segments",
-                vectors,
-                descriptor.vectors,
-            ));
-        }
-        for (entry, encoding, dimension) in &self.segments {
-            if *dimension != descriptor.dimension as usize {
+        for (entry, layout) in &self.segments {
+            if layout.dimension != descriptor.dimension as usize {
                 return Err(mismatch(
                     "the dimension of a segment",
-                    *dimension as u64,
+                    layout.dimension as u64,
                     u64::from(descriptor.dimension),
                 ));
             }
@@ -246,14 +273,42 @@ impl IndexWriter {
                     descriptor.subquantizers() as u64,
                 ));
             }
-            if *encoding != descriptor.record_encoding {
+            if *layout != descriptor.record_layout() {
                 return Err(IndexError::Invalid(
-                    "a segment stores its originals in another encoding than the descriptor says"
+                    "a segment stores its originals in another encoding or with other extra bytes than the descriptor says"
+                        .into(),
+                ));
+            }
+            // A segment without vectors has no tags to give.
+            if entry.vectors > 0 && entry.tags.is_some() != descriptor.has_tags() {
+                return Err(IndexError::Invalid(
+                    "a segment has tags and the descriptor none, or the other way round; give tags to all vectors or to none"
                         .into(),
                 ));
             }
         }
+        if self.tags_used & !descriptor.tag_bits() != 0 {
+            return Err(IndexError::Invalid(format!(
+                "a vector has a tag beyond the {} that the descriptor names; name it there",
+                descriptor.tags.len()
+            )));
+        }
         Ok(codebook)
+    }
+
+    fn write_model(&self, rng: &mut impl CryptoRng) -> Result<Option<FileEntry>, IndexError> {
+        let Some(bytes) = &self.model else {
+            return Ok(None);
+        };
+        let mut id = [0; 16];
+        rng.fill_bytes(&mut id);
+        let name = FileKind::Model.file_name(FIRST_EPOCH, &id);
+        layout::write_new(&self.building.join(name), bytes)?;
+        Ok(Some(FileEntry {
+            id,
+            bytes: bytes.len() as u64,
+            hash: *blake3::hash(bytes).as_bytes(),
+        }))
     }
 
     fn write_sealed(
@@ -268,6 +323,9 @@ impl IndexWriter {
     fn publish(&mut self) -> Result<(), IndexError> {
         if self.force && self.target.exists() {
             refuse_existing(&self.target, true)?;
+            // Nobody may be writing to what is replaced, and nobody begin to
+            // before it is gone.
+            let _lock = lock_index(&self.target)?;
             let old = layout::exchange(&self.building, &self.target)
                 .map_err(IndexError::io(&self.target))?;
             self.committed = true;
@@ -296,6 +354,14 @@ impl Drop for IndexWriter {
         if !self.committed {
             let _ = fs::remove_dir_all(&self.building);
         }
+    }
+}
+
+/// Locks the index that is to be replaced, if there is one.
+fn lock_index(target: &Path) -> Result<Option<Arc<FolderLock>>, IndexError> {
+    match target.join(MANIFEST).is_file() {
+        true => FolderLock::acquire(target).map(Some),
+        false => Ok(None),
     }
 }
 

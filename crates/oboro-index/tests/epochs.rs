@@ -369,7 +369,8 @@ fn fail_parts_that_do_not_belong_to_the_next_epoch() {
             "another rotation",
         ),
         (
-            Box::new(|d: &mut Descriptor| d.vectors = 89),
+            Box::new(|d: &mut Descriptor| d.extra_bytes = 89),
+            Box::new(|d: &mut Descriptor| d.tags = vec![[1; 8]]),
             "another number of vectors",
         ),
         (

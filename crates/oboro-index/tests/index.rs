@@ -37,12 +37,11 @@ fn what_was_written_is_read() {
     let client = built.owner.client_key();
     let descriptor =
         Descriptor::from_bytes(client.descriptor_key(), index.descriptor_bytes()).unwrap();
-    assert_eq!(descriptor.vectors, 300);
+    assert_eq!(index.vectors(), 300);
     let opener = RecordOpener::new(
         client.record_key(),
         descriptor.index_id,
-        descriptor.record_encoding,
-        DIMENSION,
+        descriptor.record_layout(),
     );
     let codebook = codebook();
     let mut row = 0;
@@ -286,8 +285,7 @@ fn existing_output_is_replaced_by_force_only_and_whole() {
     let opener = RecordOpener::new(
         client.record_key(),
         open.descriptor().index_id,
-        open.descriptor().record_encoding,
-        DIMENSION,
+        open.descriptor().record_layout(),
     );
     opener.open(&wire).unwrap();
     // Somebody's files are not replaced, by force or not; an empty folder is.
@@ -332,7 +330,12 @@ fn fail_segments_that_do_not_fit() {
     let mut rng = rng(1);
     let mut begin = |writer: &IndexWriter, n| {
         writer
-            .begin_segment(&key, RecordEncoding::F16, 2, n, &mut rng)
+            .begin_segment(
+                &key,
+                RecordLayout::plain(RecordEncoding::F16, 2),
+                n,
+                &mut rng,
+            )
             .unwrap()
     };
     let codes = oboro_quant::BlockedCodes::from_rows(&[0; 8], 4, 4).unwrap();
@@ -343,19 +346,19 @@ fn fail_segments_that_do_not_fit() {
     segment.put(&[1], &[1], &[0.0; 2]).unwrap();
     let error = segment.put(&[1], &[2], &[0.0; 2]).unwrap_err();
     assert!(error.to_string().contains("twice"), "{error}");
-    let error = writer.add_segment(segment, &codes).unwrap_err();
+    let error = writer.add_segment(segment, &codes, &[]).unwrap_err();
     assert!(error.to_string().contains("is 1 but must be 2"), "{error}");
     let mut segment = begin(&writer, 2);
     segment.put(&[1, 0], &[5, 5], &[0.0; 4]).unwrap();
-    let error = writer.add_segment(segment, &codes).unwrap_err();
+    let error = writer.add_segment(segment, &codes, &[]).unwrap_err();
     assert!(error.to_string().contains("same id"), "{error}");
     assert!(!error.to_string().contains('5'));
     let mut segment = begin(&writer, 3);
     segment.put(&[1, 0, 2], &[5, 6, 7], &[0.0; 6]).unwrap();
-    assert!(writer.add_segment(segment, &codes).is_err());
+    assert!(writer.add_segment(segment, &codes, &[]).is_err());
     let mut segment = begin(&writer, 2);
     segment.put(&[1, 0], &[5, 6], &[0.0; 4]).unwrap();
-    writer.add_segment(segment, &codes).unwrap();
+    writer.add_segment(segment, &codes, &[]).unwrap();
 }
 
 #[test]
@@ -365,8 +368,7 @@ fn a_full_disk_is_a_clean_error() {
     // 4e9 records of 120 KB: more than any disk has, asked for up front.
     let result = writer.begin_segment(
         &owner(15).record_key(),
-        RecordEncoding::F32,
-        30_000,
+        RecordLayout::plain(RecordEncoding::F32, 30_000),
         4_000_000_000,
         &mut rng(1),
     );

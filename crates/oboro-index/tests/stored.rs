@@ -47,8 +47,7 @@ fn version_2_opens_and_answers() {
     let opener = RecordOpener::new(
         client.record_key(),
         descriptor.index_id,
-        descriptor.record_encoding,
-        DIMENSION,
+        descriptor.record_layout(),
     );
     for segment in index.segments() {
         for position in 0..segment.len() as u32 {

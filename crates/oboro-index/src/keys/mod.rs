@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`OwnerKey`] | owner | everything: all others below derive from it |
 //! | [`ClientKey`] | client | open records, rotate queries, check the descriptor |
+//! | [`WriterKey`] | client that inserts | as a client key, and open the owner's model |
 //! | [`StorageKey`] | searcher | its half of what opens codes, ids and the encrypted codebook at rest |
 //! | [`ReleaseKey`] | keeper | the other half |
 //! | keeper's secret ([`read_keeper_secret`]) | keeper | decrypt masked tables |
@@ -13,7 +14,8 @@
 //! storage key derived from one owner key tell nothing about each other.
 //!
 //! ```text
-//! owner key ┬─ record key, rotation seed, descriptor key: the client key
+//! owner key ┬─ record key, rotation seed, descriptor key: the client key ┬ the writer key
+//!           ├─ model key ─────────────────────────────────────────────────┘
 //!           ├─ storage key ────────────────────────┐
 //!           └─ release key ── share(index, epoch) ─┴─ epoch key ┬─ key of each sealed file
 //!                                                               └─ key of the manifest's MAC
@@ -47,6 +49,7 @@ pub use armour::{
 };
 
 pub use epoch::{EpochKey, ReleaseKey, ReleaseShare};
+pub use writer::{ModelKey, WriterKey};
 
 use crate::{IndexError, derive};
 use rand_core::CryptoRng;
@@ -94,6 +97,8 @@ macro_rules! text_key {
     };
 }
 
+mod writer;
+
 /// 32 secret bytes for one purpose.
 macro_rules! single_key {
     ($(#[$doc:meta])* $type:ident) => {
@@ -113,6 +118,38 @@ single_key! {
     /// Seals the original vectors; the searcher does not have it.
     RecordKey
 }
+impl RecordKey {
+    /// The number that stands for a string id inside an index. Two strings
+    /// have the same with probability 2^-64, and the second is then refused
+    /// like any id that is there already.
+    ///
+    /// # Security
+    /// Keyed, so that whoever sees the numbers cannot try strings.
+    #[must_use]
+    pub fn id_of(&self, id: &str) -> u64 {
+        let key = derive::key(&self.0, "string-id", b"");
+        u64::from_le_bytes(first_eight(&key, id))
+    }
+}
+
+impl DescriptorKey {
+    /// What stands for the name of a tag in the descriptor of `index_id`.
+    ///
+    /// # Security
+    /// Keyed, so that the searcher, which reads descriptors, cannot try names.
+    #[must_use]
+    pub fn tag_hash(&self, index_id: &[u8; 16], name: &str) -> [u8; 8] {
+        first_eight(&derive::key(&self.0, "tag-name", index_id), name)
+    }
+}
+
+fn first_eight(key: &[u8; 32], text: &str) -> [u8; 8] {
+    let hash = blake3::keyed_hash(key, text.as_bytes());
+    let mut out = [0; 8];
+    out.copy_from_slice(&hash.as_bytes()[..8]);
+    out
+}
+
 single_key! {
     /// From which the secret rotation is drawn.
     RotationSeed

@@ -73,6 +73,7 @@ pub(crate) fn check_prefix(prefix: &str, name: &str, line: &str) -> Result<(), I
     let known = [
         ("OBORO-OWNER-KEY-1", "an owner key"),
         ("OBORO-CLIENT-KEY-1", "a client key"),
+        ("OBORO-WRITER-KEY-1", "a writer key"),
         ("OBORO-STORAGE-KEY-1", "a storage key"),
         ("OBORO-RELEASE-KEY-1", "a release key"),
         ("OBORO-KEEPER-KEY-1", "a keeper's secret key"),

@@ -81,6 +81,46 @@ pub const fn index_id(seed: u8) -> [u8; 16] {
     [seed ^ 0x55; 16]
 }
 
+/// Indexes of seeds from 40 on have tags, extra bytes and a model.
+pub const fn rich(seed: u8) -> bool {
+    seed >= 40
+}
+
+pub const fn layout(seed: u8) -> RecordLayout {
+    RecordLayout {
+        extra_bytes: if rich(seed) { 32 } else { 0 },
+        ..RecordLayout::plain(RecordEncoding::INTEGERS, DIMENSION)
+    }
+}
+
+pub const TAGS: [&str; 3] = ["even", "by three", "red"];
+
+pub fn tags_of(row: usize) -> u64 {
+    u64::from(row.is_multiple_of(2)) | u64::from(row.is_multiple_of(3)) << 1
+}
+
+pub fn tag_hashes(seed: u8) -> Vec<[u8; 8]> {
+    let key = owner(seed).descriptor_key();
+    let hash = |name| key.tag_hash(&index_id(seed), name);
+    TAGS.into_iter().filter(|_| rich(seed)).map(hash).collect()
+}
+
+pub fn extra(row: usize) -> Extra {
+    Extra {
+        id: (!row.is_multiple_of(5)).then(|| format!("row {row}")),
+        payload: vec![row as u8; row % 4],
+    }
+}
+
+/// The row at each place.
+pub fn inverse(places: &[u32]) -> Vec<usize> {
+    let mut rows = vec![0; places.len()];
+    for (row, &place) in places.iter().enumerate() {
+        rows[place as usize] = row;
+    }
+    rows
+}
+
 /// The key of the first epoch of what [`build`] makes.
 pub fn key(seed: u8) -> EpochKey {
     owner(seed).epoch_key(&index_id(seed), 1, released(seed))
@@ -113,28 +153,33 @@ pub fn build_then(
     let mut order = Vec::new();
     for rows in [0..first, first..vectors] {
         let places = permutation(rows.len(), &mut rng);
-        let mut segment = writer.begin_segment(
-            &owner.record_key(),
-            encoding,
-            DIMENSION,
-            rows.len(),
-            &mut rng,
-        )?;
+        let mut segment =
+            writer.begin_segment(&owner.record_key(), layout(seed), rows.len(), &mut rng)?;
         let all: Vec<f32> = rows.clone().flat_map(vector).collect();
         // In chunks, as an owner reads its source.
         for (i, chunk) in places.chunks(50).enumerate() {
             let rows = rows.start + 50 * i..rows.start + 50 * i + chunk.len();
             let ids: Vec<u64> = rows.clone().map(id).collect();
-            let vectors: Vec<f32> = rows.flat_map(vector).collect();
-            segment.put(chunk, &ids, &vectors)?;
+            let vectors: Vec<f32> = rows.clone().flat_map(vector).collect();
+            if rich(seed) {
+                let extras: Vec<Extra> = rows.map(extra).collect();
+                segment.put_with_extras(chunk, &ids, &vectors, &extras)?;
+            } else {
+                segment.put(chunk, &ids, &vectors)?;
+            }
         }
-        let rows = codebook.encode(&all)?;
-        let mut shuffled = vec![0; rows.len()];
-        for (&place, row) in places.iter().zip(rows.chunks_exact(SUBQUANTIZERS)) {
+        let first_row = rows.start;
+        let encoded = codebook.encode(&all)?;
+        let mut shuffled = vec![0; encoded.len()];
+        for (&place, row) in places.iter().zip(encoded.chunks_exact(SUBQUANTIZERS)) {
             shuffled[place as usize * SUBQUANTIZERS..][..SUBQUANTIZERS].copy_from_slice(row);
         }
         let codes = BlockedCodes::from_rows(&shuffled, SUBQUANTIZERS, code_bits(CENTROIDS))?;
-        writer.add_segment(segment, &codes)?;
+        let mut tags = vec![0; if rich(seed) { rows.len() } else { 0 }];
+        for (place, row) in tags.iter_mut().zip(inverse(&places)) {
+            *place = tags_of(first_row + row);
+        }
+        writer.add_segment(segment, &codes, &tags)?;
         order.extend(places);
     }
     let packing = Packing::compact_query(
@@ -165,14 +210,25 @@ pub fn build_then(
         dimension: DIMENSION as u32,
         metric,
         rotation: Rotation::None,
-        vectors: vectors as u64,
         candidates_max: 4096,
         record_encoding: encoding,
+        extra_bytes: layout(seed).extra_bytes,
+        tags: tag_hashes(seed),
         packing,
         scale,
         codebook_digest: encrypted.masks().digest(),
         public_key: public,
     };
+    if rich(seed) {
+        let model = Model {
+            codebook,
+            metric,
+            rotation: Rotation::None,
+            encoding,
+            norm_bound: 2000.0,
+        };
+        writer.set_model(owner.model_key().seal(&index_id(seed), &model, &mut rng))?;
+    }
     before_commit();
     let Committed { head, files } =
         writer.commit(&descriptor, &owner.descriptor_key(), &mut rng)?;

@@ -1,0 +1,265 @@
+//! The owner's model: what new vectors are encoded with.
+//!
+//! The searcher has the codebook encrypted only, and whoever inserts needs it in
+//! the clear. So a build seals it for the owner and for clients that may write,
+//! and the searcher keeps the sealed bytes. Rotations of the keeper's key leave
+//! it as it is.
+//!
+//! | bytes | content |
+//! |---|---|
+//! | 8 | magic `OBOROMOD` |
+//! | 2 | format version |
+//! | 16 | index id |
+//! | 12 | nonce |
+//! | then | sealed: metric (1), rotation (1), record encoding (9), norm bound (8), codebook |
+//! | 16 | tag |
+
+use crate::cursor::Cursor;
+use crate::descriptor::{metric_code, metric_from_code};
+use crate::keys::ModelKey;
+use crate::layout::FileKind;
+use crate::manifest::FileEntry;
+use crate::{IndexError, RecordEncoding, Rotation, derive};
+use aes_gcm_siv::aead::{AeadInOut, KeyInit};
+use aes_gcm_siv::{Aes256GcmSiv, Nonce, Tag};
+use oboro_quant::{Codebook, Metric};
+use rand_core::CryptoRng;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use zeroize::Zeroizing;
+
+const MAGIC: &[u8; 8] = b"OBOROMOD";
+const VERSION: u16 = 1;
+const NAME: &str = "the model";
+const HEADER: usize = 8 + 2 + 16;
+const NONCE: usize = 12;
+const TAG: usize = 16;
+/// The largest codebook (K 256, D 65,536 in single precision) and some.
+const MAX_BYTES: u64 = (64 << 20) + 4096;
+
+/// What new vectors of an index are encoded with.
+///
+/// # Security
+/// Centroids are means of the owner's vectors. They are secret towards both
+/// servers.
+pub struct Model {
+    /// The centroids, of rotated vectors.
+    pub codebook: Codebook,
+    /// How nearness is measured.
+    pub metric: Metric,
+    /// The secret rotation in use.
+    pub rotation: Rotation,
+    /// How originals are stored.
+    pub encoding: RecordEncoding,
+    /// Length up to which queries are searched as they are.
+    pub norm_bound: f64,
+}
+
+impl Model {
+    fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
+        let codebook = Zeroizing::new(self.codebook.to_bytes());
+        let mut out = Zeroizing::new(Vec::with_capacity(codebook.len() + 64));
+        out.push(metric_code(self.metric));
+        out.push(self.rotation.code());
+        out.extend_from_slice(&self.encoding.to_bytes());
+        out.extend_from_slice(&self.norm_bound.to_le_bytes());
+        out.extend_from_slice(&codebook);
+        out
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Result<Self, IndexError> {
+        let damaged = |what| IndexError::damaged(NAME, what);
+        let mut cursor = Cursor::new(NAME, bytes);
+        let metric =
+            metric_from_code(cursor.u8()?).ok_or_else(|| damaged("its metric is unknown"))?;
+        let rotation =
+            Rotation::from_code(cursor.u8()?).ok_or_else(|| damaged("its rotation is unknown"))?;
+        let encoding = RecordEncoding::from_bytes(cursor.take(RecordEncoding::ENCODED_LEN)?)?;
+        let norm_bound = f64::from_le_bytes(cursor.array()?);
+        if !norm_bound.is_finite() || norm_bound <= 0.0 {
+            return Err(damaged("its bound is wrong"));
+        }
+        let codebook = Codebook::from_bytes(cursor.take(cursor.remaining())?)?;
+        Ok(Self {
+            codebook,
+            metric,
+            rotation,
+            encoding,
+            norm_bound,
+        })
+    }
+}
+
+fn cipher(key: &ModelKey, index_id: &[u8; 16]) -> Aes256GcmSiv {
+    let key = derive::key(key.secret(), "model-sealing", index_id);
+    Aes256GcmSiv::new((&*key).into())
+}
+
+impl ModelKey {
+    /// Seals the model of the index `index_id`.
+    #[must_use]
+    pub fn seal(&self, index_id: &[u8; 16], model: &Model, rng: &mut impl CryptoRng) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(index_id);
+        let header: [u8; HEADER] = out[..].try_into().expect("the parts of a header");
+        let mut nonce = [0; NONCE];
+        rng.fill_bytes(&mut nonce);
+        out.extend_from_slice(&nonce);
+        let mut body = model.to_bytes();
+        let tag = cipher(self, index_id)
+            .encrypt_inout_detached(&Nonce::from(nonce), &header, body.as_mut_slice().into())
+            .expect("a model is far below the cipher's limit of 64 GiB");
+        out.extend_from_slice(&body);
+        out.extend_from_slice(&tag);
+        out
+    }
+
+    /// Opens what [`seal`](Self::seal) made for the index `index_id`.
+    ///
+    /// # Errors
+    /// If the bytes are damaged, of another version or index, or sealed under
+    /// another owner's key.
+    pub fn open(&self, index_id: &[u8; 16], bytes: &[u8]) -> Result<Model, IndexError> {
+        let mut cursor = Cursor::new(NAME, bytes);
+        cursor.magic(MAGIC, VERSION)?;
+        if cursor.array::<16>()? != *index_id {
+            return Err(IndexError::damaged(NAME, "it belongs to another index"));
+        }
+        let nonce = cursor.array::<NONCE>()?;
+        let length = cursor
+            .remaining()
+            .checked_sub(TAG)
+            .ok_or_else(|| IndexError::damaged(NAME, "it ends early"))?;
+        let mut body = Zeroizing::new(cursor.take(length)?.to_vec());
+        let tag = cursor.array::<TAG>()?;
+        cipher(self, index_id)
+            .decrypt_inout_detached(
+                &Nonce::from(nonce),
+                &bytes[..HEADER],
+                body.as_mut_slice().into(),
+                &Tag::from(tag),
+            )
+            .map_err(|_| IndexError::ForeignKey {
+                file: NAME.to_owned(),
+                key: "writer key",
+            })?;
+        Model::from_bytes(&body)
+    }
+}
+
+/// Whether bytes to be written could be a model of this index.
+pub(crate) fn check(index_id: &[u8; 16], bytes: &[u8]) -> Result<(), IndexError> {
+    let mut cursor = Cursor::new(NAME, bytes);
+    cursor.magic(MAGIC, VERSION)?;
+    if cursor.array::<16>()? != *index_id {
+        return Err(IndexError::damaged(NAME, "it belongs to another index"));
+    }
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(IndexError::Mismatch {
+            what: "the largest length of a model in bytes",
+            found: bytes.len() as u64,
+            expected: MAX_BYTES,
+        });
+    }
+    Ok(())
+}
+
+/// For the fuzz targets: whatever the bytes are.
+pub(crate) fn parse(bytes: &[u8]) {
+    let _ = Model::from_bytes(bytes);
+    let _ = check(&[0; 16], bytes);
+}
+
+/// Reads the sealed model and compares it with what the manifest lists.
+pub(crate) fn read_file(folder: &Path, entry: &FileEntry) -> Result<Vec<u8>, IndexError> {
+    let name = FileKind::Model.file_name(0, &entry.id);
+    let path = folder.join(&name);
+    let mut bytes = Vec::new();
+    File::open(&path)
+        .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(IndexError::io(&path))?;
+    if bytes.len() as u64 != entry.bytes {
+        return Err(IndexError::damaged(name, "its length is wrong"));
+    }
+    if *blake3::hash(&bytes).as_bytes() != entry.hash {
+        return Err(IndexError::damaged(name, "its checksum is wrong"));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::keys::OwnerKey;
+    use chacha20::ChaCha20Rng;
+    use oboro_quant::Subspaces;
+    use proptest::prelude::*;
+    use rand_core::SeedableRng;
+
+    fn key(seed: u8) -> ModelKey {
+        OwnerKey::generate(&mut ChaCha20Rng::from_seed([seed; 32])).model_key()
+    }
+
+    fn model() -> Model {
+        let values = (0..2 * 3 * 2).map(|i| i as f32 / 4.0).collect();
+        Model {
+            codebook: Codebook::from_values(Subspaces::new(4, 2).unwrap(), 3, values).unwrap(),
+            metric: Metric::Cosine,
+            rotation: Rotation::Subspace,
+            encoding: RecordEncoding::INTEGERS,
+            norm_bound: 2.5,
+        }
+    }
+
+    #[test]
+    fn fail_every_flip_cut_and_foreign_key() {
+        let mut rng = ChaCha20Rng::from_seed([9; 32]);
+        let sealed = key(1).seal(&[4; 16], &model(), &mut rng);
+        let opened = key(1).open(&[4; 16], &sealed).unwrap();
+        assert_eq!(opened.codebook.values(), model().codebook.values());
+        assert_eq!(
+            (opened.metric, opened.rotation),
+            (Metric::Cosine, Rotation::Subspace)
+        );
+        assert_eq!(
+            (opened.encoding, opened.norm_bound),
+            (RecordEncoding::INTEGERS, 2.5)
+        );
+        // Sealed again it is other bytes; its centroids lie nowhere in them.
+        assert_ne!(sealed, key(1).seal(&[4; 16], &model(), &mut rng));
+        for bit in 0..sealed.len() * 8 {
+            let mut bad = sealed.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(key(1).open(&[4; 16], &bad).is_err(), "bit {bit}");
+        }
+        for cut in 0..sealed.len() {
+            assert!(key(1).open(&[4; 16], &sealed[..cut]).is_err());
+        }
+        assert!(
+            key(1)
+                .open(&[4; 16], &[&sealed[..], &[0]].concat())
+                .is_err()
+        );
+        assert!(key(1).open(&[5; 16], &sealed).is_err());
+        let error = key(2).open(&[4; 16], &sealed).err().unwrap();
+        assert!(error.to_string().contains("writer key"), "{error}");
+        assert!(check(&[4; 16], &sealed).is_ok());
+        assert!(check(&[5; 16], &sealed).is_err());
+        assert!(check(&[4; 16], &[]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn fail_random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..120), at in 0_usize..40, to: u8) {
+            let _ = Model::from_bytes(&bytes);
+            let mut plain = model().to_bytes().to_vec();
+            plain[at] = to;
+            let _ = Model::from_bytes(&plain);
+            prop_assert!(key(1).open(&[4; 16], &bytes).is_err());
+        }
+    }
+}
