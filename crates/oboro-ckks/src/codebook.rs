@@ -26,6 +26,10 @@ pub struct EncryptedCodebook {
 }
 
 impl EncryptedCodebook {
+    pub(crate) const fn new(packing: Packing, blocks: Vec<Block>) -> Self {
+        Self { packing, blocks }
+    }
+
     /// Encrypts `centroids`, `[subquantizer][centroid][d]` padded with zeros,
     /// and `offsets`, `[subquantizer][centroid]`, that are added to the inner
     /// products (-|c|²/2 for squared distances).
@@ -209,7 +213,7 @@ impl EncryptedCodebook {
 }
 
 /// Slots to a message with integer coefficients.
-fn encode(
+pub(crate) fn encode(
     p: &Packing,
     ring: &Ring,
     embedding: &Embedding,

@@ -83,6 +83,15 @@ pub enum CkksError {
         "the decoded table lies outside its range; the keeper holds another key, or a message was altered"
     )]
     OutOfRange,
+    /// Labels that leave a cluster without a member.
+    #[error("{empty} clusters have no member; give every centroid at least one sample")]
+    EmptyClusters {
+        /// How many, over all sub-spaces.
+        empty: usize,
+    },
+    /// A step of the training was asked for out of its order.
+    #[error("the training is not at the step of {0}; take the steps in the order it gives")]
+    OutOfOrder(&'static str),
     /// An error of the ring below.
     #[error(transparent)]
     Ring(#[from] RingError),

@@ -28,7 +28,8 @@
 //! [`parameters`], [`packing`] (where each number lies), [`embedding`],
 //! [`scale`] (noise), [`key`], [`query`], [`codebook`], [`evaluate`],
 //! [`decrypt`], [`wire`]; [`mod@reencrypt`] rotates the key under a codebook,
-//! [`randomness`] is where the roles get theirs.
+//! [`randomness`] is where the roles get theirs. [`mod@batch`] encodes many
+//! vectors in private, and [`mod@generation`] trains the codebook for that.
 
 pub mod batch;
 pub mod codebook;
@@ -37,6 +38,7 @@ pub mod embedding;
 mod encrypt;
 mod error;
 pub mod evaluate;
+pub mod generation;
 pub mod key;
 pub mod packing;
 pub mod parameters;
@@ -58,6 +60,11 @@ pub use codebook::{CodebookMasks, EncryptedCodebook};
 pub use decrypt::{MaskedDecryptor, PreparedCodebook};
 pub use error::CkksError;
 pub use evaluate::{SearcherShare, TableEvaluator, ZeroEncryption};
+pub use generation::{
+    BlindTrainer, DerivedRandomness, Labels, MaskSeed, MaskedBatchCodebook, MaskedOffsets,
+    MeanShares, OffsetKeep, SampleBounds, SampleShares, Step, TrainedCodebook, TrainingPlan,
+    TrainingSample, Work, WorkRows,
+};
 pub use key::{PublicKey, SecretKey};
 pub use packing::Packing;
 pub use parameters::ParameterSet;

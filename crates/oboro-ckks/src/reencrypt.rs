@@ -73,7 +73,7 @@ impl CodebookMasking {
 ///
 /// # Security
 /// Uniform to whoever holds the secret key but not the mask.
-pub struct MaskedCodebook(EncryptedCodebook);
+pub struct MaskedCodebook(pub(crate) EncryptedCodebook);
 
 impl MaskedCodebook {
     /// The shape of the codebook.

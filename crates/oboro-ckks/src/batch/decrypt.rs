@@ -17,6 +17,8 @@ use crate::{
 /// Depends on the secret key; zeroized on drop.
 pub struct PreparedBatchCodebook {
     scale: BatchScale,
+    /// Names the codebook: a digest of its public parts, or of their seed.
+    id: [u8; 32],
     blocks: Vec<Vec<Poly<Evaluation>>>,
 }
 
@@ -31,8 +33,22 @@ impl Drop for PreparedBatchCodebook {
 impl ZeroizeOnDrop for PreparedBatchCodebook {}
 
 impl PreparedBatchCodebook {
-    pub(crate) const fn new(scale: BatchScale, blocks: Vec<Vec<Poly<Evaluation>>>) -> Self {
-        Self { scale, blocks }
+    pub(crate) const fn new(
+        scale: BatchScale,
+        id: [u8; 32],
+        blocks: Vec<Vec<Poly<Evaluation>>>,
+    ) -> Self {
+        Self { scale, id, blocks }
+    }
+
+    /// The scales.
+    #[must_use]
+    pub const fn scale(&self) -> &BatchScale {
+        &self.scale
+    }
+
+    pub(crate) const fn id(&self) -> &[u8; 32] {
+        &self.id
     }
 
     /// The shape of the codebook.
@@ -64,7 +80,8 @@ impl MaskedDecryptor {
             .iter()
             .map(|parts| parts.iter().map(times_square).collect())
             .collect();
-        Ok(PreparedBatchCodebook::new(scale, blocks))
+        let id = blake3::derive_key("oboro 2026 batch codebook masks v1", &masks.to_bytes());
+        Ok(PreparedBatchCodebook::new(scale, id, blocks))
     }
 
     /// The keeper's shares of the tables of several batches, which pass through

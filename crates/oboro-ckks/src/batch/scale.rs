@@ -201,6 +201,12 @@ impl BatchScale {
         self.vector_scale
     }
 
+    /// By how much centroids are shortened where they stand in for vectors, so
+    /// that they keep within the bound of vectors.
+    pub(crate) fn shortening(&self) -> f64 {
+        (self.vector_norm / self.codebook_norm).min(1.0)
+    }
+
     pub(crate) const fn centroid_scale(&self) -> f64 {
         self.centroid_scale
     }
