@@ -5,19 +5,24 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use chacha20::ChaCha20Rng;
-use oboro_ckks::{EncryptedCodebook, Packing, PublicKey, TableScale};
+use oboro_ckks::{EncryptedCodebook, ParameterSet, PublicKey, TableScale};
 use oboro_index::{
-    Descriptor, IndexWriter, OwnerKey, Rotation, RotationMatrix, SegmentWriter, permutation,
+    Descriptor, IndexWriter, MAX_EXTRA_BYTES, Model, OwnerKey, RecordLayout, Rotation,
+    RotationMatrix, permutation,
 };
-use oboro_quant::{BlockedCodes, Codebook, Metric, Subspaces, TrainOptions, code_bits};
+use oboro_quant::{Codebook, Metric, TrainOptions};
 use rand_core::{CryptoRng, SeedableRng};
 
 use crate::nearest::Nearest;
-use crate::survey::{CHUNK, Survey, check_ids, survey};
+use crate::prepare::Prepare;
+use crate::second_pass::SecondPass;
+use crate::shape::Shape;
+use crate::survey::{Survey, survey};
+use crate::tags::NewTags;
 use crate::trial::{self, NEIGHBOURS, Subject, TrialQuery};
 use crate::{
     BuildOptions, BuildReport, EncryptionReport, OwnerError, Stage, StageSeconds, VectorSource,
-    default_subquantizers, displacement,
+    displacement,
 };
 
 /// Queries up to this many times as long as the longest vector are searched
@@ -45,8 +50,11 @@ impl Owner {
         Self { key, keeper }
     }
 
-    /// Builds an index of `source` in the folder `out`. Ids are row numbers
-    /// unless `ids` gives others.
+    pub(crate) const fn parameter_set(&self) -> ParameterSet {
+        self.keeper.parameter_set()
+    }
+
+    /// Builds an index of `source` in the folder `out`.
     ///
     /// # Errors
     /// When a vector, the shape or the output is wrong; see [`OwnerError`].
@@ -54,7 +62,6 @@ impl Owner {
     pub fn build(
         &self,
         source: &mut dyn VectorSource,
-        ids: Option<&[u64]>,
         out: &Path,
         options: &BuildOptions,
         rng: &mut (impl CryptoRng + Send),
@@ -64,22 +71,18 @@ impl Owner {
             .num_threads(threads)
             .build()
             .map_err(|_| OwnerError::Threads { threads })?;
-        pool.install(|| self.run(source, ids, out, options, rng))
+        pool.install(|| self.run(source, out, options, rng))
     }
 
     fn run(
         &self,
         source: &mut dyn VectorSource,
-        ids: Option<&[u64]>,
         out: &Path,
         options: &BuildOptions,
         rng: &mut (impl CryptoRng + Send),
     ) -> Result<BuildReport, OwnerError> {
         let mut clock = Clock::start();
         let shape = Shape::of(source, self.keeper.parameter_set(), options)?;
-        if let Some(ids) = ids {
-            check_ids(ids, shape.rows)?;
-        }
         // First of all, so that an output that exists costs no time.
         let mut index_id = [0; 16];
         rng.fill_bytes(&mut index_id);
@@ -94,8 +97,15 @@ impl Owner {
 
         let mut sampling = ChaCha20Rng::from_seed(options.seed);
         sampling.set_stream(SAMPLE_STREAM);
-        let mut found = survey(source, shape.sample, options, &mut sampling)?;
-        let encoding = found.encoding.choose(options.originals)?;
+        let record_key = self.key.record_key();
+        let mut found = survey(source, shape.sample, &record_key, options, &mut sampling)?;
+        let layout = RecordLayout {
+            encoding: found.encoding.choose(options.originals)?,
+            dimension: shape.dimension,
+            extra_bytes: extra_bytes(found.extra_needed, options)?,
+        };
+        let descriptor_key = self.key.descriptor_key();
+        let tags = NewTags::choose(source, &index_id, &descriptor_key, options)?;
         clock.seconds.read = clock.lap();
 
         let rotation = RotationMatrix::derive(
@@ -120,19 +130,14 @@ impl Owner {
         drop(sample);
         clock.seconds.train = clock.lap();
 
-        let segment = writer.begin_segment(
-            &self.key.record_key(),
-            encoding,
-            shape.dimension,
-            shape.rows,
-            rng,
-        )?;
+        let segment = writer.begin_segment(&record_key, layout, shape.rows, rng)?;
         let pass = SecondPass {
             shape: &shape,
             codebook: &codebook,
             prepare: &prepare,
             order: permutation(shape.rows, rng),
-            ids,
+            record_key: &record_key,
+            tags: &tags,
         };
         let encoded = pass.run(source, segment, &found, options)?;
         clock.seconds.encode = clock.lap();
@@ -155,7 +160,7 @@ impl Owner {
             scale,
             codes: &encoded.codes,
         };
-        let queries = prepare.trials(&found, encoded.nearest, &pass.order)?;
+        let queries = trials(&prepare, &found, encoded.nearest, &pass.order)?;
         let candidates = TRIAL_CANDIDATES.min(shape.rows - 1).max(1);
         let trial = trial::run(&subject, &queries, candidates, options, rng)?;
         clock.seconds.trial = clock.lap();
@@ -176,18 +181,27 @@ impl Owner {
             dimension: shape.dimension as u32,
             metric: options.metric,
             rotation: options.rotation,
-            vectors: shape.rows as u64,
             candidates_max: shape.candidates_max as u32,
-            record_encoding: encoding,
+            record_encoding: layout.encoding,
+            extra_bytes: layout.extra_bytes,
+            tags: tags.hashes,
             packing: shape.packing,
             scale,
             codebook_digest: encrypted.masks().digest(),
             public_key: self.keeper.clone(),
         };
         writer.set_codebook(&encrypted, rng);
-        writer.add_segment(encoded.segment, &encoded.codes)?;
+        writer.add_segment(encoded.segment, &encoded.codes, &encoded.tags)?;
+        let model = Model {
+            codebook,
+            metric: options.metric,
+            rotation: options.rotation,
+            encoding: layout.encoding,
+            norm_bound,
+        };
+        writer.set_model(self.key.model_key().seal(&index_id, &model, rng))?;
         options.check_cancelled()?;
-        let committed = writer.commit(&descriptor, &self.key.descriptor_key(), rng)?;
+        let committed = writer.commit(&descriptor, &descriptor_key, rng)?;
         clock.seconds.write = clock.lap();
         Ok(BuildReport {
             state: committed.head,
@@ -199,7 +213,9 @@ impl Owner {
             split: shape.packing.split(),
             rotation: options.rotation.name(),
             rotation_cost,
-            originals: encoding.name(),
+            originals: layout.encoding.name(),
+            extra_bytes: layout.extra_bytes,
+            tags: descriptor.tags.len(),
             encryption: EncryptionReport::new(&shape.packing, &scale),
             candidates_max: shape.candidates_max,
             record_bytes: descriptor.record_bytes(),
@@ -211,120 +227,34 @@ impl Owner {
     }
 }
 
-/// Everything that follows from sizes and options.
-struct Shape {
-    rows: usize,
-    dimension: usize,
-    subspaces: Subspaces,
-    packing: Packing,
-    sample: usize,
-    candidates_max: usize,
-}
-
-impl Shape {
-    fn of(
-        source: &dyn VectorSource,
-        set: oboro_ckks::ParameterSet,
-        options: &BuildOptions,
-    ) -> Result<Self, OwnerError> {
-        let (rows, dimension) = (source.rows(), source.dimension());
-        let subquantizers = options
-            .subquantizers
-            .unwrap_or_else(|| default_subquantizers(dimension));
-        if subquantizers > dimension {
-            return Err(OwnerError::TooManySubquantizers {
-                subquantizers,
-                dimension,
-            });
-        }
-        if rows < options.centroids {
-            return Err(OwnerError::TooFewVectors {
-                vectors: rows,
-                centroids: options.centroids,
-            });
-        }
-        let maximum = u32::MAX as usize;
-        if rows > maximum {
-            return Err(OwnerError::TooManyVectors {
-                vectors: rows,
-                maximum,
-            });
-        }
-        let subspaces = Subspaces::new(dimension, subquantizers)?;
-        let width = subspaces.width();
-        let packing = Packing::new(set, subquantizers, width, options.centroids, options.split)
-            .or_else(|error| {
-                // A small split may not fit wide sub-spaces; one that does
-                // exists unless something else is wrong.
-                let compact = Packing::compact_query(set, subquantizers, width, options.centroids);
-                match compact {
-                    Ok(packing) if packing.split() > options.split => Ok(packing),
-                    _ => Err(error),
-                }
-            })?;
-        Ok(Self {
-            rows,
-            dimension,
-            subspaces,
-            packing,
-            sample: options
-                .sample
-                .unwrap_or(256 * options.centroids)
-                .max(options.centroids)
-                .min(rows),
-            candidates_max: options
-                .candidates_max
-                .clamp(1, oboro_quant::MAX_CANDIDATES)
-                .min(rows),
-        })
-    }
-}
-
-/// What happens to a vector before it is quantized.
-struct Prepare<'a> {
-    metric: Metric,
-    rotation: &'a RotationMatrix,
-    dimension: usize,
-}
-
-impl Prepare<'_> {
-    fn rows(&self, rows: &mut [f32]) -> Result<(), OwnerError> {
-        if self.metric == Metric::Cosine {
-            use rayon::prelude::*;
-            rows.par_chunks_exact_mut(self.dimension)
-                .for_each(|row| self.metric.prepare_base(row));
-        }
-        Ok(self.rotation.apply_rows(rows)?)
-    }
-
-    fn trials(
-        &self,
-        found: &Survey,
-        nearest: Nearest,
-        order: &[u32],
-    ) -> Result<Vec<TrialQuery>, OwnerError> {
-        found
-            .trials
-            .chunks_exact(self.dimension)
-            .zip(&found.trial_rows)
-            .zip(nearest.into_rows())
-            .map(|((query, &row), nearest)| {
-                let mut prepared = query.to_vec();
-                self.metric.prepare_query(&mut prepared);
-                self.rotation.apply(&mut prepared)?;
-                Ok(TrialQuery {
-                    prepared,
-                    itself: order[row],
-                    nearest: nearest
-                        .into_iter()
-                        .filter(|&other| other != row)
-                        .take(NEIGHBOURS)
-                        .map(|row| order[row])
-                        .collect(),
-                })
+/// The trial queries as they are searched, with what they should find.
+fn trials(
+    prepare: &Prepare<'_>,
+    found: &Survey,
+    nearest: Nearest,
+    order: &[u32],
+) -> Result<Vec<TrialQuery>, OwnerError> {
+    found
+        .trials
+        .chunks_exact(prepare.dimension)
+        .zip(&found.trial_rows)
+        .zip(nearest.into_rows())
+        .map(|((query, &row), nearest)| {
+            let mut prepared = query.to_vec();
+            prepare.metric.prepare_query(&mut prepared);
+            prepare.rotation.apply(&mut prepared)?;
+            Ok(TrialQuery {
+                prepared,
+                itself: order[row],
+                nearest: nearest
+                    .into_iter()
+                    .filter(|&other| other != row)
+                    .take(NEIGHBOURS)
+                    .map(|row| order[row])
+                    .collect(),
             })
-            .collect()
-    }
+        })
+        .collect()
 }
 
 fn train(
@@ -351,8 +281,8 @@ fn train(
 }
 
 /// Vectors of a sample, and rounds, that measure what a rotation costs.
-const ROTATION_SAMPLE: usize = 16_384;
-const ROTATION_ITERATIONS: usize = 6;
+pub(crate) const ROTATION_SAMPLE: usize = 16_384;
+pub(crate) const ROTATION_ITERATIONS: usize = 6;
 
 fn cut<'a>(sample: &'a [f32], shape: &Shape) -> &'a [f32] {
     &sample[..sample.len().min(ROTATION_SAMPLE * shape.dimension)]
@@ -380,106 +310,13 @@ fn rotation_cost(
     Ok(if plain > 0.0 { rotated / plain } else { 1.0 })
 }
 
-/// The second pass over the vectors.
-struct SecondPass<'a> {
-    shape: &'a Shape,
-    codebook: &'a Codebook,
-    prepare: &'a Prepare<'a>,
-    /// The position of each row.
-    order: Vec<u32>,
-    ids: Option<&'a [u64]>,
-}
-
-/// What it leaves.
-struct Encoded {
-    codes: BlockedCodes,
-    segment: SegmentWriter,
-    nearest: Nearest,
-}
-
-impl SecondPass<'_> {
-    fn run(
-        &self,
-        source: &mut dyn VectorSource,
-        mut segment: SegmentWriter,
-        found: &Survey,
-        options: &BuildOptions,
-    ) -> Result<Encoded, OwnerError> {
-        let Shape {
-            rows,
-            dimension,
-            packing,
-            ..
-        } = *self.shape;
-        let subquantizers = packing.subquantizers();
-        let mut codes = vec![0; rows * subquantizers];
-        let mut nearest = Nearest::new(
-            found.trials.clone(),
-            dimension,
-            options.metric,
-            // One more, for the query itself.
-            NEIGHBOURS + 1,
-        );
-        source.rewind()?;
-        let (mut now, mut next) = (Vec::new(), Vec::new());
-        source.read(CHUNK, &mut now)?;
-        let mut first = 0;
-        while !now.is_empty() {
-            options.check_cancelled()?;
-            options.report(Stage::Encode, first as u64, rows as u64);
-            // The next chunk is read while this one is worked on.
-            let (read, worked) = rayon::join(
-                || source.read(CHUNK, &mut next),
-                || self.chunk(&now, first, &mut codes, &mut segment, &mut nearest),
-            );
-            worked?;
-            read?;
-            first += now.len() / dimension;
-            std::mem::swap(&mut now, &mut next);
-            next.clear();
-        }
-        options.report(Stage::Encode, rows as u64, rows as u64);
-        let bits = code_bits(packing.centroids());
-        Ok(Encoded {
-            codes: BlockedCodes::from_rows(&codes, subquantizers, bits)?,
-            segment,
-            nearest,
-        })
+/// Room for text ids and payloads in every record.
+fn extra_bytes(needed: usize, options: &BuildOptions) -> Result<u32, OwnerError> {
+    let available = options.extra_bytes.unwrap_or(MAX_EXTRA_BYTES);
+    if needed > available as usize {
+        return Err(OwnerError::ExtraTooLong { needed, available });
     }
-
-    fn chunk(
-        &self,
-        vectors: &[f32],
-        first: usize,
-        codes: &mut [u8],
-        segment: &mut SegmentWriter,
-        nearest: &mut Nearest,
-    ) -> Result<(), OwnerError> {
-        let rows = vectors.len() / self.shape.dimension;
-        // A source that grew between the passes would run past the order.
-        let positions = self
-            .order
-            .get(first..first + rows)
-            .ok_or(OwnerError::SourceChanged)?;
-        let numbered: Vec<u64>;
-        let ids = match self.ids {
-            Some(ids) => &ids[first..first + rows],
-            None => {
-                numbered = (first as u64..(first + rows) as u64).collect();
-                &numbered
-            }
-        };
-        segment.put(positions, ids, vectors)?;
-        nearest.add(vectors, first)?;
-        let mut prepared = vectors.to_vec();
-        self.prepare.rows(&mut prepared)?;
-        let encoded = self.codebook.encode(&prepared)?;
-        let width = self.shape.packing.subquantizers();
-        for (row, &position) in encoded.chunks_exact(width).zip(positions) {
-            codes[position as usize * width..][..width].copy_from_slice(row);
-        }
-        Ok(())
-    }
+    Ok(options.extra_bytes.unwrap_or(needed as u32))
 }
 
 /// Seconds of each stage.

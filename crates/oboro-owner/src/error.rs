@@ -1,6 +1,9 @@
-//! What can go wrong in a build.
+//! What can go wrong.
 
-/// A build failed; nothing of it is visible.
+use crate::Reason;
+
+/// A build or a change failed. Nothing of a failed build is visible, and nothing of the
+/// commit that failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OwnerError {
@@ -44,14 +47,6 @@ pub enum OwnerError {
         /// The dimension of the vectors.
         dimension: usize,
     },
-    /// No whole number of ids for the vectors.
-    #[error("{ids} ids were given for {vectors} vectors; give one id for each vector")]
-    IdCount {
-        /// How many ids there are.
-        ids: usize,
-        /// How many vectors there are.
-        vectors: usize,
-    },
     /// One id twice.
     #[error("rows {first} and {second} have the same id; make the ids unique")]
     DuplicateId {
@@ -59,6 +54,34 @@ pub enum OwnerError {
         first: usize,
         /// The second row with it.
         second: usize,
+    },
+    /// More tags than a set has bits.
+    #[error(
+        "{tags} different tags are more than the {maximum} that an index can have; name those that matter with --tags"
+    )]
+    TooManyTags {
+        /// How many there are.
+        tags: usize,
+        /// How many fit.
+        maximum: usize,
+    },
+    /// A tag that is none of the index's.
+    #[error(
+        "row {row} has a tag that is none of those given with --tags; add it or take it off the row"
+    )]
+    UnknownTag {
+        /// The row, from 0.
+        row: usize,
+    },
+    /// Text ids and payloads that do not fit.
+    #[error(
+        "the longest text id and payload need {needed} extra bytes where {available} are the most; shorten them or raise --extra-bytes"
+    )]
+    ExtraTooLong {
+        /// The bytes needed.
+        needed: usize,
+        /// The bytes that there are.
+        available: u32,
     },
     /// A vector of zeros under the cosine metric.
     #[error(
@@ -92,12 +115,38 @@ pub enum OwnerError {
         /// The bound.
         bound: f64,
     },
+    /// The folder of the output.
+    #[error("cannot write into {}: {source}", folder.display())]
+    Unwritable {
+        /// The folder.
+        folder: std::path::PathBuf,
+        /// The reason.
+        source: std::io::Error,
+    },
     /// More vectors in the second pass than in the first.
     #[error("the vectors changed while they were read; build again when nobody writes to them")]
     SourceChanged,
     /// The caller asked to stop.
-    #[error("the build was stopped; nothing was written")]
+    #[error("stopped; nothing was changed")]
     Cancelled,
+    /// A row that the index cannot take, where all or none were to be.
+    #[error("nothing was changed: row {row} {reason}; correct it or insert without --strict")]
+    Strict {
+        /// The row, from 0.
+        row: u64,
+        /// What is wrong with it.
+        reason: Reason,
+    },
+    /// More ids than one commit takes.
+    #[error(
+        "{ids} ids to delete are more than the {maximum} of one commit; delete without --strict"
+    )]
+    TooManyDeletes {
+        /// How many there are.
+        ids: usize,
+        /// How many one commit takes.
+        maximum: usize,
+    },
     /// The thread pool could not start.
     #[error("cannot start {threads} threads; lower --threads")]
     Threads {

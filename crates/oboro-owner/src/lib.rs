@@ -8,6 +8,10 @@
 //! encrypted path; encrypt the codebook under the keeper's public key; write
 //! everything and make it visible at once.
 //!
+//! An index that exists is changed by [`insert`] and [`delete`], in a folder that nobody
+//! serves or, with a [`Target`] that talks to it, at its searcher while it is searched.
+//! An [`Encoder`] makes segments with the codebook that the build left sealed.
+//!
 //! # Security
 //! The only crate besides the client's that holds vectors in the clear. What
 //! leaves it are codes (sealed for the searcher), the encrypted codebook and
@@ -16,17 +20,30 @@
 //! [`BuildOptions`] only decides about sample and training.
 
 mod build;
+mod encoder;
 mod error;
+mod estimate;
+mod ids;
+mod insert;
 mod nearest;
 mod options;
+mod prepare;
+mod refusals;
 mod report;
+mod second_pass;
+mod shape;
 mod source;
 mod survey;
+mod tags;
 mod trial;
 
 pub use build::Owner;
+pub use encoder::{EncodedSegment, Encoder};
 pub use error::OwnerError;
+pub use estimate::Estimate;
+pub use insert::{Changed, FolderTarget, InsertOptions, InsertReport, Target, delete, insert};
 pub use options::{BuildOptions, ProgressFn, Stage, default_subquantizers};
+pub use refusals::{Reason, Refusals};
 pub use report::{BuildReport, EncryptionReport, StageSeconds, displacement};
 pub use source::{Rows, VectorSource};
 pub use trial::TrialReport;

@@ -8,7 +8,7 @@ use oboro_quant::Metric;
 
 use crate::OwnerError;
 
-/// A step of a build, in order.
+/// A step of a build, in order, or of an insert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Stage {
@@ -23,6 +23,8 @@ pub enum Stage {
     Write,
     /// Trial queries through the encrypted path. Unit: queries.
     Trial,
+    /// Rows of an insert that are committed. Unit: rows.
+    Insert,
 }
 
 impl Stage {
@@ -35,6 +37,7 @@ impl Stage {
             Self::Encode => "encoding and sealing",
             Self::Write => "writing",
             Self::Trial => "trial queries",
+            Self::Insert => "inserting",
         }
     }
 }
@@ -66,6 +69,13 @@ pub struct BuildOptions {
     pub rotation: Rotation,
     /// How originals are stored.
     pub originals: EncodingChoice,
+    /// Names of the tags that vectors may have, at most 64; those that the
+    /// source names where `None`.
+    pub tags: Option<Vec<String>>,
+    /// Bytes of each record for text id and payload; as many as the longest
+    /// need where `None`. Every record has that size, so that none tells by its
+    /// length what it carries.
+    pub extra_bytes: Option<u32>,
     /// The most candidates a search may ask for. Every reply has the size of
     /// the largest, so it costs bytes on the wire of every search.
     pub candidates_max: usize,
@@ -96,6 +106,8 @@ impl Default for BuildOptions {
             threads: None,
             rotation: Rotation::Subspace,
             originals: EncodingChoice::Auto,
+            tags: None,
+            extra_bytes: None,
             candidates_max: 256,
             released: true,
             trials: 64,

@@ -30,6 +30,10 @@ pub struct BuildReport {
     pub rotation_cost: Option<f64>,
     /// Name of the originals' encoding.
     pub originals: &'static str,
+    /// Bytes of each record for text id and payload.
+    pub extra_bytes: u32,
+    /// Tags that vectors may have.
+    pub tags: usize,
     /// What the encryption costs and gives.
     pub encryption: EncryptionReport,
     /// The most candidates a search may ask for.

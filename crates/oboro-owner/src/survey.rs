@@ -1,16 +1,16 @@
 //! The first pass: checks every vector, measures the range, takes a sample.
 
-use oboro_index::EncodingSurvey;
+use oboro_index::{EncodingSurvey, RecordKey};
 use oboro_quant::Metric;
+use oboro_vectors::{Ids, Records};
 use rand_core::Rng;
 
+use crate::ids::{check_unique, extras_and_ids};
+use crate::prepare::{LARGEST_NORM, norm};
 use crate::{BuildOptions, OwnerError, Stage, VectorSource};
 
 /// Rows that are read at once.
 pub(crate) const CHUNK: usize = 32_768;
-
-/// Norms beyond this overflow single precision when they are multiplied.
-const LARGEST_NORM: f32 = 1e15;
 
 /// What the first pass found.
 pub(crate) struct Survey {
@@ -23,6 +23,10 @@ pub(crate) struct Survey {
     pub(crate) largest_norm: f32,
     /// What originals can be stored as.
     pub(crate) encoding: EncodingSurvey,
+    /// The id of every row, where ids are not row numbers.
+    pub(crate) ids: Option<Vec<u64>>,
+    /// The most bytes that a text id and a payload need together.
+    pub(crate) extra_needed: usize,
 }
 
 /// Reads every row once. The sample and the trial rows depend on `rng` and
@@ -30,6 +34,7 @@ pub(crate) struct Survey {
 pub(crate) fn survey(
     source: &mut dyn VectorSource,
     sample: usize,
+    key: &RecordKey,
     options: &BuildOptions,
     rng: &mut impl Rng,
 ) -> Result<Survey, OwnerError> {
@@ -42,19 +47,24 @@ pub(crate) fn survey(
         trial_rows: Vec::with_capacity(options.trials.min(rows)),
         largest_norm: 0.0,
         encoding: EncodingSurvey::new(),
+        ids: None,
+        extra_needed: 0,
     };
-    let mut chunk = Vec::new();
     let mut row = 0;
     loop {
         options.check_cancelled()?;
         options.report(Stage::Read, row as u64, rows as u64);
-        chunk.clear();
-        if source.read(CHUNK, &mut chunk)? == 0 {
+        let Some(records) = source.read(CHUNK)? else {
             break;
+        };
+        // An index is built of all rows or not at all.
+        if let Some(refusal) = records.refused.first() {
+            return Err(source.error(refusal).into());
         }
-        found.encoding.observe(&chunk);
-        for vector in chunk.chunks_exact(dimension) {
-            look(vector, row, options.metric, &mut found)?;
+        found.encoding.observe(&records.vectors);
+        for (vector, &number) in records.vectors.chunks_exact(dimension).zip(&records.rows) {
+            let norm = look(vector, number, options.metric)?;
+            found.largest_norm = found.largest_norm.max(norm);
             if sampled.take(rng) {
                 found.sample.extend_from_slice(vector);
             }
@@ -64,27 +74,43 @@ pub(crate) fn survey(
             }
             row += 1;
         }
+        found.belongings(records, key);
+    }
+    // What comes next has been sized after what was announced.
+    if row != rows {
+        return Err(OwnerError::SourceChanged);
     }
     options.report(Stage::Read, rows as u64, rows as u64);
     if found.largest_norm == 0.0 {
         return Err(OwnerError::AllZero { vectors: rows });
     }
+    if let Some(ids) = &found.ids {
+        check_unique(ids, |at| at as u64)?;
+    }
     Ok(found)
 }
 
-fn look(vector: &[f32], row: usize, metric: Metric, found: &mut Survey) -> Result<(), OwnerError> {
-    // Eight running sums let the compiler use wide registers.
-    let mut squares = [0.0_f32; 8];
-    let (parts, rest) = vector.as_chunks::<8>();
-    for part in parts {
-        for (sum, value) in squares.iter_mut().zip(part) {
-            *sum += value * value;
+impl Survey {
+    /// Takes in ids, and how much room they and the payloads need.
+    fn belongings(&mut self, mut records: Records, key: &RecordKey) {
+        if records.ids == Ids::Rows && records.payloads.is_empty() {
+            return;
+        }
+        let with_ids = records.ids != Ids::Rows;
+        let rows = std::mem::take(&mut records.rows);
+        for (id, extra) in extras_and_ids(records, &rows, key) {
+            self.extra_needed = self.extra_needed.max(extra.needed());
+            if with_ids {
+                self.ids.get_or_insert_default().push(id);
+            }
         }
     }
-    for (sum, value) in squares.iter_mut().zip(rest) {
-        *sum += value * value;
-    }
-    let norm = squares.iter().sum::<f32>().sqrt();
+}
+
+/// Checks one vector and returns its norm.
+fn look(vector: &[f32], row: u64, metric: Metric) -> Result<f32, OwnerError> {
+    let norm = norm(vector);
+    let row = row as usize;
     if norm.is_nan() || norm > LARGEST_NORM {
         return Err(OwnerError::TooLong {
             row,
@@ -94,8 +120,7 @@ fn look(vector: &[f32], row: usize, metric: Metric, found: &mut Survey) -> Resul
     if norm == 0.0 && metric == Metric::Cosine {
         return Err(OwnerError::NoDirection { row });
     }
-    found.largest_norm = found.largest_norm.max(norm);
-    Ok(())
+    Ok(norm)
 }
 
 /// Chooses exactly `wanted` of `total` in one pass, every set equally likely.
@@ -126,35 +151,13 @@ impl Chooser {
     }
 }
 
-/// Checks that ids are as many as rows and that none comes twice.
-pub(crate) fn check_ids(ids: &[u64], rows: usize) -> Result<(), OwnerError> {
-    if ids.len() != rows {
-        return Err(OwnerError::IdCount {
-            ids: ids.len(),
-            vectors: rows,
-        });
-    }
-    let mut order: Vec<u32> = (0..rows as u32).collect();
-    order.sort_unstable_by_key(|&row| (ids[row as usize], row));
-    match order
-        .windows(2)
-        .find(|pair| ids[pair[0] as usize] == ids[pair[1] as usize])
-    {
-        Some(pair) => Err(OwnerError::DuplicateId {
-            first: pair[0] as usize,
-            second: pair[1] as usize,
-        }),
-        None => Ok(()),
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::Rows;
     use chacha20::ChaCha20Rng;
-    use oboro_index::{EncodingChoice, RecordEncoding};
+    use oboro_index::{EncodingChoice, OwnerKey, RecordEncoding};
     use rand_core::SeedableRng;
 
     fn look_at(values: &[f32], dimension: usize, metric: Metric) -> Result<Survey, OwnerError> {
@@ -167,8 +170,9 @@ mod tests {
         survey(
             &mut Rows::new(values, dimension).unwrap(),
             3,
+            &OwnerKey::generate(&mut rng).record_key(),
             &options,
-            &mut rng,
+            &mut ChaCha20Rng::from_seed([1; 32]),
         )
     }
 
@@ -222,21 +226,5 @@ mod tests {
             counts.iter().all(|&c| (2_725..3_275).contains(&c)),
             "{counts:?}"
         );
-    }
-
-    #[test]
-    fn fail_ids() {
-        assert!(check_ids(&[3, 1, 2], 3).is_ok());
-        assert!(matches!(
-            check_ids(&[3, 1], 3),
-            Err(OwnerError::IdCount { ids: 2, vectors: 3 })
-        ));
-        assert!(matches!(
-            check_ids(&[7, 1, 7], 3),
-            Err(OwnerError::DuplicateId {
-                first: 0,
-                second: 2
-            })
-        ));
     }
 }

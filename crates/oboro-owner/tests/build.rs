@@ -12,6 +12,7 @@ use oboro_index::{
 };
 use oboro_owner::{BuildOptions, BuildReport, Owner, OwnerError, Rows, Stage};
 use oboro_quant::Metric;
+use oboro_vectors::Ids;
 use rand_core::{Rng, SeedableRng};
 
 fn rng(seed: u8) -> ChaCha20Rng {
@@ -60,7 +61,7 @@ fn build(
 ) -> Result<BuildReport, OwnerError> {
     let (owner, keeper) = keys(ParameterSet::N2048Q50);
     let mut source = Rows::new(values, dimension).unwrap();
-    Owner::new(owner, keeper).build(&mut source, None, out, options, &mut rng(3))
+    Owner::new(owner, keeper).build(&mut source, out, options, &mut rng(3))
 }
 
 fn fails(values: &[f32], dimension: usize, options: &BuildOptions) -> OwnerError {
@@ -148,8 +149,7 @@ fn every_metric_and_odd_dimension() {
         let opener = RecordOpener::new(
             client.record_key(),
             descriptor.index_id,
-            descriptor.record_encoding,
-            dimension,
+            descriptor.record_layout(),
         );
         let segment = &index.segments()[0];
         let mut seen = vec![false; 700];
@@ -196,7 +196,6 @@ fn rotations_and_parameter_sets() {
         let report = Owner::new(owner, keeper)
             .build(
                 &mut source,
-                None,
                 &folder.path().join("i"),
                 &options,
                 &mut rng(3),
@@ -311,10 +310,12 @@ fn fail_ids() {
     let out = folder.path().join("index");
     let build = |ids: &[u64]| {
         let (owner, keeper) = keys(ParameterSet::N2048Q50);
-        let mut source = Rows::new(&values, 8).unwrap();
+        let mut source = Rows::new(&values, 8)
+            .unwrap()
+            .with_ids(Ids::Numbers(ids.to_vec()))
+            .unwrap();
         Owner::new(owner, keeper).build(
             &mut source,
-            Some(ids),
             &out,
             &options(Metric::L2),
             &mut rng(3),
@@ -327,13 +328,6 @@ fn fail_ids() {
         Err(OwnerError::DuplicateId {
             first: 30,
             second: 70
-        })
-    ));
-    assert!(matches!(
-        build(&ids[..99]),
-        Err(OwnerError::IdCount {
-            ids: 99,
-            vectors: 100
         })
     ));
     assert!(!out.exists());
@@ -360,7 +354,7 @@ fn fail_existing_output_unless_forced() {
     assert_eq!((first.vectors, second.vectors), (100, 50));
     let owner = keys(ParameterSet::N2048Q50).0;
     let index = Index::open(&out, &epoch_key(&owner, &out)).unwrap();
-    assert_eq!(index.descriptor().vectors, 50);
+    assert_eq!(index.vectors(), 50);
     assert_eq!(folder.path().read_dir().unwrap().count(), 1);
 }
 

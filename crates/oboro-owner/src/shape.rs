@@ -1,0 +1,75 @@
+//! What follows from sizes and options alone.
+
+use oboro_ckks::{Packing, ParameterSet};
+use oboro_quant::Subspaces;
+
+use crate::{BuildOptions, OwnerError, VectorSource, default_subquantizers};
+
+/// Everything that follows from sizes and options.
+pub(crate) struct Shape {
+    pub(crate) rows: usize,
+    pub(crate) dimension: usize,
+    pub(crate) subspaces: Subspaces,
+    pub(crate) packing: Packing,
+    pub(crate) sample: usize,
+    pub(crate) candidates_max: usize,
+}
+
+impl Shape {
+    pub(crate) fn of(
+        source: &dyn VectorSource,
+        set: ParameterSet,
+        options: &BuildOptions,
+    ) -> Result<Self, OwnerError> {
+        let (rows, dimension) = (source.rows(), source.dimension());
+        let subquantizers = options
+            .subquantizers
+            .unwrap_or_else(|| default_subquantizers(dimension));
+        if subquantizers > dimension {
+            return Err(OwnerError::TooManySubquantizers {
+                subquantizers,
+                dimension,
+            });
+        }
+        if rows < options.centroids {
+            return Err(OwnerError::TooFewVectors {
+                vectors: rows,
+                centroids: options.centroids,
+            });
+        }
+        let maximum = u32::MAX as usize;
+        if rows > maximum {
+            return Err(OwnerError::TooManyVectors {
+                vectors: rows,
+                maximum,
+            });
+        }
+        let subspaces = Subspaces::new(dimension, subquantizers)?;
+        let width = subspaces.width();
+        let packing = Packing::new(set, subquantizers, width, options.centroids, options.split)
+            .or_else(|error| {
+                // A small split may not fit wide sub-spaces; one that does
+                // exists unless something else is wrong.
+                let compact = Packing::compact_query(set, subquantizers, width, options.centroids);
+                match compact {
+                    Ok(packing) if packing.split() > options.split => Ok(packing),
+                    _ => Err(error),
+                }
+            })?;
+        Ok(Self {
+            rows,
+            dimension,
+            subspaces,
+            packing,
+            sample: options
+                .sample
+                .unwrap_or(256 * options.centroids)
+                .max(options.centroids)
+                .min(rows),
+            candidates_max: options
+                .candidates_max
+                .clamp(1, oboro_quant::MAX_CANDIDATES)
+                .min(rows),
+        })
+    }
+}
