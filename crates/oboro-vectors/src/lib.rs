@@ -27,6 +27,8 @@
 //! # }
 //! ```
 
+#[cfg(feature = "columnar")]
+mod columnar;
 mod error;
 mod format;
 mod id_file;
@@ -44,7 +46,9 @@ pub use format::Format;
 pub use ids::{read_ids, read_ivecs};
 pub use matrix::Matrix;
 pub use reader::{MAX_DIMENSION, VectorReader, read_f32};
-pub use records::{IdKind, Ids, MAX_TAG_NAME, MAX_TAG_NAMES, MAX_TEXT_ID, Records, Refusal, Why};
+pub use records::{
+    IdKind, Ids, MAX_PAYLOAD, MAX_TAG_NAME, MAX_TAG_NAMES, MAX_TEXT_ID, Records, Refusal, Why,
+};
 pub use source::{Column, Limits, RecordOptions, RecordSource};
 pub use write::{
     encode_fvecs, encode_ivecs, encode_npy_f32, encode_npy_i64, write_fvecs, write_ivecs,

@@ -1,4 +1,4 @@
-use crate::{Format, Matrix, VectorsError, npy};
+use crate::{Column, Format, Matrix, RecordOptions, RecordSource, VectorsError, npy};
 use half::f16;
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
@@ -48,7 +48,8 @@ pub struct VectorReader {
 }
 
 impl VectorReader {
-    /// Opens `path`, whose extension says what it is.
+    /// Opens `path`, whose extension says what it is. Parquet and Arrow are
+    /// read by [`RecordSource`] only.
     ///
     /// # Errors
     /// If the file cannot be read, is empty, truncated, ragged in size, of
@@ -188,8 +189,14 @@ pub(crate) fn decode(element: Element, bytes: &[u8], out: &mut Vec<f32>) {
 /// All vectors of the file at `path`.
 ///
 /// # Errors
-/// As [`VectorReader::open`] and [`VectorReader::read_chunk`].
+/// As [`VectorReader::open`] and [`VectorReader::read_chunk`]; for Parquet and
+/// Arrow as [`RecordSource::open`] and [`RecordSource::read`], and if a row is
+/// no vector.
 pub fn read_f32(path: impl AsRef<Path>) -> Result<Matrix<f32>, VectorsError> {
+    let path = path.as_ref();
+    if matches!(Format::of(path)?, Format::Parquet | Format::Arrow) {
+        return read_columnar(path);
+    }
     let mut reader = VectorReader::open(path)?;
     // The size was checked against the length of the file, so this allocates
     // no more than a small multiple of it.
@@ -352,6 +359,24 @@ pub(crate) fn count_vecs(
     drop(reader);
     file.rewind().map_err(VectorsError::io(path))?;
     Ok(rows)
+}
+
+fn read_columnar(path: &Path) -> Result<Matrix<f32>, VectorsError> {
+    let options = RecordOptions {
+        ids: Column::Unused,
+        tags: Column::Unused,
+        payloads: Column::Unused,
+        ..RecordOptions::default()
+    };
+    let mut source = RecordSource::open(path, &options)?;
+    let mut data = Vec::new();
+    while let Some(records) = source.read(8_192)? {
+        if let Some(refusal) = records.refused.first() {
+            return Err(source.error(refusal));
+        }
+        data.extend_from_slice(&records.vectors);
+    }
+    Matrix::new(source.dimension(), data)
 }
 
 pub(crate) fn check_dimension(

@@ -6,6 +6,9 @@ use std::fmt;
 /// Longest id in text, in bytes of UTF-8.
 pub const MAX_TEXT_ID: usize = u16::MAX as usize;
 
+/// Longest payload, in bytes.
+pub const MAX_PAYLOAD: usize = 1 << 16;
+
 /// Longest name of a tag, in bytes of UTF-8.
 pub const MAX_TAG_NAME: usize = 255;
 
@@ -68,8 +71,7 @@ impl Records {
         &self.vectors[index * self.dimension..][..self.dimension]
     }
 
-    /// Keeps the vectors and rows whose `kept` is true. Ids, tags and
-    /// payloads are not touched.
+    /// Keeps the records whose `kept` is true. Ids are not touched.
     pub(crate) fn retain(&mut self, kept: &[bool]) {
         let mut to = 0;
         for from in kept
@@ -81,8 +83,16 @@ impl Records {
             self.vectors
                 .copy_within(start..start + self.dimension, to * self.dimension);
             self.rows[to] = self.rows[from];
+            if !self.tags.is_empty() {
+                self.tags.swap(to, from);
+            }
+            if !self.payloads.is_empty() {
+                self.payloads.swap(to, from);
+            }
             to += 1;
         }
+        self.tags.truncate(to);
+        self.payloads.truncate(to);
         self.vectors.truncate(to * self.dimension);
         self.rows.truncate(to);
     }
@@ -150,8 +160,13 @@ pub enum Why {
         /// Its length.
         bytes: usize,
     },
-    /// A tag is an empty text or one of too many bytes.
-    TagName {
+    /// A tag is a text of too many bytes.
+    LongTag {
+        /// Its length.
+        bytes: usize,
+    },
+    /// The payload has too many bytes.
+    LongPayload {
         /// Its length.
         bytes: usize,
     },
@@ -176,12 +191,14 @@ impl fmt::Display for Why {
                     "has an id of {bytes} bytes where {MAX_TEXT_ID} are the most"
                 )
             }
-            Self::TagName { bytes } => {
-                write!(
-                    f,
-                    "has a tag of {bytes} bytes where 1 to {MAX_TAG_NAME} are accepted"
-                )
-            }
+            Self::LongTag { bytes } => write!(
+                f,
+                "has a tag of {bytes} bytes where {MAX_TAG_NAME} are the most"
+            ),
+            Self::LongPayload { bytes } => write!(
+                f,
+                "has a payload of {bytes} bytes where {MAX_PAYLOAD} are the most"
+            ),
             Self::TagNames => {
                 write!(f, "names one more than {MAX_TAG_NAMES} different tags")
             }

@@ -1,5 +1,7 @@
 //! One way to read records out of every kind of file.
 
+#[cfg(feature = "columnar")]
+use crate::columnar::ColumnarRows;
 use crate::id_file::{Id, IdFile};
 use crate::plain::PlainRows;
 use crate::{Format, IdKind, Ids, Records, Refusal, VectorsError};
@@ -112,6 +114,8 @@ pub struct RecordSource {
 
 enum Input {
     Plain(Box<PlainRows>),
+    #[cfg(feature = "columnar")]
+    Columnar(Box<ColumnarRows>),
 }
 
 impl RecordSource {
@@ -128,6 +132,11 @@ impl RecordSource {
             None => Format::of(path)?,
         };
         let mut input = match format {
+            #[cfg(feature = "columnar")]
+            Format::Parquet | Format::Arrow => {
+                Input::Columnar(Box::new(ColumnarRows::open(path, format, options)?))
+            }
+            #[cfg(not(feature = "columnar"))]
             Format::Parquet | Format::Arrow => {
                 return Err(VectorsError::Columns {
                     path: path.to_owned(),
@@ -184,20 +193,28 @@ impl RecordSource {
     pub fn id_kind(&self) -> IdKind {
         match &self.id_file {
             Some(ids) => ids.kind(),
-            None => IdKind::Rows,
+            None => self.input.id_kind(),
         }
     }
 
     /// Whether records have tags.
     #[must_use]
     pub fn has_tags(&self) -> bool {
-        false
+        match &self.input {
+            Input::Plain(_) => false,
+            #[cfg(feature = "columnar")]
+            Input::Columnar(rows) => rows.has_tags(),
+        }
     }
 
     /// Whether records have payloads.
     #[must_use]
     pub fn has_payloads(&self) -> bool {
-        false
+        match &self.input {
+            Input::Plain(_) => false,
+            #[cfg(feature = "columnar")]
+            Input::Columnar(rows) => rows.has_payloads(),
+        }
     }
 
     /// The tags met so far, in the order of their first appearance; at most
@@ -205,7 +222,11 @@ impl RecordSource {
     /// keeps them.
     #[must_use]
     pub fn tag_names(&self) -> &[String] {
-        &[]
+        match &self.input {
+            Input::Plain(_) => &[],
+            #[cfg(feature = "columnar")]
+            Input::Columnar(rows) => rows.tag_names(),
+        }
     }
 
     /// The records among the next rows, at most `most` rows; `None` at the
@@ -222,6 +243,8 @@ impl RecordSource {
         let mut records = Records::new(self.dimension(), ids);
         let read = match &mut self.input {
             Input::Plain(rows) => rows.read(most, &mut records)?,
+            #[cfg(feature = "columnar")]
+            Input::Columnar(rows) => rows.read(most, &mut records)?,
         };
         if self.id_file.is_some() {
             self.add_ids(read, &mut records)?;
@@ -289,6 +312,8 @@ impl RecordSource {
         }
         match &mut self.input {
             Input::Plain(rows) => rows.rewind(),
+            #[cfg(feature = "columnar")]
+            Input::Columnar(rows) => rows.rewind(),
         }
     }
 
@@ -307,18 +332,32 @@ impl Input {
     fn dimension(&self) -> usize {
         match self {
             Self::Plain(rows) => rows.dimension(),
+            #[cfg(feature = "columnar")]
+            Self::Columnar(rows) => rows.dimension(),
         }
     }
 
     fn rows(&self) -> u64 {
         match self {
             Self::Plain(rows) => rows.rows(),
+            #[cfg(feature = "columnar")]
+            Self::Columnar(rows) => rows.rows(),
+        }
+    }
+
+    fn id_kind(&self) -> IdKind {
+        match self {
+            Self::Plain(_) => IdKind::Rows,
+            #[cfg(feature = "columnar")]
+            Self::Columnar(rows) => rows.id_kind(),
         }
     }
 
     fn count(&mut self) -> Result<u64, VectorsError> {
         match self {
             Self::Plain(rows) => rows.count(),
+            #[cfg(feature = "columnar")]
+            Self::Columnar(rows) => Ok(rows.rows()),
         }
     }
 }
