@@ -16,7 +16,7 @@ use oboro_ckks::{EncryptedQuery, ParameterSet, PublicKey, SecretKey, TableShare}
 use oboro_client::{Client, ClientConfig, ClientError, rotation::OwnerConfig};
 use oboro_index::{Index, OwnerKey};
 use oboro_keeper::{KeeperConfig, KeeperSecrets, KeeperServer, KeeperState, StateKey};
-use oboro_owner::{BuildOptions, Owner, Rows};
+use oboro_owner::{BuildOptions, Ids, Owner, Rows};
 use oboro_protocol::{
     Reason, limits,
     sizes::{IndexShape, Sizes},
@@ -201,18 +201,15 @@ impl World {
             released: shape.released,
             ..BuildOptions::default()
         };
-        let mut rows = Rows::new(&self.base, self.dimension).unwrap();
         let ids: Vec<u64> = (0..shape.vectors as u64).map(id_of_row).collect();
+        let mut rows = Rows::new(&self.base, self.dimension)
+            .unwrap()
+            .with_ids(Ids::Numbers(ids))
+            .unwrap();
         // Every build has an index id of its own.
         let mut rng = ChaCha20Rng::from_seed(*fresh_seed());
         owner
-            .build(
-                &mut rows,
-                Some(&ids),
-                &self.index_path(),
-                &options,
-                &mut rng,
-            )
+            .build(&mut rows, &self.index_path(), &options, &mut rng)
             .unwrap();
     }
 
