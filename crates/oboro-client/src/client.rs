@@ -15,6 +15,7 @@ use oboro_channel::{Identity, Trust};
 use oboro_ckks::{MaskedDecryptor, MaskedProducts, Randomness, SecretKey};
 use oboro_index::keys::ClientKey;
 use oboro_protocol::{Reason, limits, v1, validate};
+use oboro_quant::Filter;
 use prost::Message as _;
 use tokio::task::JoinSet;
 use zeroize::Zeroizing;
@@ -137,6 +138,42 @@ impl Client {
         self.inner.session().summary.simulated
     }
 
+    /// The filter for vectors that have any of the tags `any` (if it names some),
+    /// all of `all`, and none of `none`.
+    ///
+    /// # Errors
+    /// When the index has no tags, or not one of these.
+    ///
+    /// # Security
+    /// The searcher learns which bits a filter has, not what the tags are called.
+    /// Who sees the network or the searcher's machine learns neither, nor whether
+    /// there is a filter.
+    pub fn filter<T: AsRef<str>>(
+        &self,
+        any: &[T],
+        all: &[T],
+        none: &[T],
+    ) -> Result<Filter, ClientError> {
+        let session = self.inner.session();
+        let key = self.inner.config.client_key.descriptor_key();
+        let bits = |names: &[T]| {
+            names.iter().try_fold(0, |bits, name| {
+                let name = name.as_ref();
+                let bit = session.descriptor.tag_bit(key, name);
+                let bit = bit.ok_or_else(|| match session.descriptor.has_tags() {
+                    true => ClientError::UnknownTag(name.to_owned()),
+                    false => ClientError::NoTags,
+                })?;
+                Ok(bits | 1_u64 << bit)
+            })
+        };
+        Ok(Filter {
+            any: bits(any)?,
+            all: bits(all)?,
+            none: bits(none)?,
+        })
+    }
+
     /// Finds the neighbours of `vector`. A broken connection is made anew
     /// once.
     ///
@@ -253,7 +290,7 @@ impl Inner {
             with_records: reranks,
             with_ids: !reranks,
             with_scores: !reranks,
-            filter: validate::pack_filter([0; 3]).to_vec().into(),
+            filter: options.filter.to_bytes().to_vec().into(),
             padding: Vec::new(),
         };
         match &session.prepared {
@@ -405,13 +442,8 @@ fn check(
     if k == 0 {
         return Err(ClientError::NoNeighbours);
     }
-    let vectors = usize::try_from(index.vectors).unwrap_or(usize::MAX);
-    if k > vectors {
-        return Err(ClientError::MoreThanIndex {
-            what: "neighbours",
-            asked: k,
-            most: vectors,
-        });
+    if index.tags == 0 && !options.filter.is_empty() {
+        return Err(ClientError::NoTags);
     }
     let candidates = match options.rerank {
         Rerank::Off => k,
@@ -420,9 +452,12 @@ fn check(
     if k > candidates {
         return Err(ClientError::MoreThanCandidates { k, candidates });
     }
-    // A small index simply gives all it has.
-    let candidates = candidates.min(vectors);
     let most = index.candidates_max;
+    // An index that gives all it has gives no more.
+    let candidates = match index.vectors <= most.into() {
+        true => candidates.min(most as usize),
+        false => candidates,
+    };
     u32::try_from(candidates)
         .ok()
         .filter(|&candidates| candidates <= most)
@@ -445,6 +480,9 @@ fn open_all(
 ) -> Result<Vec<Neighbour>, ClientError> {
     let opener = &session.opener;
     let length = reply.record_bytes as usize;
+    if reply.records.is_empty() {
+        return Ok(Vec::new());
+    }
     if length != opener.wire_len() {
         return Err(ClientError::Reply(format!(
             "a record has {length} bytes where this index has {}",
@@ -457,15 +495,18 @@ fn open_all(
     let mut ids = HashSet::with_capacity(reply.records.len() / length);
     let mut found = Vec::with_capacity(reply.records.len() / length);
     for record in reply.records.chunks_exact(length) {
+        let refused = |error: oboro_index::IndexError| ClientError::Reply(error.to_string());
         let (_, _, id) = opener
             .open_into(record, &mut scratch, &mut vector)
-            .map_err(|error| ClientError::Reply(error.to_string()))?;
+            .map_err(refused)?;
         if !ids.insert(id) {
             return Err(ClientError::Reply("a candidate came twice".to_owned()));
         }
+        let extra = opener.extra(&scratch).map_err(refused)?;
         found.push(Neighbour {
             id,
             distance: metric.distance(query, &vector),
+            extra: (!extra.is_empty()).then_some(extra),
         });
     }
     Ok(found)
@@ -489,6 +530,7 @@ fn scored(reply: &v1::SearchReply) -> Result<Vec<Neighbour>, ClientError> {
         .map(|(&id, score)| Neighbour {
             id,
             distance: score.into(),
+            extra: None,
         })
         .collect())
 }

@@ -101,6 +101,12 @@ pub enum ClientError {
         /// The most it gives.
         most: usize,
     },
+    /// The index has no tag of that name.
+    #[error("the index has no tag \"{0}\"; use one that it was built with")]
+    UnknownTag(String),
+    /// A filter for an index without tags.
+    #[error("the index has no tags; search without a filter, or build it again with tags")]
+    NoTags,
     /// No neighbour was asked for.
     #[error("0 neighbours are asked for; ask for at least 1")]
     NoNeighbours,
@@ -172,9 +178,14 @@ impl ClientError {
                 | Self::NotFinite { .. }
                 | Self::MoreThanCandidates { .. }
                 | Self::MoreThanIndex { .. }
+                | Self::UnknownTag(_)
+                | Self::NoTags
                 | Self::NoNeighbours
                 | Self::KeyInUse
                 | Self::Encrypt(_)
-        ) || matches!(self.reason(), Some(Reason::BadRequest | Reason::Limit))
+        ) || matches!(
+            self.reason(),
+            Some(Reason::BadRequest | Reason::Limit | Reason::Conflict)
+        )
     }
 }

@@ -6,7 +6,8 @@
 //! ranks by exact distance, or, without re-ranking, ids.
 //!
 //! Programs without an asynchronous runtime use [`blocking::Client`]. The owner changes
-//! the decryption key of an index in use with [`rotation::OwnerSession`].
+//! the decryption key of an index in use with [`rotation::OwnerSession`]; owners and
+//! clients with write access change its vectors with [`writer::Writer`].
 //!
 //! # Security
 //! The client trusts the owner's authority and keys and nothing else. Evidence
@@ -21,7 +22,10 @@ mod result;
 pub mod rotation;
 mod session;
 mod transport;
+pub mod writer;
 
 pub use client::{Client, ClientConfig, Keyholder};
 pub use error::ClientError;
+pub use oboro_index::Extra;
+pub use oboro_quant::Filter;
 pub use result::{IndexSummary, Neighbour, Rerank, SearchOptions, SearchResult, Stages};

@@ -26,7 +26,11 @@ mod tests {
         let list = [(5, 1.0), (3, 0.5), (9, 0.5), (1, 2.0), (2, f32::INFINITY)];
         let candidates: Vec<Neighbour> = list
             .iter()
-            .map(|&(id, distance)| Neighbour { id, distance })
+            .map(|&(id, distance)| Neighbour {
+                id,
+                distance,
+                extra: None,
+            })
             .collect();
         for k in 0..=6 {
             let ids: Vec<u64> = nearest(candidates.clone(), k)

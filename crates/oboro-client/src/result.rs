@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use oboro_index::Extra;
 use oboro_protocol::limits::DEFAULT_SEARCH_DEADLINE;
+use oboro_quant::Filter;
 
 /// Whether and from how many candidates the client ranks exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +31,9 @@ pub struct SearchOptions {
     pub k: usize,
     /// Exact ranking by the client.
     pub rerank: Rerank,
+    /// Which vectors may be found, by their tags; the default lets all pass.
+    /// [`Client::filter`](crate::Client::filter) makes one from names.
+    pub filter: Filter,
     /// Longest time for one search, a reconnection included.
     pub deadline: Duration,
 }
@@ -39,20 +44,25 @@ impl Default for SearchOptions {
         Self {
             k: 10,
             rerank: Rerank::default(),
+            filter: Filter::default(),
             deadline: DEFAULT_SEARCH_DEADLINE,
         }
     }
 }
 
 /// One neighbour.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Neighbour {
-    /// The id the owner gave to the vector.
+    /// The id the owner gave to the vector, or the number that stands for its
+    /// string id.
     pub id: u64,
     /// With re-ranking, the exact distance in the index's metric, smaller is
     /// nearer; without, the quantized score, which compares within one result
     /// only.
     pub distance: f32,
+    /// String id and payload of the vector, where it has any; they come with
+    /// its record, so only with re-ranking.
+    pub extra: Option<Extra>,
 }
 
 /// Where the time of one search went, in microseconds.
@@ -90,7 +100,8 @@ pub struct Stages {
 /// The answer to one search.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SearchResult {
-    /// The `k` nearest, nearest first, ties by id.
+    /// The `k` nearest, nearest first, ties by id; fewer where the index has not
+    /// so many that pass the filter.
     pub neighbours: Vec<Neighbour>,
     /// Where the time went.
     pub stages: Stages,
@@ -107,8 +118,13 @@ pub struct IndexSummary {
     pub index_id: [u8; 16],
     /// Its epoch.
     pub epoch: u64,
-    /// Vectors in it.
+    /// Vectors in it when the connection was made, as the searcher says:
+    /// nothing authenticates it.
     pub vectors: u64,
+    /// Tags that a filter can ask for.
+    pub tags: usize,
+    /// Bytes of each record for a string id and a payload.
+    pub extra_bytes: u32,
     /// Values of one vector.
     pub dimension: usize,
     /// Name of the metric.

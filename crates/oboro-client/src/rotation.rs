@@ -274,7 +274,7 @@ impl OwnerConfig {
         &self,
     ) -> Result<(SearcherClient<Channel>, Descriptor, Arc<Appraisal>), ClientError> {
         let (mut searcher, appraisal) = self.peer(&self.searcher).searcher().await?;
-        let descriptor = describe(
+        let (descriptor, _) = describe(
             &mut searcher,
             &appraisal,
             &self.descriptor_key,

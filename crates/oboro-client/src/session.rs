@@ -52,7 +52,7 @@ impl Session {
             timeout: config.connect_timeout,
         };
         let (mut client, appraisal) = peer.searcher().await?;
-        let descriptor = transport::describe(
+        let (descriptor, vectors) = transport::describe(
             &mut client,
             &appraisal,
             config.client_key.descriptor_key(),
@@ -77,8 +77,7 @@ impl Session {
         let opener = RecordOpener::new(
             config.client_key.record_key(),
             descriptor.index_id,
-            descriptor.record_encoding,
-            descriptor.dimension as usize,
+            descriptor.record_layout(),
         );
         let prepared = match &config.keyholder {
             Keyholder::Keeper => None,
@@ -89,7 +88,9 @@ impl Session {
         let summary = IndexSummary {
             index_id: descriptor.index_id,
             epoch: descriptor.epoch,
-            vectors: descriptor.vectors,
+            vectors,
+            tags: descriptor.tags.len(),
+            extra_bytes: descriptor.extra_bytes,
             dimension: descriptor.dimension as usize,
             metric: descriptor.metric.name(),
             subquantizers: packing.subquantizers(),

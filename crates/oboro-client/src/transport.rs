@@ -71,13 +71,14 @@ impl Peer<'_> {
 }
 
 /// The owner's description of the index that a searcher serves: authentic, and of
-/// the index and epoch that the searcher's evidence names.
+/// the index and epoch that the searcher's evidence names. And how many vectors are
+/// in it, which nothing authenticates.
 pub(crate) async fn describe(
     client: &mut SearcherClient<Channel>,
     appraisal: &Appraisal,
     key: &DescriptorKey,
     timeout: Duration,
-) -> Result<Descriptor, ClientError> {
+) -> Result<(Descriptor, u64), ClientError> {
     let description = within(timeout, client.describe(v1::DescribeRequest {})).await?;
     check_version(description.protocol_version, Role::Searcher)?;
     let descriptor = Descriptor::from_bytes(key, &description.descriptor)
@@ -91,7 +92,7 @@ pub(crate) async fn describe(
         let epoch = |epoch: u64| format!("epoch {epoch}");
         return Err(differ(epoch(subject.epoch), epoch(descriptor.epoch)));
     }
-    Ok(descriptor)
+    Ok((descriptor, description.vectors))
 }
 
 /// Refuses a peer of another protocol.

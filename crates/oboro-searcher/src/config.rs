@@ -39,6 +39,26 @@ impl KeeperConfig {
     }
 }
 
+/// How segments are merged in the background.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompactionConfig {
+    /// After each commit, look whether there is something to merge. Where this is
+    /// off, segments are merged only when a writer asks for it.
+    pub automatic: bool,
+    /// Most bytes written in a second, so that searches go on; 0 for no bound.
+    pub bytes_per_second: u64,
+}
+
+impl Default for CompactionConfig {
+    /// On, 64 MiB a second.
+    fn default() -> Self {
+        Self {
+            automatic: true,
+            bytes_per_second: 64 << 20,
+        }
+    }
+}
+
 /// How a searcher runs.
 pub struct SearcherConfig {
     /// This searcher's TLS identity.
@@ -68,6 +88,8 @@ pub struct SearcherConfig {
     pub accept: AcceptLimits,
     /// Bounds on searches of clients that hold the key.
     pub sessions: SessionLimits,
+    /// How segments are merged in the background.
+    pub compaction: CompactionConfig,
     /// Loopback address of the Prometheus text.
     pub metrics_address: Option<SocketAddr>,
     /// How long running requests may go on after the shutdown began.
@@ -106,6 +128,7 @@ impl SearcherConfig {
                 ..AcceptLimits::default()
             },
             sessions: SessionLimits::default(),
+            compaction: CompactionConfig::default(),
             metrics_address: None,
             grace: Duration::from_secs(5),
         }

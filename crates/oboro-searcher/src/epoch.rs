@@ -1,28 +1,16 @@
 //! One epoch of the index, with the parts every query needs at hand.
 
-use std::{io, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use oboro_ckks::{
-    EncryptedCodebook, EncryptedQuery, Packing, Randomness, TableEvaluator, TableShare,
-    ZeroEncryption,
-};
-use oboro_index::{Descriptor, Index, IndexHead, Segment};
+use oboro_ckks::{EncryptedQuery, Packing, Randomness, TableEvaluator, TableShare, ZeroEncryption};
+use oboro_index::{Descriptor, Index};
 use oboro_protocol::{
     sizes::{IndexShape, Sizes},
     v1,
 };
-use oboro_quant::BlockedCodes;
 
-use crate::{
-    SearcherError,
-    engine::{Codes, ScanEngine},
-    metrics::Metrics,
-    pool::Pool,
-};
-
-/// Most segments: a candidate's key has 16 bits for the segment.
-const MAX_SEGMENTS: usize = 1 << 16;
+use crate::{SearcherError, engine::ScanEngine, metrics::Metrics, pool::Pool, snapshot::Snapshot};
 
 /// How the parts of an epoch are made.
 pub(crate) struct Workshop {
@@ -33,41 +21,43 @@ pub(crate) struct Workshop {
     pub(crate) metrics: Arc<Metrics>,
 }
 
-/// An open index, ready to be asked. Another epoch of the same index has
-/// another descriptor and codebook; codes and scan engine are the same.
+/// The keys and the shape of one epoch. What is searched is in the engine,
+/// which all epochs of the index share: a commit changes it for all of them.
 pub(crate) struct Epoch {
-    index: Index,
+    shape: Descriptor,
     descriptor: Bytes,
     /// The codebook's public part, encoded.
     pub(crate) masks: Bytes,
     pub(crate) evaluator: Arc<TableEvaluator>,
     pub(crate) zeros: Pool<ZeroEncryption>,
-    pub(crate) engine: Arc<ScanEngine>,
+    pub(crate) engine: Arc<ScanEngine<Snapshot>>,
     pub(crate) sizes: Sizes,
 }
 
 impl Epoch {
     /// Prepares `index`.
     pub(crate) fn new(index: Index, workshop: &Workshop) -> Result<Self, SearcherError> {
-        check(&index)?;
+        let snapshot = Arc::new(Snapshot::new(index)?);
         let engine = ScanEngine::start(
-            Arc::new(Segments(index.segments().to_vec())),
+            Arc::clone(&snapshot),
             workshop.scan_threads.max(1),
             workshop.queue_limit.max(1),
             Arc::clone(&workshop.metrics),
         )?;
-        Self::with_engine(index, Arc::new(engine), workshop)
+        Self::with_engine(snapshot.index(), Arc::new(engine), workshop)
     }
 
-    /// Prepares a later epoch of the same index.
+    /// Prepares a later epoch of the same index, which is searched from now on.
     pub(crate) fn next(&self, index: Index, workshop: &Workshop) -> Result<Self, SearcherError> {
-        check(&index)?;
-        Self::with_engine(index, Arc::clone(&self.engine), workshop)
+        let snapshot = Arc::new(Snapshot::new(index)?);
+        let next = Self::with_engine(snapshot.index(), Arc::clone(&self.engine), workshop)?;
+        self.engine.replace(snapshot);
+        Ok(next)
     }
 
     fn with_engine(
-        index: Index,
-        engine: Arc<ScanEngine>,
+        index: &Index,
+        engine: Arc<ScanEngine<Snapshot>>,
         workshop: &Workshop,
     ) -> Result<Self, SearcherError> {
         let shape = index.descriptor();
@@ -75,7 +65,7 @@ impl Epoch {
             shape.packing,
             shape.scale,
             shape.public_key.clone(),
-            codebook(&index)?,
+            index.codebook()?,
         )
         .map_err(|error| SearcherError::Index(error.to_string()))?;
         let evaluator = Arc::new(evaluator);
@@ -89,17 +79,17 @@ impl Epoch {
         Ok(Self {
             descriptor: Bytes::copy_from_slice(index.descriptor_bytes()),
             sizes: sizes(shape),
+            shape: shape.clone(),
             masks,
             evaluator,
             zeros,
             engine,
-            index,
         })
     }
 
     /// The shape of the index and the key of this epoch.
     pub(crate) fn shape(&self) -> &Descriptor {
-        self.index.descriptor()
+        &self.shape
     }
 
     /// The descriptor as the owner authenticated it.
@@ -107,54 +97,32 @@ impl Epoch {
         self.descriptor.clone()
     }
 
-    /// The state on disk.
-    pub(crate) fn head(&self) -> IndexHead {
-        self.index.head()
-    }
-
-    pub(crate) fn index(&self) -> &Index {
-        &self.index
+    /// The newest state of the index, whatever its epoch.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.engine.snapshot()
     }
 
     pub(crate) fn id(&self) -> &[u8; 16] {
-        &self.shape().index_id
+        &self.shape.index_id
     }
 
     pub(crate) fn number(&self) -> u64 {
-        self.shape().epoch
+        self.shape.epoch
     }
 
-    pub(crate) fn vectors(&self) -> u64 {
-        self.shape().vectors
-    }
-
-    /// Most candidates of one query.
+    /// Most candidates of one query, however many vectors there are.
     pub(crate) fn most_candidates(&self) -> u64 {
-        self.vectors().min(self.shape().candidates_max.into())
+        self.shape.candidates_max.into()
     }
 
-    pub(crate) fn codebook(&self) -> Result<EncryptedCodebook, SearcherError> {
-        codebook(&self.index)
+    /// Vectors have tags, so a query may have a filter.
+    pub(crate) fn has_tags(&self) -> bool {
+        !self.shape.tags.is_empty()
     }
 
     /// Bytes of a record on the wire.
     pub(crate) fn record_bytes(&self) -> usize {
-        self.shape().record_bytes()
-    }
-
-    /// Appends the wire form of a record.
-    pub(crate) fn append_record(
-        &self,
-        segment: usize,
-        position: u32,
-        out: &mut Vec<u8>,
-    ) -> io::Result<()> {
-        self.index.segments()[segment].append_record(position, out)
-    }
-
-    /// The id of the vector at a position.
-    pub(crate) fn id_of(&self, segment: usize, position: u32) -> u64 {
-        self.index.segments()[segment].ids()[position as usize]
+        self.shape.record_bytes()
     }
 
     /// What the keeper prepares for this epoch.
@@ -168,20 +136,6 @@ impl Epoch {
             masks: self.masks.clone(),
             key_fingerprint: shape.public_key.fingerprint().to_vec().into(),
         }
-    }
-}
-
-/// The codes of all segments, for the engine: no epoch's descriptor or codebook
-/// stays in memory for its sake.
-struct Segments(Vec<Segment>);
-
-impl Codes for Segments {
-    fn segments(&self) -> usize {
-        self.0.len()
-    }
-
-    fn codes(&self, index: usize) -> &BlockedCodes {
-        self.0[index].codes()
     }
 }
 
@@ -205,30 +159,4 @@ pub(crate) fn packing_parameters(packing: &Packing) -> v1::PackingParameters {
         centroids: packing.centroids() as u32,
         split: packing.split() as u32,
     }
-}
-
-fn codebook(index: &Index) -> Result<EncryptedCodebook, SearcherError> {
-    index
-        .codebook()
-        .map_err(|error| SearcherError::Index(error.to_string()))
-}
-
-fn check(index: &Index) -> Result<(), SearcherError> {
-    let segments = index.segments();
-    if segments.is_empty() || segments.len() > MAX_SEGMENTS {
-        return Err(SearcherError::Index(format!(
-            "the index has {} segments and 1 to {MAX_SEGMENTS} can be served; build it again",
-            segments.len()
-        )));
-    }
-    let record_bytes = index.descriptor().record_bytes();
-    if segments
-        .iter()
-        .any(|segment| segment.wire_len() != record_bytes)
-    {
-        return Err(SearcherError::Index(
-            "the records of a segment do not fit the descriptor; build the index again".to_owned(),
-        ));
-    }
-    Ok(())
 }

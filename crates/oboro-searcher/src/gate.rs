@@ -9,6 +9,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use oboro_channel::{Access, PeerInfo, Role};
@@ -30,6 +31,17 @@ const OWNERS: [&str; 2] = [
     "/oboro.v1.Searcher/BeginRotation",
     "/oboro.v1.Searcher/CommitRotation",
 ];
+
+/// What writers may do beside searching.
+const WRITERS: [&str; 4] = [
+    "/oboro.v1.Searcher/Model",
+    STAGE,
+    "/oboro.v1.Searcher/Commit",
+    COMPACT,
+];
+
+const STAGE: &str = "/oboro.v1.Searcher/Stage";
+const COMPACT: &str = "/oboro.v1.Searcher/Compact";
 
 /// Largest request of the owner: a key or a descriptor that holds one.
 const OWNERS_LIMIT: usize = 1 << 20;
@@ -56,13 +68,20 @@ impl Gate {
 
     // A tonic status is large; so is every error of every service method.
     #[allow(clippy::result_large_err)]
-    fn check<B>(&self, request: &Request<B>) -> Result<usize, Status> {
+    fn check<B>(&self, request: &Request<B>) -> Result<Bounds, Status> {
         let searcher = &self.0.0;
+        let path = request.uri().path();
         let peer = request.extensions().get::<PeerInfo>().ok_or_else(|| {
             Status::new(Code::Unauthenticated, "the channel is not authenticated")
         })?;
-        let owners = OWNERS.contains(&request.uri().path());
-        permitted(peer, owners, &searcher.index_id()).inspect_err(|_| {
+        let wanted = if OWNERS.contains(&path) {
+            Access::Owner
+        } else if WRITERS.contains(&path) {
+            Access::Writer
+        } else {
+            Access::Reader
+        };
+        permitted(peer, wanted, &searcher.index_id()).inspect_err(|_| {
             tracing::info!(peer = peer.short_key(), "request refused by role or grant");
         })?;
         let now = searcher.started.elapsed().as_secs_f64();
@@ -77,29 +96,45 @@ impl Gate {
             )
             .into());
         }
-        Ok(match searcher.shelf.newest() {
-            _ if owners => OWNERS_LIMIT,
-            None => UNOPENED_LIMIT,
-            Some(epoch) => {
+        let time = match path {
+            COMPACT => limits::MAX_COMPACTION_TIME,
+            _ => limits::MAX_REQUEST_TIME,
+        };
+        let bytes = match (wanted, searcher.shelf.newest()) {
+            (Access::Owner, _) => OWNERS_LIMIT,
+            (_, None) => UNOPENED_LIMIT,
+            (Access::Writer, Some(_)) if path == STAGE => limits::MAX_STAGE_MESSAGE_BYTES,
+            (Access::Writer, Some(_)) => limits::MAX_COMMIT_MESSAGE_BYTES,
+            (_, Some(epoch)) => {
                 (epoch.sizes.largest_request() + ROOM).min(limits::SEARCHER_REQUEST_LIMIT)
             }
-        })
+        };
+        Ok(Bounds { bytes, time })
     }
 }
 
+/// How large a request may be, and how long it may take.
+struct Bounds {
+    bytes: usize,
+    time: Duration,
+}
+
 /// Checks role and grant.
-fn permitted(peer: &PeerInfo, owners: bool, index_id: &[u8; 16]) -> Result<(), Failure> {
+fn permitted(peer: &PeerInfo, wanted: Access, index_id: &[u8; 16]) -> Result<(), Failure> {
     let forbidden = |sentence: &str| Err(Failure::new(Reason::Forbidden, sentence));
-    match peer.role {
-        Role::Owner => Ok(()),
-        Role::Client if owners => {
+    match (peer.role, wanted) {
+        (Role::Owner, _) => Ok(()),
+        (Role::Client, Access::Owner) => {
             forbidden("only the owner may rotate keys; use the owner's identity")
         }
-        Role::Client if peer.grant.permits(Access::Reader, index_id) => Ok(()),
-        Role::Client => forbidden(
+        (Role::Client, wanted) if peer.grant.permits(wanted, index_id) => Ok(()),
+        (Role::Client, Access::Writer) => forbidden(
+            "this client's certificate does not allow it to change this index; ask the owner for one with writer access",
+        ),
+        (Role::Client, _) => forbidden(
             "this client's certificate does not allow it to search this index; ask the owner for one that does",
         ),
-        Role::Searcher | Role::Keeper => {
+        (Role::Searcher | Role::Keeper, _) => {
             forbidden("this role may not search; use the identity of a client or the owner")
         }
     }
@@ -119,16 +154,29 @@ impl Service<Request<Body>> for Gate {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let limit = match self.check(&request) {
-            Ok(limit) => limit,
+        let bounds = match self.check(&request) {
+            Ok(bounds) => bounds,
             Err(status) => return Box::pin(std::future::ready(Ok(dated(status.into_http())))),
         };
         // The limit follows from the index, which may not be open when the
         // server starts.
         let mut service = SearcherServer::from_arc(Arc::clone(&self.0))
-            .max_decoding_message_size(limit)
+            .max_decoding_message_size(bounds.bytes)
             .max_encoding_message_size(limits::MAX_REPLY_MESSAGE_BYTES);
-        Box::pin(async move { service.call(request).await.map(dated) })
+        Box::pin(async move {
+            let answer = tokio::time::timeout(bounds.time, service.call(request)).await;
+            let late = || {
+                let failure = Failure::new(
+                    Reason::Deadline,
+                    format!(
+                        "the request took longer than {} seconds; ask again later",
+                        bounds.time.as_secs()
+                    ),
+                );
+                Ok(Status::from(failure).into_http())
+            };
+            answer.unwrap_or_else(|_| late()).map(dated)
+        })
     }
 }
 

@@ -10,24 +10,29 @@
 //! [`SearcherServer`] is the whole of it; reading order: [`SearcherServer`],
 //! `start` (from a folder and half a key to an index that is served), `gate`
 //! (who may ask what), `service`, `search` (the stages of a query), `engine`
-//! (passes over the codes), `keeper` and `link` (the keeper), `epoch`, `shelf`
-//! and `rotation` (another decryption key while clients search), `pool` (work
-//! done ahead).
+//! and `pass` (passes over the codes of a `snapshot`), `keeper` and `link` (the
+//! keeper), `epoch`, `shelf` and `rotation` (another decryption key while
+//! clients search), `changes`, `stages`, `folder` and `compaction` (other
+//! vectors while clients search), `pool` (work done ahead).
 //!
 //! # Security
 //! The searcher does see each query's distance table and which candidates it
 //! returns; see SECURITY.md for what that is worth to somebody who reads its
 //! memory. Nothing of either is ever logged or counted.
 
+mod changes;
+mod compaction;
 mod config;
 mod engine;
 mod epoch;
 mod error;
+mod folder;
 mod gate;
 mod keeper;
 mod link;
 mod merge;
 mod metrics;
+mod pass;
 mod pool;
 mod rotation;
 mod search;
@@ -36,9 +41,11 @@ mod server;
 mod service;
 mod sessions;
 mod shelf;
+mod snapshot;
+mod stages;
 mod start;
 
-pub use config::{KeeperConfig, SearcherConfig};
+pub use config::{CompactionConfig, KeeperConfig, SearcherConfig};
 pub use engine::MAX_BATCH;
 pub use error::SearcherError;
 pub use metrics::{Metrics, SearcherView, Stage};

@@ -15,6 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use oboro_channel::explain;
+use oboro_index::IndexHead;
 use oboro_protocol::{Failure, Reason, reason_of};
 use tonic::Code;
 
@@ -136,6 +137,26 @@ impl KeeperLink {
         let result = self.connect().await;
         self.settle(&result);
         result.map(drop)
+    }
+
+    /// Has the newest state recorded, which has the head `head`.
+    pub(crate) async fn record(&self, head: &IndexHead) -> Result<(), SearcherError> {
+        let up = self.up().await?;
+        match up.keeper.register(head).await {
+            Ok(()) => Ok(()),
+            Err(error @ SearcherError::Stale(_)) => {
+                // Somebody else serves a newer or another state: nothing is answered from
+                // this one any more.
+                self.settle(&Err(SearcherError::Stale(error.to_string())));
+                Err(error)
+            }
+            Err(SearcherError::KeeperUnreachable(_)) => {
+                self.lost(&up);
+                // Whoever connects registers the newest state.
+                self.reconnect().await.map(drop)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// No longer registers and prepares `epoch`.
@@ -286,7 +307,7 @@ impl KeeperLink {
         let Some((newest, earlier)) = epochs.split_last() else {
             return Ok(Arc::new(up));
         };
-        up.keeper.register(&newest.head()).await?;
+        up.keeper.register(&newest.snapshot().head()).await?;
         self.prepare(&up, newest).await?;
         for epoch in earlier {
             // Its key may be retired already; then only its clients are refused.

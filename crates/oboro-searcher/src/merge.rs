@@ -31,6 +31,12 @@ impl Key {
     pub(crate) const fn position(self) -> u32 {
         self.0 as u32
     }
+
+    /// No candidate: there were fewer than were asked for. No sum of table
+    /// entries is that large.
+    pub(crate) const fn is_missing(self) -> bool {
+        self.score() == u16::MAX
+    }
 }
 
 /// Folds `other` into `best`: afterwards `best` holds the `best.len()`

@@ -83,14 +83,27 @@ pub struct Metrics {
     pub zeros_inline: AtomicU64,
     /// Query ciphertext received, bytes.
     pub query_bytes: AtomicU64,
-    /// Replies sent to clients, bytes.
+    /// Replies sent to clients, padding included, bytes.
     pub reply_bytes: AtomicU64,
     /// Masked products sent to the keeper, bytes.
     pub keeper_bytes_up: AtomicU64,
     /// Table shares received from the keeper, bytes.
     pub keeper_bytes_down: AtomicU64,
-    /// Candidates whose id or record left the searcher.
+    /// Candidates whose id or record was asked for. How many there were is not
+    /// counted: it would say how many vectors pass a filter.
     pub ids_touched: AtomicU64,
+    /// Bytes of segments brought by writers.
+    pub staged_bytes: AtomicU64,
+    /// Commits of changes.
+    pub commits: AtomicU64,
+    /// Vectors that became visible.
+    pub inserted: AtomicU64,
+    /// Vectors deleted or replaced.
+    pub deleted: AtomicU64,
+    /// Compactions completed.
+    pub compactions: AtomicU64,
+    /// Segments of the index now.
+    pub segments: AtomicU64,
 }
 
 impl Metrics {
@@ -176,10 +189,32 @@ impl Metrics {
             ),
             (
                 "ids_touched_total",
-                "Candidates whose record or id was sent.",
+                "Candidates whose record or id was asked for.",
                 &self.ids_touched,
             ),
+            (
+                "staged_bytes_total",
+                "Bytes of segments brought by writers.",
+                &self.staged_bytes,
+            ),
+            ("commits_total", "Commits of changes.", &self.commits),
+            (
+                "inserted_total",
+                "Vectors that became visible.",
+                &self.inserted,
+            ),
+            (
+                "deleted_total",
+                "Vectors deleted or replaced.",
+                &self.deleted,
+            ),
+            (
+                "compactions_total",
+                "Compactions completed.",
+                &self.compactions,
+            ),
         ]);
+        text.gauges([("segments", "Segments of the index.", &self.segments)]);
         text.finish()
     }
 

@@ -125,7 +125,7 @@ fn fill<T>(shared: &Shared<T>, make: &mut impl FnMut() -> T) {
 
 /// Lets queries go first. Linux keeps a nice value per thread; elsewhere, or
 /// where it is not allowed, the pool works the same, only less politely.
-fn lower_priority() {
+pub(crate) fn lower_priority() {
     #[cfg(target_os = "linux")]
     {
         let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);

@@ -20,6 +20,7 @@ use oboro_protocol::{Failure, Reason, v1, validate};
 use crate::{
     SearcherError,
     epoch::{Epoch, packing_parameters},
+    folder::refused,
     searcher::Searcher,
 };
 
@@ -76,8 +77,12 @@ impl Searcher {
         *slot = None;
         let epoch = self.newest()?;
         validate::served_index(&request.index_id, request.epoch, epoch.id(), epoch.number())?;
-        let link = self.link.as_ref().filter(|_| epoch.head().released);
+        let link = self
+            .link
+            .as_ref()
+            .filter(|_| epoch.snapshot().head().released);
         let link = link.ok_or(SearcherError::NoRotation)?;
+        self.changes.folder.look(|_| ())?;
         let (old, new) = (
             epoch.shape().public_key.fingerprint(),
             new_key(&epoch, &request.public_key)?,
@@ -86,7 +91,8 @@ impl Searcher {
         let masking = {
             let (epoch, mut rng) = (Arc::clone(&epoch), self.workshop.randomness.generator());
             move || {
-                let (masked, keep) = CodebookMasking::mask(&epoch.codebook()?, &mut rng);
+                let (masked, keep) =
+                    CodebookMasking::mask(&epoch.snapshot().index().codebook()?, &mut rng);
                 Ok::<_, SearcherError>((masked.to_bytes(), keep))
             }
         };
@@ -151,9 +157,11 @@ impl Searcher {
         let link = self.link.as_ref().ok_or(SearcherError::NoRotation)?;
         described(begun, &request.descriptor)?;
 
+        // No commit comes between the state that is looked at here and the next.
+        let _one = self.changes.one.lock().await;
         // The state of the new epoch does not exist yet; that it is newer than
         // the present one is what the keeper checks.
-        let head = begun.from.head();
+        let head = begun.from.snapshot().head();
         let share = link
             .keeper()
             .await?
@@ -167,23 +175,20 @@ impl Searcher {
         // Up to here the owner may send the same once more.
         let begun = slot.take().ok_or_else(unknown)?;
         let writing = Arc::clone(&self);
+        // Sealed under the key of the epoch that ends: they have to come again.
+        self.changes.stages.clear();
         let epoch = blocking(move || {
-            let key =
-                writing
-                    .key
-                    .for_epoch(Some(&share), &head.index_id, head.epoch.saturating_add(1));
+            let next = head.epoch.saturating_add(1);
+            let key = writing.key.for_epoch(Some(&share), &head.index_id, next);
             let mut rng = writing.workshop.randomness.generator();
-            let index = begun
-                .from
-                .index()
-                .begin_epoch(
-                    &writing.folder,
-                    &key,
-                    &request.descriptor,
-                    &begun.codebook,
-                    &mut rng,
-                )?
-                .commit()?;
+            let folder = &writing.changes.folder;
+            // Most of the work, beside which segments can be staged.
+            let epoch = folder
+                .look(|live| {
+                    live.begin_epoch(&key, &request.descriptor, &begun.codebook, &mut rng)
+                })?
+                .map_err(refused)?;
+            let index = folder.change(|live| live.commit_epoch(epoch, key))?;
             begun.from.next(index, &writing.workshop)
         })
         .await?;
@@ -258,7 +263,7 @@ fn bad_answer(error: oboro_ckks::CkksError) -> SearcherError {
 }
 
 /// Runs `work` where it may take its time.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SearcherError> + Send + 'static,
 ) -> Result<T, SearcherError> {
     tokio::task::spawn_blocking(work)

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use oboro_ckks::{EncryptedQuery, SearcherShare, TableShare};
 use oboro_protocol::{Failure, Reason, v1, validate};
-use oboro_quant::QuantizedTable;
+use oboro_quant::{Filter, QuantizedTable};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -17,8 +17,10 @@ use crate::{
     epoch::Epoch,
     merge::Key,
     metrics::{Metrics, Stage},
+    pass,
     searcher::Searcher,
     service::micros,
+    snapshot::Snapshot,
 };
 
 /// Collecting candidates slower than this means that records come from disk:
@@ -32,6 +34,7 @@ pub(crate) struct Asked {
     with_records: bool,
     with_ids: bool,
     with_scores: bool,
+    filter: Filter,
 }
 
 /// A search between its two halves.
@@ -95,7 +98,17 @@ impl Searcher {
         let start = Instant::now();
         let metrics = self.metrics();
         let candidates = validate::candidates(request.candidates, epoch.most_candidates())?;
+        let [any, all, none] = validate::filter(&request.filter)?;
+        let filter = Filter { any, all, none };
+        if !epoch.has_tags() && !filter.is_empty() {
+            return Err(Failure::new(
+                Reason::BadRequest,
+                "the query has a filter and this index has no tags; search without one",
+            )
+            .into());
+        }
         let asked = Asked {
+            filter,
             candidates: candidates as usize,
             with_records: request.with_records,
             with_ids: request.with_ids,
@@ -163,23 +176,35 @@ impl Searcher {
         let unmask = start.elapsed();
         metrics.stage(Stage::Unmask).record(unmask);
 
+        let ask = pass::Asked {
+            table,
+            candidates: asked.candidates,
+            filter: asked.filter,
+        };
         let Ranked {
             keys,
+            snapshot,
             queue,
             scan,
             batch,
-        } = epoch.engine.scan(table, asked.candidates, deadline).await?;
+        } = epoch.engine.scan(ask, deadline).await?;
         metrics.stage(Stage::Queue).record(queue);
         metrics.stage(Stage::Scan).record(scan);
 
         let collecting = Instant::now();
+        let wanted = Wanted {
+            snapshot,
+            keys,
+            asked,
+            record_bytes: epoch.record_bytes(),
+            spare: u64::from_le_bytes(self.workshop.randomness.bytes()),
+        };
         let mut reply = if self.cold.load(Relaxed) {
-            let epoch = Arc::clone(&epoch);
-            tokio::task::spawn_blocking(move || gather(&epoch, &keys, asked))
+            tokio::task::spawn_blocking(move || wanted.gather())
                 .await
                 .map_err(|_| SearcherError::Stopping)?
         } else {
-            gather(&epoch, &keys, asked)
+            wanted.gather()
         }?;
         let fetch = collecting.elapsed();
         self.cold.store(fetch > SLOW_GATHER, Relaxed);
@@ -216,32 +241,68 @@ fn table(
         .map_err(|error| SearcherError::Scan(error.to_string()))
 }
 
-/// Collects what the client asked for, best candidate first.
-///
-/// # Security
-/// Which records and ids are read depends on the query: this is the leakage
-/// that SECURITY.md states for fetching candidates.
-fn gather(epoch: &Epoch, keys: &[Key], asked: Asked) -> Result<v1::SearchReply, SearcherError> {
-    let mut reply = v1::SearchReply::default();
-    if asked.with_records {
-        let record_bytes = epoch.record_bytes();
-        let mut records = Vec::with_capacity(keys.len() * record_bytes);
-        for key in keys {
-            epoch
-                .append_record(key.segment(), key.position(), &mut records)
-                .map_err(SearcherError::Records)?;
+/// What is to be collected for a reply.
+struct Wanted {
+    /// Where the keys belong.
+    snapshot: Arc<Snapshot>,
+    keys: Vec<Key>,
+    asked: Asked,
+    record_bytes: usize,
+    /// Random: says which records are read in place of missing ones.
+    spare: u64,
+}
+
+impl Wanted {
+    /// Collects what the client asked for, best candidate first.
+    ///
+    /// # Security
+    /// Which records and ids are read depends on the query: this is the leakage
+    /// that SECURITY.md states for fetching candidates. How many there are does
+    /// not show: in place of a missing candidate another record is read and
+    /// dropped, and the reply is padded to its one size.
+    fn gather(self) -> Result<v1::SearchReply, SearcherError> {
+        let Self {
+            snapshot,
+            keys,
+            asked,
+            record_bytes,
+            mut spare,
+        } = self;
+        let mut reply = v1::SearchReply::default();
+        // They are sorted, and what is missing comes last.
+        let count = keys.partition_point(|key| !key.is_missing());
+        let (there, missing) = keys.split_at(count);
+        if asked.with_records {
+            // Room for all, so that memory does not tell either.
+            let mut records = Vec::with_capacity(keys.len() * record_bytes);
+            for key in there {
+                snapshot
+                    .append_record(key.segment(), key.position(), &mut records)
+                    .map_err(SearcherError::Records)?;
+            }
+            let end = records.len();
+            for _ in missing {
+                // Steele and Vigna's multiplier: a new place each time.
+                spare = spare.wrapping_mul(0xd134_2543_de82_ef95).wrapping_add(1);
+                if let Some((segment, position)) = snapshot.place(spare >> 16) {
+                    snapshot
+                        .append_record(segment, position, &mut records)
+                        .map_err(SearcherError::Records)?;
+                    records.truncate(end);
+                }
+            }
+            reply.record_bytes = record_bytes as u32;
+            reply.records = records.into();
         }
-        reply.record_bytes = record_bytes as u32;
-        reply.records = records.into();
+        if asked.with_ids {
+            reply.ids = there
+                .iter()
+                .map(|key| snapshot.id_of(key.segment(), key.position()))
+                .collect();
+        }
+        if asked.with_scores {
+            reply.scores = validate::pack_scores(there.iter().map(|key| key.score())).into();
+        }
+        Ok(reply)
     }
-    if asked.with_ids {
-        reply.ids = keys
-            .iter()
-            .map(|key| epoch.id_of(key.segment(), key.position()))
-            .collect();
-    }
-    if asked.with_scores {
-        reply.scores = validate::pack_scores(keys.iter().map(|key| key.score())).into();
-    }
-    Ok(reply)
 }

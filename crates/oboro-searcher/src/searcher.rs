@@ -12,6 +12,8 @@ use oboro_index::{IndexHead, StorageKey};
 
 use crate::{
     SearcherError,
+    changes::Changes,
+    compaction::Compactor,
     epoch::{Epoch, Workshop},
     link::KeeperLink,
     metrics::Metrics,
@@ -36,6 +38,8 @@ pub(crate) struct Searcher {
     pub(crate) workshop: Workshop,
     pub(crate) sessions: Sessions<Begun>,
     pub(crate) rotations: Rotations,
+    pub(crate) changes: Changes,
+    pub(crate) compactor: Compactor,
     pub(crate) rates: RateLimiter,
     pub(crate) started: Instant,
     /// Records come from disk, not from the cache.

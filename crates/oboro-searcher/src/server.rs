@@ -21,6 +21,8 @@ use tonic_web::GrpcWebLayer;
 
 use crate::{
     SearcherConfig, SearcherError, SearcherView,
+    changes::Changes,
+    compaction::Compactor,
     epoch::{Epoch, Workshop},
     gate::Gate,
     keeper::KeeperAccess,
@@ -97,13 +99,15 @@ impl SearcherServer {
             },
             sessions: Sessions::new(config.sessions),
             rotations: Rotations::default(),
+            changes: Changes::default(),
+            compactor: Compactor::new(config.compaction),
             rates: RateLimiter::new(config.rate),
             started: Instant::now(),
             cold: AtomicBool::new(false),
         };
         if !found.released {
-            let key = searcher.key.for_epoch(None, &found.index_id, found.epoch);
-            let index = Index::open(&searcher.folder, &key)?;
+            let key = || searcher.key.for_epoch(None, &found.index_id, found.epoch);
+            let index = searcher.changes.folder.open(&searcher.folder, key)?;
             searcher.serve_first(Arc::new(Epoch::new(index, &searcher.workshop)?));
         }
         Ok(Self {
@@ -160,6 +164,7 @@ impl SearcherServer {
         };
         let incoming = serve_incoming(listener, &self.identity, &self.trust, options)
             .map_err(|error| SearcherError::Serve(error.to_string()))?;
+        let _closing = Closing(Arc::clone(&self.searcher));
         let background = tokio::spawn(background(Arc::clone(&self.searcher), metrics_listener));
         let start = tokio::spawn({
             let searcher = Arc::clone(&self.searcher);
@@ -169,7 +174,8 @@ impl SearcherServer {
         let (began, stopping) = tokio::sync::oneshot::channel();
         let server = tuned_server()
             .accept_http1(self.accept.http1)
-            .timeout(limits::MAX_REQUEST_TIME)
+            // The gate bounds each kind of request by itself.
+            .timeout(limits::MAX_COMPACTION_TIME)
             .concurrency_limit_per_connection(self.requests_per_connection)
             .layer(GrpcWebLayer::new())
             .add_service(Gate::new(self.searcher))
@@ -202,13 +208,26 @@ impl SearcherServer {
     }
 }
 
-/// Ends sessions, rotations and epochs whose time is over, serves the metrics.
+/// Lets go of the index when the server ends, however it ends: another process
+/// may change it then, though connections here may be open still.
+struct Closing(Arc<Searcher>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.compactor.cancel();
+        self.0.changes.close();
+    }
+}
+
+/// Ends sessions, stages, rotations and epochs whose time is over, merges
+/// segments, tells the keeper what it missed, serves the metrics.
 async fn background(searcher: Arc<Searcher>, metrics: Option<TcpListener>) {
     let expire = async {
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
             let now = Instant::now();
             searcher.sessions.expire(now);
+            searcher.changes.stages.expire(now);
             searcher.rotations.expire(now);
             for epoch in searcher.shelf.expire(now) {
                 if let Some(link) = &searcher.link {
@@ -224,5 +243,12 @@ async fn background(searcher: Arc<Searcher>, metrics: Option<TcpListener>) {
             oboro_telemetry::serve(listener, move || metrics.render()).await;
         }
     };
-    tokio::join!(expire, text);
+    let record = async {
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            searcher.record_later().await;
+        }
+    };
+    let compactions = Arc::clone(&searcher).compactions();
+    tokio::join!(expire, text, record, compactions);
 }

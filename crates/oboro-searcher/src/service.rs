@@ -11,6 +11,7 @@ use oboro_protocol::{
     v1::{self, searcher_server},
     validate,
 };
+use prost::Message;
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use crate::{
@@ -33,7 +34,7 @@ impl searcher_server::Searcher for SearcherService {
         Ok(Response::new(v1::SearcherDescription {
             protocol_version: PROTOCOL_VERSION,
             descriptor: epoch.descriptor(),
-            vectors: epoch.vectors(),
+            vectors: epoch.snapshot().vectors(),
         }))
     }
 
@@ -134,30 +135,40 @@ impl searcher_server::Searcher for SearcherService {
 
     async fn model(
         &self,
-        _request: Request<v1::ModelRequest>,
+        request: Request<v1::ModelRequest>,
     ) -> Result<Response<v1::ModelReply>, Status> {
-        Err(read_only())
+        changed("the model was not given", self.0.model(request.get_ref()))
     }
 
     async fn stage(
         &self,
-        _request: Request<v1::StageRequest>,
+        request: Request<v1::StageRequest>,
     ) -> Result<Response<v1::StageReply>, Status> {
-        Err(read_only())
+        let peer = oboro_channel::peer(&request)?.spki_sha256;
+        let stage = Arc::clone(&self.0).stage(peer, request.into_inner());
+        changed("a segment was not staged", stage.await)
     }
 
     async fn commit(
         &self,
-        _request: Request<v1::CommitRequest>,
+        request: Request<v1::CommitRequest>,
     ) -> Result<Response<v1::CommitReply>, Status> {
-        Err(read_only())
+        let peer = oboro_channel::peer(&request)?.spki_sha256;
+        // A task of its own: a writer that goes away meanwhile does not leave a
+        // commit without its registration at the keeper.
+        let commit = Arc::clone(&self.0).commit(peer, request.into_inner());
+        let result = tokio::spawn(commit)
+            .await
+            .unwrap_or(Err(SearcherError::Stopping));
+        changed("a change was not committed", result)
     }
 
     async fn compact(
         &self,
-        _request: Request<v1::CompactRequest>,
+        request: Request<v1::CompactRequest>,
     ) -> Result<Response<v1::CompactReply>, Status> {
-        Err(read_only())
+        let result = self.0.compact(request.get_ref()).await;
+        changed("a compaction was not completed", result)
     }
 
     async fn status(
@@ -166,17 +177,22 @@ impl searcher_server::Searcher for SearcherService {
     ) -> Result<Response<v1::SearcherStatus>, Status> {
         let searcher = &self.0;
         let newest = searcher.shelf.newest();
+        let snapshot = newest.as_ref().map(|epoch| epoch.snapshot());
         let keeper_reachable = searcher.link.as_ref().is_some_and(KeeperLink::is_up);
         Ok(Response::new(v1::SearcherStatus {
             ready: newest.is_some() && (searcher.link.is_none() || keeper_reachable),
             keeper_reachable,
             index_id: searcher.index_id().to_vec().into(),
             epoch: newest.as_ref().map_or(0, |epoch| epoch.number()),
-            vectors: newest.as_ref().map_or(0, |epoch| epoch.vectors()),
+            vectors: snapshot.as_ref().map_or(0, |state| state.vectors()),
             queries: searcher.metrics().answered.load(Relaxed),
             failures: searcher.metrics().failed.load(Relaxed),
             uptime_seconds: searcher.started.elapsed().as_secs(),
-            ..Default::default()
+            segments: snapshot
+                .as_ref()
+                .map_or(0, |state| state.segments().len() as u32),
+            deleted: snapshot.as_ref().map_or(0, |state| state.deleted()),
+            generation: snapshot.as_ref().map_or(0, |state| state.head().generation),
         }))
     }
 }
@@ -190,8 +206,9 @@ impl SearcherService {
             Ok(reply) => {
                 let metrics = self.0.metrics();
                 Metrics::add(&metrics.answered, 1);
-                let bytes = reply.records.len() + reply.ids.len() * 8 + reply.scores.len();
-                Metrics::add(&metrics.reply_bytes, bytes);
+                // With its padding: how much of it is content says how many passed a
+                // filter, and who reads the counts need not know.
+                Metrics::add(&metrics.reply_bytes, reply.encoded_len());
                 if let Some(timings) = &reply.timings {
                     let total = Duration::from_micros(timings.total_us.into());
                     metrics.stage(Stage::Total).record(total);
@@ -216,8 +233,16 @@ impl SearcherService {
     }
 }
 
-fn read_only() -> Status {
-    oboro_protocol::Failure::new(Reason::ReadOnly, "this searcher changes no index").into()
+// A tonic status is large; so is every error of every service method.
+#[allow(clippy::result_large_err)]
+fn changed<T>(what: &str, result: Result<T, SearcherError>) -> Result<Response<T>, Status> {
+    result.map(Response::new).map_err(|error| {
+        match error.reason() {
+            Reason::Internal => tracing::error!(%error, "{what}"),
+            _ => tracing::info!(%error, "{what}"),
+        }
+        error.into()
+    })
 }
 
 /// When the answer must be there: the client's word, within the server's bound.

@@ -51,15 +51,16 @@ async fn open(searcher: &Arc<Searcher>, link: &KeeperLink) -> Result<(), Searche
     })?;
     let opening = Arc::clone(searcher);
     let epoch = tokio::task::spawn_blocking(move || {
-        let key = opening
-            .key
-            .for_epoch(Some(&share), &head.index_id, head.epoch);
-        let index = Index::open(&opening.folder, &key)?;
+        let key = || {
+            let key = &opening.key;
+            key.for_epoch(Some(&share), &head.index_id, head.epoch)
+        };
+        let index = opening.changes.folder.open(&opening.folder, key)?;
         if index.head() != head {
             // Somebody put another state there meanwhile: look again.
+            opening.changes.close();
             return Err(SearcherError::Opening);
         }
-        tidy(&index, &opening);
         Epoch::new(index, &opening.workshop)
     })
     .await
@@ -76,17 +77,14 @@ impl Searcher {
     /// Serves the first epoch.
     pub(crate) fn serve_first(&self, epoch: Arc<Epoch>) {
         self.attest(&epoch);
+        self.metrics().segments.store(
+            epoch.snapshot().segments().len() as u64,
+            std::sync::atomic::Ordering::Relaxed,
+        );
+        // What a compaction that was cut short would have merged.
+        self.compactor.look();
         self.shelf
             .serve(epoch, Duration::ZERO, std::time::Instant::now());
-    }
-}
-
-/// Removes what a killed rotation left behind, where that is possible.
-pub(crate) fn tidy(index: &Index, searcher: &Searcher) {
-    match index.remove_leftovers(&searcher.folder) {
-        Ok(0) => {}
-        Ok(files) => tracing::info!(files, "files of an unfinished rotation removed"),
-        Err(error) => tracing::debug!(%error, "leftovers stay"),
     }
 }
 

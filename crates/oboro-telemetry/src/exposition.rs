@@ -64,6 +64,14 @@ impl Exposition {
         }
     }
 
+    /// Adds `{prefix}_{name}` for each figure that may also fall.
+    pub fn gauges<'a>(&mut self, gauges: impl IntoIterator<Item = Counter<'a>>) {
+        for (name, help, value) in gauges {
+            let name = self.head(name, help, "gauge");
+            self.line(format_args!("{name} {}", value.load(Relaxed)));
+        }
+    }
+
     /// The text.
     #[must_use]
     pub fn finish(self) -> String {
@@ -103,6 +111,7 @@ mod tests {
             [("quick", &quick), ("slow", &slow)],
         );
         text.counters([("seen_total", "Things seen.", &AtomicU64::new(3))]);
+        text.gauges([("open", "Things open.", &AtomicU64::new(2))]);
         let text = text.finish();
         assert!(text.starts_with(
             "# HELP oboro_test_stage_seconds Time per stage.\n\

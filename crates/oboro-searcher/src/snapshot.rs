@@ -1,0 +1,134 @@
+//! One state of the index as it is searched.
+
+use std::io;
+
+use oboro_index::{Index, IndexHead, Segment};
+use oboro_quant::BlockedCodes;
+
+use crate::SearcherError;
+
+/// Most segments: a candidate's key has 16 bits for the segment.
+const MAX_SEGMENTS: usize = 1 << 16;
+
+/// What a pass reads.
+pub(crate) trait Codes: Send + Sync + 'static {
+    /// Number of segments.
+    fn segments(&self) -> usize;
+    /// The codes of segment `index`.
+    fn codes(&self, index: usize) -> &BlockedCodes;
+    /// Which of its vectors are not deleted, a bit each; `None` when all are there.
+    fn alive(&self, index: usize) -> Option<&[u64]>;
+    /// Their sets of tags, where the index has tags.
+    fn tags(&self, index: usize) -> Option<&[u64]>;
+}
+
+/// An immutable state of the index: later commits make others.
+pub(crate) struct Snapshot {
+    index: Index,
+    vectors: u64,
+    deleted: u64,
+}
+
+impl Snapshot {
+    /// Takes `index`, if it can be served.
+    pub(crate) fn new(index: Index) -> Result<Self, SearcherError> {
+        let segments = index.segments();
+        if segments.len() > MAX_SEGMENTS {
+            return Err(SearcherError::Index(format!(
+                "the index has {} segments and at most {MAX_SEGMENTS} can be served; compact it first",
+                segments.len()
+            )));
+        }
+        let record_bytes = index.descriptor().record_bytes();
+        let tags = !index.descriptor().tags.is_empty();
+        if segments
+            .iter()
+            .any(|segment| segment.wire_len() != record_bytes || segment.tags().is_some() != tags)
+        {
+            return Err(SearcherError::Index(
+                "the records or tags of a segment do not fit the descriptor; build the index again"
+                    .to_owned(),
+            ));
+        }
+        let vectors = index.vectors();
+        let deleted = segments
+            .iter()
+            .map(|segment| u64::from(segment.deleted()))
+            .sum();
+        Ok(Self {
+            index,
+            vectors,
+            deleted,
+        })
+    }
+
+    pub(crate) fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// The state on disk.
+    pub(crate) fn head(&self) -> IndexHead {
+        self.index.head()
+    }
+
+    /// Vectors that can be found.
+    pub(crate) fn vectors(&self) -> u64 {
+        self.vectors
+    }
+
+    /// Vectors that are deleted but still on disk.
+    pub(crate) fn deleted(&self) -> u64 {
+        self.deleted
+    }
+
+    pub(crate) fn segments(&self) -> &[Segment] {
+        self.index.segments()
+    }
+
+    /// Appends the wire form of a record.
+    pub(crate) fn append_record(
+        &self,
+        segment: usize,
+        position: u32,
+        out: &mut Vec<u8>,
+    ) -> io::Result<()> {
+        self.segments()[segment].append_record(position, out)
+    }
+
+    /// The id of the vector at a position.
+    pub(crate) fn id_of(&self, segment: usize, position: u32) -> u64 {
+        self.segments()[segment].ids()[position as usize]
+    }
+
+    /// A place in the snapshot, uniform over all if `random` is; `None` when
+    /// there is none. Deleted vectors count: their records are still there.
+    pub(crate) fn place(&self, random: u64) -> Option<(usize, u32)> {
+        let places = self.vectors + self.deleted;
+        let mut left = random.checked_rem(places)?;
+        for (segment, part) in self.segments().iter().enumerate() {
+            match left.checked_sub(part.len() as u64) {
+                Some(rest) => left = rest,
+                None => return Some((segment, left as u32)),
+            }
+        }
+        None
+    }
+}
+
+impl Codes for Snapshot {
+    fn segments(&self) -> usize {
+        self.index.segments().len()
+    }
+
+    fn codes(&self, index: usize) -> &BlockedCodes {
+        self.index.segments()[index].codes()
+    }
+
+    fn alive(&self, index: usize) -> Option<&[u64]> {
+        self.index.segments()[index].alive()
+    }
+
+    fn tags(&self, index: usize) -> Option<&[u64]> {
+        self.index.segments()[index].tags()
+    }
+}
