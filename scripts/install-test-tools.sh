@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need beside Rust, on Debian and as root: a C compiler (linking,
-# aws-lc-rs), valgrind (taint tracking) and swtpm (a software TPM). Installs nothing that
-# is already there.
+# aws-lc-rs), valgrind (taint tracking), swtpm (a software TPM) and strace (kills and disk
+# errors at chosen calls). Installs nothing that is already there.
 set -euo pipefail
 
 missing=()
@@ -9,6 +9,7 @@ command -v cc >/dev/null || missing+=(gcc libc6-dev)
 command -v valgrind >/dev/null || missing+=(valgrind)
 command -v swtpm >/dev/null || missing+=(swtpm)
 command -v swtpm_setup >/dev/null || missing+=(swtpm-tools)
+command -v strace >/dev/null || missing+=(strace)
 if ((${#missing[@]} == 0)); then
     exit 0
 fi

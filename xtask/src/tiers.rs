@@ -37,6 +37,7 @@ const TIERS: &[(&str, u8)] = &[
     ("oboro", 6),
     ("oboro-fuzz-cases", 6),
     ("xtask-soak", 6),
+    ("xtask-survive", 6),
     ("xtask-probe", 6),
     ("xtask", 6),
 ];

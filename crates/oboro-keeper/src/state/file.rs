@@ -108,13 +108,7 @@ impl StateFile {
         counted: bool,
         rng: &mut impl CryptoRng,
     ) -> Result<Self, KeeperError> {
-        let mut builder = std::fs::DirBuilder::new();
-        builder.recursive(true);
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder
-            .create(directory)
-            .map_err(KeeperError::io(directory))?;
+        make_directory(directory).map_err(KeeperError::io(directory))?;
         let lock = lock(directory)?;
         if Self::exists(directory) {
             return Err(KeeperError::StateExists(directory.to_owned()));
@@ -272,6 +266,30 @@ fn unseal(cipher: &Aes256GcmSiv, bytes: &[u8]) -> Result<Zeroizing<Vec<u8>>, Kee
         )
         .map_err(|_| KeeperError::StateForeign)?;
     Ok(payload)
+}
+
+/// Makes the directory and those above it where they are missing, and makes their names
+/// durable: what is synced within is lost with the directory's own name.
+fn make_directory(directory: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    let missing = directory
+        .ancestors()
+        .take_while(|path| *path != Path::new("") && !path.exists())
+        .count();
+    builder.create(directory)?;
+    // At least one, for whoever made the directory may have been stopped before this.
+    for path in directory.ancestors().take(missing.max(1)) {
+        let parent = match path.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            Some(_) => Path::new("."),
+            None => continue,
+        };
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(())
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {

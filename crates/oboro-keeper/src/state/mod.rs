@@ -225,7 +225,11 @@ impl KeeperState {
     }
 
     /// Records a state that is not older than the newest; the newest afterwards.
-    pub(crate) fn register(
+    ///
+    /// # Errors
+    /// For an older state or a fork, more indexes than a keeper remembers, and when disk
+    /// or counter fail.
+    pub fn register(
         &self,
         state: &IndexState,
         rng: &mut impl CryptoRng,
