@@ -1,12 +1,13 @@
 //! `Debug` for the messages: name and size, never the contents.
 
+use crate::generation::v1 as generation;
 use crate::v1;
 use prost::Message;
 use std::fmt;
 
 macro_rules! sizes_only {
-    ($($message:ident),+ $(,)?) => {$(
-        impl fmt::Debug for v1::$message {
+    ($package:ident: $($message:ident),+ $(,)?) => {$(
+        impl fmt::Debug for $package::$message {
             fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(formatter, concat!(stringify!($message), "({} bytes)"), self.encoded_len())
             }
@@ -14,7 +15,7 @@ macro_rules! sizes_only {
     )+};
 }
 
-sizes_only!(
+sizes_only!(v1:
     DescribeRequest,
     SearcherDescription,
     KeeperDescription,
@@ -56,4 +57,38 @@ sizes_only!(
     CommitReply,
     CompactRequest,
     CompactReply,
+);
+
+sizes_only!(generation:
+    Shape,
+    KeeperBeginRequest,
+    KeeperBeginReply,
+    SharesRequest,
+    SharesReply,
+    MeansRequest,
+    MeansReply,
+    TablesRequest,
+    TablesReply,
+    CodebookRequest,
+    CodebookReply,
+    EndRequest,
+    EndReply,
+    GeneratorBeginRequest,
+    GeneratorBeginReply,
+    SampleRequest,
+    SampleReply,
+    TrainRequest,
+    TrainReply,
+    Trained,
+    DescribeRequest,
+    DescribeReply,
+    EncodeRequest,
+    EncodeReply,
+    SegmentRequest,
+    SegmentReply,
+    CommitRequest,
+    CommitReply,
+    File,
+    AbortRequest,
+    AbortReply,
 );

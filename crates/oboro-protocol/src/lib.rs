@@ -1,9 +1,10 @@
 //! Messages between client, searcher and keeper.
 //!
-//! The messages are defined in `proto/oboro/v1/oboro.proto`; the Rust code made from it
-//! is checked in, so that building this crate needs no generator, and a test compares
-//! the two. Cryptographic objects travel as opaque bytes: this crate knows neither how
-//! to encrypt nor how to open a socket. Beside the messages it holds
+//! The messages are defined in `proto/oboro/v1/oboro.proto`, those of blind generation in
+//! `proto/oboro/generation/v1/generation.proto`; the Rust code made from them is checked
+//! in, so that building this crate needs no generator, and a test compares the two.
+//! Cryptographic objects travel as opaque bytes: this crate knows neither how to encrypt
+//! nor how to open a socket. Beside the messages it holds
 //!
 //! - [`limits`]: how large a message, how many candidates, how long a request may be;
 //! - [`sizes`]: the one size that all requests, and all replies, of an index have;
@@ -16,6 +17,7 @@
 
 mod debug;
 mod failure;
+pub mod generation;
 pub mod limits;
 pub mod sizes;
 pub mod validate;

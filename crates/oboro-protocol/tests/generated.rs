@@ -8,7 +8,13 @@
 use std::path::Path;
 
 /// Every file of `proto/`, with the package whose code is made from it.
-const FILES: [(&str, &str); 1] = [("oboro/v1/oboro.proto", "oboro.v1")];
+const FILES: [(&str, &str); 2] = [
+    ("oboro/v1/oboro.proto", "oboro.v1"),
+    (
+        "oboro/generation/v1/generation.proto",
+        "oboro.generation.v1",
+    ),
+];
 
 /// The code of a package.
 fn generate(file: &str, package: &str) -> String {
