@@ -222,11 +222,7 @@ fn training_seconds(
 }
 
 /// Seconds that the trial queries take longer on all rows than on `built`.
-fn scan_seconds(
-    shape: &Shape,
-    built: usize,
-    options: &BuildOptions,
-) -> Result<f64, OwnerError> {
+fn scan_seconds(shape: &Shape, built: usize, options: &BuildOptions) -> Result<f64, OwnerError> {
     use oboro_quant::{QuantizedTable, Scanner, SelectionPlan};
     let (subquantizers, centroids) = (shape.packing.subquantizers(), shape.packing.centroids());
     let rows = built.min(ROWS);

@@ -47,3 +47,6 @@ pub use refusals::{Reason, Refusals};
 pub use report::{BuildReport, EncryptionReport, StageSeconds, displacement};
 pub use source::{Rows, VectorSource};
 pub use trial::TrialReport;
+
+// What a source gives.
+pub use oboro_vectors::{Ids, Records};

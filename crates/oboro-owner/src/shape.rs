@@ -66,10 +66,8 @@ impl Shape {
                 .unwrap_or(256 * options.centroids)
                 .max(options.centroids)
                 .min(rows),
-            candidates_max: options
-                .candidates_max
-                .clamp(1, oboro_quant::MAX_CANDIDATES)
-                .min(rows),
+            // Not bounded by the rows: the index may grow.
+            candidates_max: options.candidates_max.clamp(1, oboro_quant::MAX_CANDIDATES),
         })
     }
 }

@@ -194,12 +194,7 @@ fn rotations_and_parameter_sets() {
         let (owner, keeper) = keys(set);
         let mut source = Rows::new(&values, 32).unwrap();
         let report = Owner::new(owner, keeper)
-            .build(
-                &mut source,
-                &folder.path().join("i"),
-                &options,
-                &mut rng(3),
-            )
+            .build(&mut source, &folder.path().join("i"), &options, &mut rng(3))
             .unwrap();
         assert_eq!(report.rotation, rotation.name());
         let cost = report.rotation_cost;
@@ -314,12 +309,7 @@ fn fail_ids() {
             .unwrap()
             .with_ids(Ids::Numbers(ids.to_vec()))
             .unwrap();
-        Owner::new(owner, keeper).build(
-            &mut source,
-            &out,
-            &options(Metric::L2),
-            &mut rng(3),
-        )
+        Owner::new(owner, keeper).build(&mut source, &out, &options(Metric::L2), &mut rng(3))
     };
     let mut ids: Vec<u64> = (1_000..1_100).collect();
     ids[70] = ids[30];
