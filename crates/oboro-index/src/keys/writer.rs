@@ -1,6 +1,6 @@
 //! The key of clients that may change an index.
 
-use super::{ClientKey, OwnerKey, file, text};
+use super::{ClientKey, DescriptorKey, OwnerKey, file, text};
 use crate::{IndexError, derive};
 use std::path::Path;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
@@ -43,6 +43,13 @@ impl WriterKey {
     #[must_use]
     pub const fn client_key(&self) -> &ClientKey {
         &self.client
+    }
+
+    /// The key that authenticates descriptors, on its own, for a connection to
+    /// a searcher.
+    #[must_use]
+    pub fn descriptor_key(&self) -> DescriptorKey {
+        DescriptorKey(self.client.descriptor.0)
     }
 
     /// Opens models.
