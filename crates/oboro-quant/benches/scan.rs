@@ -5,6 +5,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use oboro_quant::filter::{Filter, passing};
 use oboro_quant::{BlockedCodes, QuantizedTable, Scanner, SelectionPlan, code_bits};
 use oboro_simd::Arch;
+use oboro_simd::mask::hide;
 use oboro_simd::scan::{BLOCK, scan4, scan8};
 use oboro_simd::select::{LANES, lane_best};
 use oboro_simd::sort::merge_columns;
@@ -173,6 +174,16 @@ fn filters(criterion: &mut Criterion) {
     for arch in Arch::available() {
         group.bench_function(arch.name(), |b| {
             b.iter(|| passing(arch, black_box(&tags), Some(&alive), &filter, &mut mask));
+        });
+        // One tile over and over, as the scanner does.
+        let mut scores = vec![0u16; 4096];
+        let tile = vec![0x5555_5555_5555_5555; scores.len() / BLOCK];
+        group.bench_function(BenchmarkId::new("hide", arch.name()), |b| {
+            b.iter(|| {
+                for _ in 0..VECTORS / 4096 {
+                    hide(arch, black_box(&tile), &mut scores);
+                }
+            });
         });
     }
     group.finish();

@@ -15,10 +15,6 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
-/// Bits of a mask that stand for even positions, which the first row of a
-/// block's scores holds.
-const EVEN: u64 = 0x5555_5555_5555_5555;
-
 /// Turns the score of every vector whose bit is not set into [`NO_SCORE`].
 ///
 /// * `masks`: a word a block,

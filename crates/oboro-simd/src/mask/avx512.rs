@@ -1,34 +1,30 @@
 //! Masks in mask registers.
 
-use super::{EVEN, Wanted};
+use super::Wanted;
 use crate::scan::{BLOCK, ROW};
 use std::arch::x86_64::*;
 
 /// # Safety
-/// The processor must have AVX-512 F and BW, and BMI2.
-#[target_feature(enable = "avx512f,avx512bw,bmi2")]
+/// The processor must have AVX-512 F and BW.
+#[target_feature(enable = "avx512f,avx512bw")]
 #[inline(never)]
 pub(super) fn oblivious_hide_avx512(masks: &[u64], scores: &mut [u16]) {
     let (scores, _) = scores.as_chunks_mut::<BLOCK>();
     for (&mask, scores) in masks.iter().zip(scores) {
-        let hidden = !mask;
-        let (even, odd) = scores.split_at_mut(ROW);
-        hide_row(_pext_u64(hidden, EVEN) as u32, even);
-        hide_row(_pext_u64(hidden, !EVEN) as u32, odd);
-    }
-}
-
-/// All ones into the lanes of `hidden`.
-#[target_feature(enable = "avx512f,avx512bw")]
-#[inline]
-fn hide_row(hidden: __mmask32, scores: &mut [u16]) {
-    let scores = &mut scores[..ROW];
-    // SAFETY: a row of 32 scores is as long as the register.
-    unsafe {
-        let at = scores.as_mut_ptr();
-        let row = _mm512_loadu_si512(at.cast());
-        let row = _mm512_or_si512(row, _mm512_movm_epi16(hidden));
-        _mm512_storeu_si512(at.cast(), row);
+        // A byte of ones for each hidden vector, then one half of every pair
+        // of bytes spread over both.
+        let hidden = _mm512_movm_epi8(!mask);
+        let even = _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(hidden));
+        let odd = _mm512_srai_epi16::<8>(hidden);
+        // SAFETY: the array holds two registers of 32 scores.
+        unsafe {
+            let at = scores.as_mut_ptr();
+            let row = _mm512_loadu_si512(at.cast());
+            _mm512_storeu_si512(at.cast(), _mm512_or_si512(row, even));
+            let at = at.add(ROW);
+            let row = _mm512_loadu_si512(at.cast());
+            _mm512_storeu_si512(at.cast(), _mm512_or_si512(row, odd));
+        }
     }
 }
 
