@@ -474,7 +474,7 @@ async fn fail_queries_with_one_sentence_each() {
         (
             query,
             with(301, Rerank::Candidates(400)),
-            "301 neighbours are asked for and the index gives at most 300; ask for fewer",
+            "400 candidates are asked for and the index gives at most 256; ask for fewer",
         ),
         (
             query,

@@ -104,6 +104,7 @@ fn questions() -> Vec<SearchOptions> {
         k,
         rerank,
         deadline: Duration::from_secs(seconds),
+        ..SearchOptions::default()
     };
     vec![
         with(1, Rerank::Candidates(10), 10),

@@ -11,12 +11,16 @@ use std::{
 
 use chacha20::ChaCha20Rng;
 use oboro_attest::{Policy, PolicyVerifier};
-use oboro_channel::{Authority, ConnectOptions, Identity, Role, Trust, connect};
+use oboro_channel::{Access, Authority, ConnectOptions, Grant, Identity, Role, Trust, connect};
 use oboro_ckks::{EncryptedQuery, ParameterSet, PublicKey, SecretKey, TableShare};
-use oboro_client::{Client, ClientConfig, ClientError, rotation::OwnerConfig};
-use oboro_index::{Index, OwnerKey};
+use oboro_client::{
+    Client, ClientConfig, ClientError,
+    rotation::OwnerConfig,
+    writer::{Writer, WriterConfig},
+};
+use oboro_index::{Index, NewSegment, OwnerKey};
 use oboro_keeper::{KeeperConfig, KeeperSecrets, KeeperServer, KeeperState, StateKey};
-use oboro_owner::{BuildOptions, Ids, Owner, Rows};
+use oboro_owner::{BuildOptions, EncodedSegment, Encoder, Ids, Owner, Records, Rows};
 use oboro_protocol::{
     Reason, limits,
     sizes::{IndexShape, Sizes},
@@ -125,6 +129,8 @@ pub struct Shape {
     pub set: ParameterSet,
     /// The keeper releases a share of the storage key.
     pub released: bool,
+    /// Vectors have tags ([`tags_of_row`]) and a payload ([`payload_of_row`]).
+    pub labelled: bool,
 }
 
 impl Shape {
@@ -138,7 +144,13 @@ impl Shape {
             split: 1,
             set,
             released: true,
+            labelled: false,
         }
+    }
+
+    pub fn labelled(mut self) -> Self {
+        self.labelled = true;
+        self
     }
 
     /// For clients that hold the key.
@@ -199,6 +211,7 @@ impl World {
             trials: 0,
             force,
             released: shape.released,
+            extra_bytes: shape.labelled.then_some(EXTRA_BYTES),
             ..BuildOptions::default()
         };
         let ids: Vec<u64> = (0..shape.vectors as u64).map(id_of_row).collect();
@@ -206,6 +219,15 @@ impl World {
             .unwrap()
             .with_ids(Ids::Numbers(ids))
             .unwrap();
+        if shape.labelled {
+            let all = 0..shape.vectors as u64;
+            let names = TAGS.map(str::to_owned).to_vec();
+            rows = rows
+                .with_tags(names, all.clone().map(tags_of_row).collect())
+                .unwrap()
+                .with_payloads(all.map(payload_of_row).collect())
+                .unwrap();
+        }
         // Every build has an index id of its own.
         let mut rng = ChaCha20Rng::from_seed(*fresh_seed());
         owner
@@ -372,6 +394,38 @@ impl World {
         }
     }
 
+    /// The owner's connection for changes, once the searcher has opened its index.
+    pub async fn writer(&self, searcher: SocketAddr) -> Writer {
+        drop(self.client(searcher).await);
+        let config = self.writer_config(searcher, self.owner_identity());
+        Writer::connect(&config).await.unwrap()
+    }
+
+    pub fn writer_config(&self, searcher: SocketAddr, identity: Identity) -> WriterConfig {
+        WriterConfig {
+            address: searcher.to_string(),
+            identity,
+            trust: self.authority.trust(),
+            descriptor_key: self.owner_key.descriptor_key(),
+            verifier: verifier(),
+            connect_timeout: Duration::from_secs(5),
+        }
+    }
+
+    /// A client that may change any index of this owner.
+    pub fn grant_writer(&self) -> Identity {
+        let (now, hour) = (SystemTime::now(), Duration::from_secs(3_600));
+        self.authority
+            .issue_client(Grant::any(Access::Writer), "writer", now, hour)
+            .unwrap()
+    }
+
+    /// Encodes new vectors for the index that `writer` is connected to.
+    pub async fn encoder(&self, writer: &Writer) -> Encoder {
+        let model = writer.model().await.unwrap();
+        Encoder::open(self.owner_key.writer_key(), &model, writer.descriptor()).unwrap()
+    }
+
     pub fn client_config(&self, searcher: SocketAddr) -> ClientConfig {
         ClientConfig::new(
             searcher.to_string(),
@@ -428,6 +482,48 @@ impl World {
             .collect();
         all.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         all.into_iter().take(k).map(|(_, id)| id).collect()
+    }
+}
+
+/// The tags that vectors may have.
+pub const TAGS: [&str; 3] = ["even", "odd", "third"];
+
+/// Bytes of each record for payloads.
+pub const EXTRA_BYTES: u32 = 40;
+
+pub fn tags_of_row(row: u64) -> Vec<u32> {
+    let mut tags = vec![(row % 2) as u32];
+    if row.is_multiple_of(3) {
+        tags.push(2);
+    }
+    tags
+}
+
+pub fn payload_of_row(row: u64) -> Vec<u8> {
+    format!("row {row}").into_bytes()
+}
+
+/// Some records with ids, and payloads or none.
+pub fn records(dimension: usize, ids: Vec<u64>, vectors: Vec<f32>, payload: &[u8]) -> Records {
+    Records {
+        dimension,
+        rows: (0..ids.len() as u64).collect(),
+        tags: Vec::new(),
+        payloads: vec![payload.to_vec(); ids.len()],
+        ids: Ids::Numbers(ids),
+        vectors,
+        refused: Vec::new(),
+    }
+}
+
+/// The segment, as it is staged.
+pub fn new_segment(segment: &EncodedSegment) -> NewSegment<'_> {
+    NewSegment {
+        segment_id: segment.segment_id,
+        ids: &segment.ids,
+        codes: &segment.codes,
+        tags: &segment.tags,
+        records: &segment.records,
     }
 }
 
