@@ -36,3 +36,6 @@ pub mod evaluate;
 pub mod packing;
 pub mod scale;
 pub mod wire;
+
+#[cfg(test)]
+mod tests;

@@ -18,9 +18,9 @@
 //!
 //! | M = 16, d = 8, K = 256 | noise | w | flooding |
 //! |---|---|---|---|
-//! | `N2048_Q50`, codebook by the keeper | 2^31.1 | 36 | 4.9 bits |
+//! | `N2048_Q50`, codebook by the keeper | 2^31.0 | 36 | 5.0 bits |
 //! | `N2048_Q50`, codebook by the owner | 2^33.7 | 36 | 2.3 bits |
-//! | `N4096_Q100`, codebook by the keeper | 2^56.6 | 86 | 29.4 bits |
+//! | `N4096_Q100`, codebook by the keeper | 2^56.7 | 86 | 29.3 bits |
 
 use crate::key::exact;
 use crate::scale::{
@@ -263,9 +263,9 @@ mod tests {
             (
                 ParameterSet::N2048Q50,
                 CodebookOrigin::Keeper,
-                "31.1",
+                "31.0",
                 36,
-                "4.9",
+                "5.0",
             ),
             (
                 ParameterSet::N2048Q50,
@@ -277,9 +277,9 @@ mod tests {
             (
                 ParameterSet::N4096Q100,
                 CodebookOrigin::Keeper,
-                "56.6",
+                "56.7",
                 86,
-                "29.4",
+                "29.3",
             ),
         ] {
             let packing = BatchPacking::new(set, 16, 8, 256).unwrap();

@@ -43,7 +43,7 @@ impl Labels {
         (value != NONE).then_some(usize::from(value))
     }
 
-    pub(super) fn set(&mut self, slot: usize, sample: usize, label: usize) {
+    pub(crate) fn set(&mut self, slot: usize, sample: usize, label: usize) {
         self.values[slot * self.samples + sample] = label as u16;
     }
 
