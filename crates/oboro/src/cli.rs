@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    attest, backup, bench, build, demo, doctor, eval, grant, inspect, keeper, keygen, renew,
-    restore, revoke, rotate, search, searcher, serve, verify,
+    attest, backup, bench, build, compact, delete, demo, doctor, eval, grant, insert, inspect,
+    keeper, keygen, renew, restore, revoke, rotate, search, searcher, serve, verify,
 };
 use crate::global::Global;
 
@@ -52,6 +52,13 @@ pub(crate) enum Command {
     Searcher(searcher::Options),
     /// Search with queries that no server can read
     Search(search::Options),
+    /// Insert vectors into an index, also while it is searched; --upsert replaces
+    #[command(visible_alias = "upsert")]
+    Insert(insert::Options),
+    /// Delete vectors by their ids; no search finds them from then on
+    Delete(delete::Options),
+    /// Merge the segments of an index and take deleted vectors off the disk
+    Compact(compact::Options),
     /// Measure recall against a ground truth or exact search
     Eval(eval::Options),
     /// Build, serve and measure a TEXMEX folder (base, query, groundtruth)

@@ -3,71 +3,142 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use oboro_vectors::{Matrix, VectorReader};
+use clap::Args;
+use oboro_vectors::{Column, Format, Matrix, RecordOptions, RecordSource};
 use tempfile::TempDir;
 
 use crate::failure::{Failure, Named, Outcome};
 
 /// The formats that `--format` takes.
-const FORMATS: [&str; 5] = ["fvecs", "bvecs", "npy", "fbin", "u8bin"];
+const FORMATS: [(&str, Format); 7] = [
+    ("fvecs", Format::Fvecs),
+    ("bvecs", Format::Bvecs),
+    ("npy", Format::Npy),
+    ("fbin", Format::Fbin),
+    ("u8bin", Format::U8bin),
+    ("parquet", Format::Parquet),
+    ("arrow", Format::Arrow),
+];
+
+/// What a file of records holds beside vectors.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct RecordArgs {
+    /// Format of the vectors where the name does not say it: fvecs, bvecs, npy, fbin, u8bin,
+    /// parquet or arrow
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<String>,
+    /// Ids of the vectors, one a line (whole numbers, or text), or .npy; instead of a column
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ids: Option<PathBuf>,
+    /// Take ids as text even where all of them are numbers
+    #[arg(long)]
+    pub(crate) text_ids: bool,
+    /// Column of vectors of a Parquet or Arrow file; the one with lists of numbers when not given
+    #[arg(long, value_name = "NAME")]
+    pub(crate) vectors_column: Option<String>,
+    /// Column of ids; `id` if there is one, row numbers otherwise; "" for none
+    #[arg(long, value_name = "NAME")]
+    pub(crate) ids_column: Option<String>,
+    /// Column of tags; `tags` if there is one; "" for none
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tags_column: Option<String>,
+    /// Column of payloads; `payload` if there is one; "" for none
+    #[arg(long, value_name = "NAME")]
+    pub(crate) payload_column: Option<String>,
+}
+
+impl RecordArgs {
+    /// How to read records, of `dimension` where that is known.
+    fn options(&self, dimension: Option<usize>) -> RecordOptions {
+        let column = |name: &Option<String>| match name.as_deref() {
+            None => Column::Auto,
+            Some("") => Column::Unused,
+            Some(name) => Column::Named(name.to_owned()),
+        };
+        RecordOptions {
+            dimension,
+            id_file: self.ids.clone(),
+            text_ids: self.text_ids,
+            vectors: column(&self.vectors_column),
+            ids: column(&self.ids_column),
+            tags: column(&self.tags_column),
+            payloads: column(&self.payload_column),
+            ..RecordOptions::default()
+        }
+    }
+}
 
 /// A file of vectors; standard input is copied to a private temporary file,
 /// since an index is built in two passes.
 pub(crate) struct Input {
     path: PathBuf,
     shown: String,
+    format: Option<Format>,
     // Removed with everything in it when the input is dropped.
     _copy: Option<TempDir>,
 }
 
 impl Input {
     pub(crate) fn open(path: &Path, format: Option<&str>) -> Outcome<Self> {
-        if let Some(format) = format.filter(|format| !FORMATS.contains(format)) {
-            return Err(Failure::usage(format_args!(
-                "the format \"{format}\" is none of {}",
-                FORMATS.join(", ")
-            )));
-        }
-        let standard_input = path == Path::new("-");
-        if !standard_input && format.is_none() {
+        let format = match format {
+            None => None,
+            Some(name) => Some(format_of(name)?),
+        };
+        if path != Path::new("-") {
             return Ok(Self {
                 path: path.to_owned(),
                 shown: path.display().to_string(),
+                format,
                 _copy: None,
             });
         }
-        // The readers go by the extension, so the vectors get one.
         let folder = tempfile::tempdir().named("make", "a temporary folder")?;
-        let copy = folder
-            .path()
-            .join(format!("vectors.{}", format.unwrap_or("fvecs")));
-        if standard_input {
-            let mut file = std::fs::File::create_new(&copy).named("make", copy.display())?;
-            std::io::copy(&mut std::io::stdin().lock(), &mut file)
-                .named("copy", "standard input to a temporary file")?;
-        } else {
-            let target = path.canonicalize().named("read", path.display())?;
-            std::os::unix::fs::symlink(target, &copy).named("make", copy.display())?;
-        }
+        let copy = folder.path().join("vectors");
+        let mut file = std::fs::File::create_new(&copy).named("make", copy.display())?;
+        std::io::copy(&mut std::io::stdin().lock(), &mut file)
+            .named("copy", "standard input to a temporary file")?;
         Ok(Self {
             path: copy,
-            shown: if standard_input {
-                "standard input".to_owned()
-            } else {
-                path.display().to_string()
-            },
+            shown: "standard input".to_owned(),
+            format: format.or(Some(Format::Fvecs)),
             _copy: Some(folder),
         })
     }
 
-    /// A reader of the vectors.
-    pub(crate) fn reader(&self) -> Outcome<VectorReader> {
-        VectorReader::open(&self.path).map_err(|error| self.failure(error))
+    /// The records, with what `arguments` say comes along; `dimension` where it is known.
+    pub(crate) fn records(
+        &self,
+        arguments: &RecordArgs,
+        dimension: Option<usize>,
+    ) -> Outcome<RecordSource> {
+        let options = RecordOptions {
+            format: self.format,
+            ..arguments.options(dimension)
+        };
+        RecordSource::open(&self.path, &options).map_err(|error| self.failure(error))
     }
 
     /// All vectors.
     pub(crate) fn read(&self) -> Outcome<Matrix<f32>> {
-        oboro_vectors::read_f32(&self.path).map_err(|error| self.failure(error))
+        let options = RecordOptions {
+            format: self.format,
+            ids: Column::Unused,
+            tags: Column::Unused,
+            payloads: Column::Unused,
+            ..RecordOptions::default()
+        };
+        let read = || {
+            let mut source = RecordSource::open(&self.path, &options)?;
+            let mut all = Vec::new();
+            while let Some(records) = source.read(ROWS)? {
+                if let Some(refusal) = records.refused.first() {
+                    return Err(source.error(refusal));
+                }
+                all.extend_from_slice(&records.vectors);
+            }
+            Matrix::new(source.dimension(), all)
+        };
+        read().map_err(|error| self.failure(error))
     }
 
     /// A failure that names the input as the user did.
@@ -77,46 +148,65 @@ impl Input {
     }
 }
 
-/// Ids from a text file, one whole number a line, or from `.npy`.
-pub(crate) fn ids(path: &Path) -> Outcome<Vec<u64>> {
-    if path.extension().is_some_and(|extension| extension == "npy") {
-        let rows = oboro_vectors::read_ids(path).map_err(Failure::input)?;
-        return rows
-            .data()
-            .iter()
-            .enumerate()
-            .map(|(row, &id)| {
+/// Rows that are read at once.
+const ROWS: usize = 16_384;
+
+fn format_of(name: &str) -> Outcome<Format> {
+    let found = FORMATS.iter().find(|(known, _)| *known == name);
+    found.map(|(_, format)| *format).ok_or_else(|| {
+        let names: Vec<_> = FORMATS.iter().map(|(name, _)| *name).collect();
+        Failure::usage(format_args!(
+            "the format \"{name}\" is none of {}",
+            names.join(", ")
+        ))
+    })
+}
+
+/// Ids that are named one by one: numbers, or text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum GivenIds {
+    Numbers(Vec<u64>),
+    Text(Vec<String>),
+}
+
+impl GivenIds {
+    /// Numbers where all are numbers and `text` does not say otherwise.
+    pub(crate) fn of(ids: Vec<String>, text: bool) -> Self {
+        if !text && let Ok(numbers) = ids.iter().map(|id| id.parse()).collect() {
+            return Self::Numbers(numbers);
+        }
+        Self::Text(ids)
+    }
+
+    /// From a file, one a line, or from `.npy`.
+    pub(crate) fn read(path: &Path, text: bool) -> Outcome<Self> {
+        if path.extension().is_some_and(|extension| extension == "npy") {
+            let rows = oboro_vectors::read_ids(path).map_err(Failure::input)?;
+            let numbers = rows.data().iter().enumerate().map(|(row, &id)| {
                 u64::try_from(id).map_err(|_| {
                     Failure::input(format_args!(
-                        "{}: id {} is negative; ids are whole numbers from 0",
-                        path.display(),
-                        row
+                        "{}: id {row} is negative; ids are whole numbers from 0",
+                        path.display()
                     ))
                 })
-            })
-            .collect();
-    }
-    let reader: Box<dyn Read> = if path == Path::new("-") {
-        Box::new(std::io::stdin())
-    } else {
-        Box::new(std::fs::File::open(path).named("read", path.display())?)
-    };
-    let mut ids = Vec::new();
-    for (number, line) in BufReader::new(reader).lines().enumerate() {
-        let line = line.named("read", path.display())?;
-        let text = line.trim();
-        if text.is_empty() {
-            continue;
+            });
+            return Ok(Self::Numbers(numbers.collect::<Outcome<_>>()?));
         }
-        ids.push(text.parse().map_err(|_| {
-            Failure::input(format_args!(
-                "{}: line {} is no whole number from 0 to 2^64 - 1",
-                path.display(),
-                number + 1
-            ))
-        })?);
+        let reader: Box<dyn Read> = if path == Path::new("-") {
+            Box::new(std::io::stdin())
+        } else {
+            Box::new(std::fs::File::open(path).named("read", path.display())?)
+        };
+        let mut ids = Vec::new();
+        for line in BufReader::new(reader).lines() {
+            let line = line.named("read", path.display())?;
+            let id = line.trim();
+            if !id.is_empty() {
+                ids.push(id.to_owned());
+            }
+        }
+        Ok(Self::of(ids, text))
     }
-    Ok(ids)
 }
 
 #[cfg(test)]
@@ -129,14 +219,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ids.txt");
         std::fs::write(&path, "3\n 18446744073709551615 \n\n7\n").unwrap();
-        assert_eq!(ids(&path).unwrap(), [3, u64::MAX, 7]);
+        let numbers = GivenIds::read(&path, false).unwrap();
+        assert_eq!(numbers, GivenIds::Numbers(vec![3, u64::MAX, 7]));
+        let text = |ids: &[&str]| GivenIds::Text(ids.iter().map(|&id| id.to_owned()).collect());
+        let forced = GivenIds::read(&path, true).unwrap();
+        assert_eq!(forced, text(&["3", "18446744073709551615", "7"]));
         std::fs::write(&path, "3\n-1\n").unwrap();
-        assert!(
-            ids(&path)
-                .unwrap_err()
-                .message
-                .ends_with("line 2 is no whole number from 0 to 2^64 - 1")
-        );
+        assert_eq!(GivenIds::read(&path, false).unwrap(), text(&["3", "-1"]));
     }
 
     #[test]
@@ -148,7 +237,7 @@ mod tests {
         assert_eq!(input.read().unwrap().data(), [1.0, 2.0]);
         assert!(Input::open(&path, Some("csv")).is_err());
         let wrong = Input::open(&path, Some("npy")).unwrap();
-        let message = wrong.reader().err().unwrap().message;
+        let message = wrong.read().err().unwrap().message;
         assert!(
             message.starts_with(&path.display().to_string()),
             "{message}"

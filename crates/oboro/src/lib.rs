@@ -45,7 +45,6 @@
 //! let (storage_key, release_key) = (owner_key.storage_key(), owner_key.release_key());
 //! let report = Owner::new(owner_key, public_key).build(
 //!     &mut Rows::new(&vectors, 8)?,
-//!     None,
 //!     &out,
 //!     &options,
 //!     &mut rng,
@@ -56,7 +55,7 @@
 //! let share = release_key.share(&state.index_id, state.epoch);
 //! let key = storage_key.for_epoch(Some(&share), &state.index_id, state.epoch);
 //! let index = Index::open(&out, &key)?;
-//! assert_eq!(index.descriptor().vectors, 300);
+//! assert_eq!(index.vectors(), 300);
 //! # Ok(())
 //! # }
 //! ```

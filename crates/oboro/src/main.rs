@@ -8,6 +8,7 @@ mod input;
 mod measure;
 mod or_failure;
 mod passphrase;
+mod place;
 mod processes;
 mod progress;
 mod register;
@@ -56,6 +57,9 @@ fn run(cli: &Cli) -> Outcome<()> {
         Command::Keeper(options) => commands::keeper::run(options, global),
         Command::Searcher(options) => commands::searcher::run(options, global),
         Command::Search(options) => commands::search::run(options, global),
+        Command::Insert(options) => commands::insert::run(options, global),
+        Command::Delete(options) => commands::delete::run(options, global),
+        Command::Compact(options) => commands::compact::run(options, global),
         Command::Eval(options) => commands::eval::run(options, global),
         Command::Bench(options) => commands::bench::run(options, global),
         Command::Inspect(options) => commands::inspect::run(options, global),

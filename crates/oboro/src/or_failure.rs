@@ -44,9 +44,10 @@ impl IntoFailure for OwnerError {
     fn into_failure(self) -> Failure {
         match self {
             Self::Index(error) => error.into(),
-            Self::Cancelled | Self::TrialFailed { .. } | Self::Threads { .. } => {
-                Failure::failed(self)
-            }
+            Self::Cancelled
+            | Self::Unwritable { .. }
+            | Self::TrialFailed { .. }
+            | Self::Threads { .. } => Failure::failed(self),
             error => Failure::input(error),
         }
     }

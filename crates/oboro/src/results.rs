@@ -9,9 +9,15 @@ use serde::Serialize;
 use crate::failure::{Failure, Named, Outcome};
 
 /// One neighbour as JSON has it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Found {
+    /// The number; for a vector with a text id, one that stands for it.
     pub(crate) id: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) text: Option<String>,
+    /// In Base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) payload: Option<String>,
     pub(crate) distance: f32,
 }
 
@@ -124,7 +130,13 @@ mod tests {
     use super::*;
 
     fn found() -> Vec<Vec<Found>> {
-        let row = |ids: [u64; 2]| ids.map(|id| Found { id, distance: 0.5 }).to_vec();
+        let one = |id| Found {
+            id,
+            text: None,
+            payload: None,
+            distance: 0.5,
+        };
+        let row = |ids: [u64; 2]| ids.map(one).to_vec();
         vec![row([1, 2]), row([3, 4])]
     }
 
@@ -161,6 +173,8 @@ mod tests {
         let path = folder.path().join("r.ivecs");
         let large = vec![vec![Found {
             id: 1 << 40,
+            text: None,
+            payload: None,
             distance: 0.0,
         }]];
         assert!(

@@ -15,6 +15,7 @@ use oboro_simd::arch::Arch;
 use oboro_vectors::Matrix;
 use serde::Serialize;
 
+use super::bench_insert::{self, Inserting};
 use super::connection::Connection;
 use super::eval::{Recalls, exact_neighbours, first_rows, known};
 use super::serve::{Pair, PairOptions};
@@ -28,6 +29,7 @@ use crate::measure;
 use crate::or_failure::OrFailure;
 use crate::output::{self, Report};
 use crate::passphrase::KeyPassphrase;
+use crate::place::Place;
 use crate::progress::Progress;
 use crate::{results, roles, shutdown};
 
@@ -78,6 +80,23 @@ pub(crate) struct Options {
     /// Clients at the same time
     #[arg(long, default_value_t = 16, value_name = "N")]
     pub(crate) clients: usize,
+    /// Measure inserts beside searches, too; an index of one's own grows by them
+    #[arg(long)]
+    pub(crate) insert: bool,
+    /// Clients that search meanwhile
+    #[arg(long, default_value_t = 4, value_name = "N", requires = "insert")]
+    pub(crate) insert_clients: usize,
+    /// Seconds of each part of a round of inserts
+    #[arg(
+        long,
+        default_value_t = 10,
+        value_name = "SECONDS",
+        requires = "insert"
+    )]
+    pub(crate) insert_seconds: u64,
+    /// Vectors of a commit
+    #[arg(long, default_value_t = 8_192, value_name = "N", requires = "insert")]
+    pub(crate) insert_batch: usize,
     #[command(flatten)]
     pub(crate) policy: PolicyOptions,
     /// Threads of build and searcher; all cores when not given
@@ -136,6 +155,9 @@ struct Measured {
     searcher_own_bytes: Option<u64>,
     codes_bytes: usize,
     stages: StageMedians,
+    /// With `--insert`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    insert: Option<Inserting>,
 }
 
 /// Medians of the stages of sequential queries, in microseconds.
@@ -289,6 +311,7 @@ fn measure(
     let index = Index::open(index_path, &key)?;
     drop(key);
     let descriptor = index.descriptor().clone();
+    let vectors = index.vectors() as usize;
     let secret = Folder::of(keys, Role::Keeper)?.keeper_secret()?;
     let tables = measure::tables(&index, secret, &queries[..queries.len().min(200)])?;
     let segment = index
@@ -331,7 +354,7 @@ fn measure(
             Rerank::Candidates(candidates) => candidates as usize,
             Rerank::Off => 100,
         };
-        let depth = candidates.min(100).min(descriptor.vectors as usize);
+        let depth = candidates.min(100).min(vectors);
         let settings = connection.search_options(depth)?;
         let run = connected.search(&data.queries, &settings, options.clients, progress)?;
         Ok(Recalls::of(&run.ids(), &truth, depth))
@@ -342,6 +365,11 @@ fn measure(
         .transpose()?;
     let unranked = recall("off")?;
     let memory = pair.searcher.memory();
+    // Last, since the index is another one afterwards.
+    let inserting = options
+        .insert
+        .then(|| inserts(options, data, &pair, keys, &connection, &queries, progress))
+        .transpose()?;
     let platform = pair.searcher.ready.platform.clone();
     pair.stop()?;
 
@@ -360,7 +388,7 @@ fn measure(
             .data
             .file_name()
             .map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
-        vectors: descriptor.vectors as usize,
+        vectors,
         dimension: descriptor.dimension as usize,
         metric: descriptor.metric.name(),
         subquantizers: descriptor.subquantizers(),
@@ -399,7 +427,31 @@ fn measure(
         searcher_own_bytes: memory.map(|m| m.1),
         codes_bytes,
         stages: sequential.stages,
+        insert: inserting,
     })
+}
+
+fn inserts(
+    options: &Options,
+    data: &Data,
+    pair: &Pair,
+    keys: &Path,
+    connection: &Connection,
+    queries: &[Vec<f32>],
+    progress: &Progress,
+) -> Outcome<Inserting> {
+    let mut place = Place::local(&pair.address(), keys);
+    place.passphrase = options.passphrase.clone();
+    place.policy.clone_from(&connection.policy);
+    place.allow_simulated = connection.allow_simulated;
+    let base = Input::open(&data.base, None)?.read()?;
+    let settings = bench_insert::Settings {
+        clients: options.insert_clients,
+        seconds: options.insert_seconds,
+        rounds: options.repeat,
+        batch: options.insert_batch,
+    };
+    bench_insert::run(&place, connection, &base, queries, &settings, progress)
 }
 
 /// One query after the other from one client.
@@ -631,6 +683,9 @@ impl Report for Measured {
                     output::bytes(self.codes_bytes as u64)
                 ),
             )?;
+        }
+        if let Some(insert) = &self.insert {
+            insert.text(out)?;
         }
         Ok(())
     }

@@ -1,6 +1,5 @@
 //! `oboro build`: an encrypted index from a file of vectors.
 
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,21 +8,21 @@ use clap::Args;
 use indicatif::ProgressBar;
 use oboro_channel::Role;
 use oboro_ckks::PublicKey;
-use oboro_index::{EncodingChoice, IndexHead, Rotation};
-use oboro_owner::{BuildOptions, BuildReport, Owner, OwnerError, ProgressFn, Stage, VectorSource};
+use oboro_index::{EncodingChoice, Rotation};
+use oboro_owner::{BuildOptions, Owner, OwnerError, ProgressFn, Stage, VectorSource};
 use oboro_quant::Metric;
 use oboro_server::policy::PolicyOptions;
 use oboro_vectors::VectorsError;
-use serde::Serialize;
 
+use super::built::Built;
+use super::estimate;
 use super::registry::Registry;
 use crate::failure::{Failure, Outcome};
-use crate::figures::round;
 use crate::global::Global;
-use crate::input::{self, Input};
+use crate::input::{Input, RecordArgs};
 use crate::keys::{self, Folder, KEEPER_PUBLIC};
 use crate::or_failure::IntoFailure;
-use crate::output::{self, Report};
+use crate::output;
 use crate::passphrase::KeyPassphrase;
 use crate::progress::Progress;
 use crate::shutdown;
@@ -36,7 +35,8 @@ const CLIENT: &str = "client";
 /// Options of `oboro build`.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// Vectors: .fvecs, .bvecs, .npy, .fbin or .u8bin; `-` for standard input
+    /// Vectors: .fvecs, .bvecs, .npy, .fbin, .u8bin, .parquet, .arrow or .feather; `-` for
+    /// standard input
     #[arg(value_name = "VECTORS")]
     pub(crate) vectors: PathBuf,
     /// Folder of the new index
@@ -50,12 +50,20 @@ pub(crate) struct Options {
     /// Replace an existing index, once the new one is complete
     #[arg(long)]
     pub(crate) force: bool,
-    /// Format of the vectors where the name does not say it
-    #[arg(long, value_name = "FORMAT")]
-    pub(crate) format: Option<String>,
-    /// Ids of the vectors, one whole number a line; row numbers when not given
-    #[arg(long, value_name = "FILE")]
-    pub(crate) ids: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) records: RecordArgs,
+    /// Tags that vectors may have, at most 64; those that the file names when not given
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub(crate) tags: Option<Vec<String>>,
+    /// Bytes of each record for text id and payload; as many as the longest need when not given
+    #[arg(long, value_name = "N")]
+    pub(crate) extra_bytes: Option<u32>,
+    /// Say what the build will take, in time, memory and bytes, and build nothing
+    #[arg(long, conflicts_with_all = ["estimate", "keeper"])]
+    pub(crate) dry_run: bool,
+    /// Say so first, and in the report beside what it took
+    #[arg(long)]
+    pub(crate) estimate: bool,
     /// How vectors are compared: l2, ip, cosine or lorentz
     #[arg(long, default_value = "l2", value_name = "METRIC")]
     pub(crate) metric: String,
@@ -111,8 +119,11 @@ impl Options {
             keys: keys.to_owned(),
             passphrase: KeyPassphrase::default(),
             force: false,
-            format: None,
-            ids: None,
+            records: RecordArgs::default(),
+            tags: None,
+            extra_bytes: None,
+            dry_run: false,
+            estimate: false,
             metric: "l2".to_owned(),
             subquantizers: None,
             centroids: 256,
@@ -132,84 +143,22 @@ impl Options {
     }
 }
 
-/// What was built.
-#[derive(Serialize)]
-pub(crate) struct Built {
-    index: String,
-    index_id: String,
-    epoch: u64,
-    generation: u64,
-    manifest_digest: String,
-    /// Whether a keeper's part is needed to open it.
-    released: bool,
-    /// Whether a keeper has recorded this state as the newest.
-    registered: bool,
-    pub(crate) vectors: usize,
-    pub(crate) dimension: usize,
-    metric: &'static str,
-    pub(crate) subquantizers: usize,
-    pub(crate) centroids: usize,
-    split: usize,
-    rotation: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rotation_cost: Option<f64>,
-    originals: &'static str,
-    parameter_set: &'static str,
-    security_bits: u32,
-    #[serde(skip)]
-    state: IndexHead,
-    pub(crate) seconds: f64,
-    stages: Stages,
-    files: Vec<File>,
-    total_bytes: u64,
-    public_key_bytes: usize,
-    query_bytes: usize,
-    products_bytes: usize,
-    share_bytes: usize,
-    record_bytes: usize,
-    margin_bits: f64,
-    noise_bits: f64,
-    dropped_bits: u32,
-    flooding_bits: f64,
-    table_error: f64,
-    query_norm_bound: f64,
-    displacement_probability_100: f64,
-    displacement_probability_most: f64,
-    candidates_max: usize,
-    trial: Trial,
-}
-
-#[derive(Serialize)]
-struct Stages {
-    read: f64,
-    train: f64,
-    encode: f64,
-    trial: f64,
-    write: f64,
-}
-
-#[derive(Serialize)]
-struct File {
-    name: String,
-    bytes: u64,
-}
-
-#[derive(Serialize)]
-struct Trial {
-    queries: usize,
-    candidates: usize,
-    table_error: f64,
-    table_error_bound: f64,
-    recall_10_at_10: f64,
-    recall_10_at_10_unranked: f64,
-}
-
 /// Runs the verb.
 pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     let cancel = Arc::new(AtomicBool::new(false));
     stop_on_signal(&cancel)?;
+    let progress = Progress::new(global);
+    if options.dry_run {
+        return output::print(&estimate::of(options, &progress, &cancel)?, global.json);
+    }
     let registry = Registry::of(options)?;
-    let mut built = build(options, &Progress::new(global), &cancel)?;
+    let estimated = options
+        .estimate
+        .then(|| estimate::of(options, &progress, &cancel))
+        .transpose()?;
+    let mut built = build(options, &progress, &cancel)?;
+    built.peak_bytes = estimate::peak_bytes();
+    built.estimate = estimated;
     if let Some(registry) = registry {
         registry.register(&built.state)?;
         built.registered = true;
@@ -223,8 +172,9 @@ pub(crate) fn build(
     progress: &Progress,
     cancel: &Arc<AtomicBool>,
 ) -> Outcome<Built> {
-    let input = Input::open(&options.vectors, options.format.as_deref())?;
-    build_from(&mut input.reader()?, options, progress, cancel, |error| {
+    let input = Input::open(&options.vectors, options.records.format.as_deref())?;
+    let mut source = input.records(&options.records, None)?;
+    build_from(&mut source, options, progress, cancel, |error| {
         input.failure(error)
     })
 }
@@ -237,6 +187,19 @@ pub(crate) fn build_from(
     cancel: &Arc<AtomicBool>,
     failure: impl Fn(VectorsError) -> Failure,
 ) -> Outcome<Built> {
+    let (owner, settings) = prepared(options, progress, cancel)?;
+    let report = owner
+        .build(source, &options.out, &settings, &mut keys::os_rng()?)
+        .map_err(|error| named_failure(error, failure))?;
+    Ok(Built::new(options, &report))
+}
+
+/// Who builds, and how.
+pub(super) fn prepared(
+    options: &Options,
+    progress: &Progress,
+    cancel: &Arc<AtomicBool>,
+) -> Outcome<(Owner, BuildOptions)> {
     let folder = Folder::of(&options.keys, Role::Owner)?;
     let owner = Owner::new(
         options.passphrase.owner_key(&folder)?,
@@ -244,20 +207,18 @@ pub(crate) fn build_from(
     );
     let mut settings = settings(options, progress)?;
     settings.cancel = Arc::clone(cancel);
-    let ids = options.ids.as_deref().map(input::ids).transpose()?;
-    let report = owner
-        .build(
-            source,
-            ids.as_deref(),
-            &options.out,
-            &settings,
-            &mut keys::os_rng()?,
-        )
-        .map_err(|error| match error {
-            OwnerError::Vectors(error) => failure(error),
-            error => error.into_failure(),
-        })?;
-    Ok(Built::new(options, &report))
+    Ok((owner, settings))
+}
+
+/// What a file of vectors is called in a failure, its reader knows.
+pub(super) fn named_failure(
+    error: OwnerError,
+    failure: impl Fn(VectorsError) -> Failure,
+) -> Failure {
+    match error {
+        OwnerError::Vectors(error) => failure(error),
+        error => error.into_failure(),
+    }
 }
 
 /// The key that tables will be encrypted under.
@@ -309,6 +270,8 @@ fn settings(options: &Options, progress: &Progress) -> Outcome<BuildOptions> {
             },
             &["auto", "u8", "f16", "f32"],
         )?,
+        tags: options.tags.clone(),
+        extra_bytes: options.extra_bytes,
         candidates_max: options.candidates_max,
         released: named(
             "keyholder",
@@ -336,7 +299,7 @@ fn named<T>(what: &str, name: &str, find: impl Fn(&str) -> Option<T>, all: &[&st
 }
 
 /// One bar a stage.
-fn bars(progress: &Progress) -> ProgressFn {
+pub(super) fn bars(progress: &Progress) -> ProgressFn {
     let progress = progress.clone();
     let current: Mutex<Option<(Stage, ProgressBar)>> = Mutex::new(None);
     Arc::new(move |stage, done, total| {
@@ -352,208 +315,19 @@ fn bars(progress: &Progress) -> ProgressFn {
         }
         if let Some((_, bar)) = current.as_ref() {
             bar.set_position(done);
-            if done == total && stage == Stage::Write {
+            if done == total && matches!(stage, Stage::Write | Stage::Insert) {
                 bar.finish_and_clear();
             }
         }
     })
 }
 
-/// The first Ctrl-C stops the build cleanly, the second one at once.
-fn stop_on_signal(cancel: &Arc<AtomicBool>) -> Outcome<()> {
+/// The first Ctrl-C stops a build or an insert cleanly, the second one at once.
+pub(super) fn stop_on_signal(cancel: &Arc<AtomicBool>) -> Outcome<()> {
     let cancel = Arc::clone(cancel);
     shutdown::on_interrupt(move || {
         if cancel.swap(true, Ordering::Relaxed) {
             std::process::exit(shutdown::INTERRUPTED);
         }
     })
-}
-
-impl Built {
-    /// Bytes between searcher and keeper for a query.
-    pub(crate) fn keeper_bytes(&self) -> usize {
-        self.products_bytes + self.share_bytes
-    }
-
-    fn new(options: &Options, report: &BuildReport) -> Self {
-        let encryption = &report.encryption;
-        let seconds = &report.seconds;
-        let files: Vec<File> = report
-            .files
-            .iter()
-            .map(|(name, bytes)| File {
-                name: name.clone(),
-                bytes: *bytes,
-            })
-            .collect();
-        Self {
-            index: options.out.display().to_string(),
-            index_id: output::hex(&report.state.index_id),
-            epoch: report.state.epoch,
-            generation: report.state.generation,
-            manifest_digest: output::hex(&report.state.manifest_digest),
-            released: report.state.released,
-            registered: false,
-            state: report.state,
-            vectors: report.vectors,
-            dimension: report.dimension,
-            metric: report.metric,
-            subquantizers: report.subquantizers,
-            centroids: report.centroids,
-            split: report.split,
-            rotation: report.rotation,
-            rotation_cost: report.rotation_cost.map(|cost| round(cost, 4)),
-            originals: report.originals,
-            parameter_set: encryption.parameter_set,
-            security_bits: encryption.security_bits,
-            seconds: round(seconds.total, 4),
-            stages: Stages {
-                read: round(seconds.read, 3),
-                train: round(seconds.train, 3),
-                encode: round(seconds.encode, 3),
-                trial: round(seconds.trial, 3),
-                write: round(seconds.write, 3),
-            },
-            total_bytes: files.iter().map(|file| file.bytes).sum(),
-            files,
-            public_key_bytes: encryption.public_key_bytes,
-            query_bytes: encryption.query_bytes,
-            products_bytes: encryption.products_bytes,
-            share_bytes: encryption.share_bytes,
-            record_bytes: report.record_bytes,
-            margin_bits: round(encryption.margin_bits, 3),
-            noise_bits: round(encryption.noise_bits, 3),
-            dropped_bits: encryption.dropped_bits,
-            flooding_bits: round(encryption.flooding_bits, 3),
-            table_error: round(encryption.table_error, 3),
-            query_norm_bound: round(encryption.query_norm_bound, 5),
-            displacement_probability_100: round(report.displacement_probability.0, 2),
-            displacement_probability_most: round(report.displacement_probability.1, 2),
-            candidates_max: report.candidates_max,
-            trial: Trial {
-                queries: report.trial.queries,
-                candidates: report.trial.candidates,
-                table_error: round(report.trial.table_error, 3),
-                table_error_bound: round(report.trial.table_error_bound, 3),
-                recall_10_at_10: round(report.trial.recall_10_at_10, 4),
-                recall_10_at_10_unranked: round(report.trial.recall_10_at_10_unranked, 4),
-            },
-        }
-    }
-}
-
-impl Report for Built {
-    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        let bytes = |value: usize| output::bytes(value as u64);
-        writeln!(
-            out,
-            "{}: {} vectors x {}, {}, {} sub-quantizers of {} centroids, rotation {}, originals {}",
-            self.index,
-            output::count(self.vectors as u64),
-            self.dimension,
-            self.metric,
-            self.subquantizers,
-            self.centroids,
-            self.rotation,
-            self.originals
-        )?;
-        writeln!(
-            out,
-            "built in {:.1} s: reading {:.1}, training {:.1}, encoding and sealing {:.1}, trial {:.1}, writing {:.1}",
-            self.seconds,
-            self.stages.read,
-            self.stages.train,
-            self.stages.encode,
-            self.stages.trial,
-            self.stages.write
-        )?;
-        if let Some(cost) = self.rotation_cost {
-            writeln!(
-                out,
-                "the full rotation multiplies the quantization error by {cost:.2}; --rotation subspace costs nothing"
-            )?;
-        }
-        writeln!(out, "\nfiles")?;
-        for file in &self.files {
-            writeln!(out, "  {:12} {}", output::bytes(file.bytes), file.name)?;
-        }
-        writeln!(out, "  {:12} in all", output::bytes(self.total_bytes))?;
-        writeln!(
-            out,
-            "\nstate {} of index {}, epoch {}, generation {}",
-            self.manifest_digest, self.index_id, self.epoch, self.generation
-        )?;
-        writeln!(
-            out,
-            "  {}",
-            match (self.released, self.registered) {
-                (false, _) => "opens with the searcher's key alone; no keeper takes part",
-                (true, true) =>
-                    "the keeper has recorded it: no older copy of the index is served from now on",
-                (true, false) =>
-                    "the keeper records it when a searcher first serves it; --keeper does so now",
-            }
-        )?;
-        writeln!(out, "\nmessages of one query")?;
-        writeln!(
-            out,
-            "  {:12} encrypted query, client to searcher",
-            bytes(self.query_bytes)
-        )?;
-        writeln!(
-            out,
-            "  {:12} masked products, searcher to keeper",
-            bytes(self.products_bytes)
-        )?;
-        writeln!(
-            out,
-            "  {:12} table share, keeper to searcher",
-            bytes(self.share_bytes)
-        )?;
-        writeln!(
-            out,
-            "  {:12} 100 sealed originals, searcher to client",
-            bytes(100 * self.record_bytes)
-        )?;
-        writeln!(out, "\nencryption")?;
-        writeln!(
-            out,
-            "  {}: {} bits of security; public key {}, no evaluation keys",
-            self.parameter_set,
-            self.security_bits,
-            bytes(self.public_key_bytes)
-        )?;
-        writeln!(
-            out,
-            "  noise margin {:.1} bits; error of a table entry {:.1e}; noise drowned by {:.1} bits ({} low bits dropped)",
-            self.margin_bits, self.table_error, self.flooding_bits, self.dropped_bits
-        )?;
-        writeln!(
-            out,
-            "  queries up to norm {:.4} are searched as they are; longer ones are shortened to it",
-            self.query_norm_bound
-        )?;
-        writeln!(
-            out,
-            "  a best code is displaced with probability below {:.0e} (100 candidates), {:.0e} ({} candidates)",
-            self.displacement_probability_100,
-            self.displacement_probability_most,
-            self.candidates_max
-        )?;
-        writeln!(
-            out,
-            "\n{} trial queries through the encrypted path",
-            self.trial.queries
-        )?;
-        writeln!(
-            out,
-            "  largest table error {:.1e} (bound {:.1e})",
-            self.trial.table_error, self.trial.table_error_bound
-        )?;
-        writeln!(
-            out,
-            "  10-recall@10 {:.3} after re-ranking {} candidates, {:.3} without",
-            self.trial.recall_10_at_10, self.trial.candidates, self.trial.recall_10_at_10_unranked
-        )
-    }
 }

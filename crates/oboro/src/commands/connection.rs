@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use oboro_channel::Role;
 use oboro_client::{
-    Client, ClientConfig, IndexSummary, Keyholder, Rerank, SearchOptions, SearchResult,
+    Client, ClientConfig, Filter, IndexSummary, Keyholder, Rerank, SearchOptions, SearchResult,
 };
 use oboro_index::keys::read_keeper_secret;
 use oboro_server::policy::PolicyOptions;
@@ -14,6 +14,7 @@ use tokio::runtime::Runtime;
 use zeroize::Zeroizing;
 
 use super::doctor::cores;
+use super::filter::FilterNames;
 use crate::failure::{Failure, Outcome};
 use crate::figures::median;
 use crate::keys::{self, Folder};
@@ -144,6 +145,7 @@ impl Connection {
             k,
             rerank: self.rerank()?,
             deadline: Duration::from_secs(self.deadline.max(1)),
+            ..SearchOptions::default()
         })
     }
 }
@@ -173,6 +175,13 @@ pub(crate) struct Run {
 }
 
 impl Connected {
+    /// The filter of the index's tags that `names` asks for.
+    pub(crate) fn filter(&self, names: &FilterNames) -> Outcome<Filter> {
+        self.client
+            .filter(&names.any, &names.all, &names.none)
+            .or_failure()
+    }
+
     /// Searches with rows of the index's dimension.
     pub(crate) fn search(
         &self,

@@ -22,7 +22,8 @@ use crate::progress::Progress;
 /// Options of `oboro eval`.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// Query vectors: .fvecs, .bvecs, .npy, .fbin or .u8bin; `-` for standard input
+    /// Query vectors: .fvecs, .bvecs, .npy, .fbin, .u8bin, .parquet, .arrow or .feather; `-` for
+    /// standard input
     #[arg(long, value_name = "FILE")]
     pub(crate) queries: PathBuf,
     /// Format of the queries where the name does not say it

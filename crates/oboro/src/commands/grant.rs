@@ -17,6 +17,7 @@ use crate::global::Global;
 use crate::keys::{AUTHORITY, CLIENT_KEY, Folder, IDENTITY, REVOKED, TRUST};
 use crate::output::{self, Report};
 use crate::passphrase::KeyPassphrase;
+use crate::place::WRITER_KEY;
 use crate::register::{Issued, Register};
 
 /// Options of `oboro grant`.
@@ -33,7 +34,7 @@ pub(crate) struct Options {
     /// Folder to make for the client; the client's name when not given
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    /// What it may do: reader searches; writer will change indexes, too
+    /// What it may do: reader searches; writer changes indexes, too, and sees their centroids
     #[arg(long, default_value = "reader", value_name = "ACCESS")]
     pub(crate) access: String,
     /// With which index: 32 hexadecimal digits as `oboro inspect` shows them, or any
@@ -60,7 +61,7 @@ struct Granted {
 pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     let grant = grant(&options.access, &options.index)?;
     let owner = Folder::of(&options.keys, Role::Owner)?;
-    let client_key = options.passphrase.owner_key(&owner)?.client_key();
+    let owner_key = options.passphrase.owner_key(&owner)?;
     let authority = Authority::read_file(&owner.file(AUTHORITY)?)?;
     let mut register = Register::read(owner.path())?;
     let now = SystemTime::now();
@@ -89,7 +90,10 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     register.write(owner.path())?;
     identity.create_file(&out.join(IDENTITY))?;
     authority.trust().create_file(&out.join(TRUST))?;
-    client_key.write(out.join(CLIENT_KEY))?;
+    owner_key.client_key().write(out.join(CLIENT_KEY))?;
+    if grant.access == Access::Writer {
+        owner_key.writer_key().write(out.join(WRITER_KEY))?;
+    }
     let revoked = owner.path().join(REVOKED);
     if revoked.is_file() {
         std::fs::copy(&revoked, out.join(REVOKED)).named("copy", revoked.display())?;

@@ -41,7 +41,13 @@ struct Inspected {
     /// Whether the keeper's part is needed to open it.
     released: bool,
     vectors: u64,
+    /// Deleted vectors that are still on the disk.
+    deleted: u64,
+    /// Whether there is a model, with which new vectors are encoded.
+    model: bool,
     segments: usize,
+    /// Vectors of each segment and how many of them are deleted.
+    segment_list: Vec<OneSegment>,
     total_bytes: u64,
     files: Vec<File>,
     /// What only the holder of a key can see.
@@ -56,6 +62,14 @@ struct File {
 }
 
 #[derive(Serialize)]
+struct OneSegment {
+    vectors: u32,
+    deleted: u32,
+    /// Whether a merge made it.
+    compacted: bool,
+}
+
+#[derive(Serialize)]
 struct Sealed {
     dimension: u32,
     metric: &'static str,
@@ -64,6 +78,10 @@ struct Sealed {
     split: usize,
     rotation: &'static str,
     originals: &'static str,
+    /// Bytes of each record for text id and payload.
+    extra_bytes: u32,
+    /// Tags that vectors may have; their names are nowhere.
+    tags: usize,
     candidates_max: u32,
     keeper_fingerprint: String,
     parameter_set: &'static str,
@@ -111,7 +129,18 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
             manifest_digest: output::hex(&summary.manifest_digest),
             released: summary.released,
             vectors: summary.vectors,
+            deleted: summary.deleted,
+            model: summary.model,
             segments: summary.segments.len(),
+            segment_list: summary
+                .segments
+                .iter()
+                .map(|segment| OneSegment {
+                    vectors: segment.vectors,
+                    deleted: segment.deleted,
+                    compacted: segment.compacted,
+                })
+                .collect(),
             total_bytes: files.iter().map(|file| file.bytes).sum(),
             files,
             sealed,
@@ -123,10 +152,13 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
 fn sealed(index: &Index) -> Outcome<Sealed> {
     let descriptor = index.descriptor();
     let encryption = EncryptionReport::new(&descriptor.packing, &descriptor.scale);
-    let vectors = usize::try_from(descriptor.vectors)
+    let vectors = usize::try_from(index.vectors())
         .map_err(|_| Failure::input("the index has more vectors than this machine can count"))?;
-    let (at_100, at_most) =
-        displacement(vectors, descriptor.candidates_max as usize).or_failure()?;
+    // Of an index that lost all its vectors nothing is displaced.
+    let (at_100, at_most) = match vectors {
+        0 => (0.0, 0.0),
+        _ => displacement(vectors, descriptor.candidates_max as usize).or_failure()?,
+    };
     Ok(Sealed {
         dimension: descriptor.dimension,
         metric: descriptor.metric.name(),
@@ -135,6 +167,8 @@ fn sealed(index: &Index) -> Outcome<Sealed> {
         split: descriptor.packing.split(),
         rotation: descriptor.rotation.name(),
         originals: descriptor.record_encoding.name(),
+        extra_bytes: descriptor.extra_bytes,
+        tags: descriptor.tags.len(),
         candidates_max: descriptor.candidates_max,
         keeper_fingerprint: output::hex(&descriptor.public_key_fingerprint()),
         parameter_set: encryption.parameter_set,
@@ -180,6 +214,27 @@ impl Report for Inspected {
             self.segments,
             if self.segments == 1 { "" } else { "s" }
         )?;
+        if self.deleted > 0 {
+            writeln!(
+                out,
+                "deleted      {}, on the disk until `oboro compact` or a merge",
+                output::count(self.deleted)
+            )?;
+        }
+        if self.segments > 1 {
+            for segment in &self.segment_list {
+                writeln!(
+                    out,
+                    "segment      {} vectors, {} deleted{}",
+                    output::count(u64::from(segment.vectors)),
+                    output::count(u64::from(segment.deleted)),
+                    if segment.compacted { ", merged" } else { "" }
+                )?;
+            }
+        }
+        if !self.model {
+            writeln!(out, "model        none: nobody can insert")?;
+        }
         for file in &self.files {
             writeln!(
                 out,
@@ -205,6 +260,13 @@ impl Report for Inspected {
             sealed.rotation,
             sealed.originals
         )?;
+        if sealed.tags > 0 || sealed.extra_bytes > 0 {
+            writeln!(
+                out,
+                "records      {} bytes each for text id and payload; {} tags",
+                sealed.extra_bytes, sealed.tags
+            )?;
+        }
         writeln!(
             out,
             "encryption   {}: {} bits of security, public key {}",

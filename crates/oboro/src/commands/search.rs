@@ -1,13 +1,16 @@
 //! `oboro search`: queries that no server can read.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use clap::Args;
 use serde::Serialize;
 
 use super::connection::{Connection, Run};
-use crate::failure::Outcome;
+use super::filter::FilterNames;
+use crate::failure::{Named, Outcome};
 use crate::figures::round;
 use crate::global::Global;
 use crate::input::Input;
@@ -18,7 +21,8 @@ use crate::results::{Found, ResultFile};
 /// Options of `oboro search`.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// Query vectors: .fvecs, .bvecs, .npy, .fbin or .u8bin; `-` for standard input
+    /// Query vectors: .fvecs, .bvecs, .npy, .fbin, .u8bin, .parquet, .arrow or .feather; `-` for
+    /// standard input
     #[arg(long, value_name = "FILE")]
     pub(crate) queries: PathBuf,
     /// Format of the queries where the name does not say it
@@ -33,6 +37,12 @@ pub(crate) struct Options {
     /// Overwrite the output file
     #[arg(long)]
     pub(crate) force: bool,
+    /// Search among vectors with some tags: any=a,b;all=c;none=d
+    #[arg(long, value_name = "TAGS")]
+    pub(crate) filter: Option<FilterNames>,
+    /// New folder for payloads, one file QUERY-RANK for each result that has one
+    #[arg(long, value_name = "DIR")]
+    pub(crate) payload_out: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) connection: Connection,
 }
@@ -58,15 +68,24 @@ struct Searched {
 /// Runs the verb.
 pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     let file = ResultFile::check(&options.out, options.force)?;
-    let settings = options.connection.search_options(options.k)?;
+    let mut settings = options.connection.search_options(options.k)?;
+    if let Some(folder) = &options.payload_out {
+        std::fs::create_dir(folder).named("make", folder.display())?;
+    }
     let queries = Input::open(&options.queries, options.format.as_deref())?.read()?;
     let connected = options.connection.connect()?;
+    if let Some(names) = &options.filter {
+        settings.filter = connected.filter(names)?;
+    }
     let run = connected.search(
         &queries,
         &settings,
         options.connection.concurrency,
         &Progress::new(global),
     )?;
+    if let Some(folder) = &options.payload_out {
+        write_payloads(folder, &run)?;
+    }
     let found = found(&run);
     if let Some(file) = &file {
         file.write(&found)?;
@@ -93,13 +112,34 @@ fn found(run: &Run) -> Vec<Vec<Found>> {
         .map(|result| {
             let neighbours = result.neighbours.iter();
             neighbours
-                .map(|neighbour| Found {
-                    id: neighbour.id,
-                    distance: neighbour.distance,
+                .map(|neighbour| {
+                    let extra = neighbour.extra.as_ref();
+                    Found {
+                        id: neighbour.id,
+                        text: extra.and_then(|extra| extra.id.clone()),
+                        payload: extra
+                            .filter(|extra| !extra.payload.is_empty())
+                            .map(|extra| BASE64_STANDARD.encode(&extra.payload)),
+                        distance: neighbour.distance,
+                    }
                 })
                 .collect()
         })
         .collect()
+}
+
+/// One file for each payload; queries count from 0, ranks from 1.
+fn write_payloads(folder: &Path, run: &Run) -> Outcome<()> {
+    for (query, result) in run.results.iter().enumerate() {
+        for (rank, neighbour) in result.neighbours.iter().enumerate() {
+            let Some(extra) = neighbour.extra.as_ref().filter(|e| !e.payload.is_empty()) else {
+                continue;
+            };
+            let path = folder.join(format!("{query}-{}", rank + 1));
+            std::fs::write(&path, &extra.payload).named("write", path.display())?;
+        }
+    }
+    Ok(())
 }
 
 impl Report for Searched {
@@ -119,13 +159,11 @@ impl Report for Searched {
         };
         for (query, neighbours) in results.iter().enumerate() {
             for (rank, neighbour) in neighbours.iter().enumerate() {
-                writeln!(
-                    out,
-                    "{query}\t{}\t{}\t{}",
-                    rank + 1,
-                    neighbour.id,
-                    neighbour.distance
-                )?;
+                let (rank, distance) = (rank + 1, neighbour.distance);
+                match &neighbour.text {
+                    Some(id) => writeln!(out, "{query}\t{rank}\t{id}\t{distance}")?,
+                    None => writeln!(out, "{query}\t{rank}\t{}\t{distance}", neighbour.id)?,
+                }
             }
         }
         Ok(())

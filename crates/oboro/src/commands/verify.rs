@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use oboro_channel::Role;
-use oboro_index::{ClientKey, EpochKey, Index};
+use oboro_index::{EpochKey, Index, WriterKey};
 use serde::Serialize;
 
+use super::trials::{self, Tried};
 use crate::failure::{Failure, Outcome};
 use crate::global::Global;
 use crate::keys::{Folder, OWNER_KEY, RELEASE_KEY, STORAGE_KEY};
@@ -34,7 +35,14 @@ pub(crate) struct Options {
 struct Verified {
     sound: bool,
     vectors: u64,
+    /// Deleted vectors that are still on the disk.
+    deleted: u64,
+    segments: usize,
+    /// Whether there is a model, with which new vectors are encoded.
+    model: bool,
     originals_opened: u64,
+    /// Vectors that were searched for, where the keys allow it.
+    trials: Option<Tried>,
     files: Vec<File>,
     problems: Vec<String>,
     unlisted: Vec<String>,
@@ -50,13 +58,29 @@ struct File {
 /// Runs the verb.
 pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     roles::check_index(&options.index)?;
-    let (key, client) = keys(&options.keys, &options.index, &options.passphrase)?;
-    let bar = Progress::new(global).bar("verifying", None);
-    let report = oboro_index::verify(&options.index, &key, client.as_ref())?;
+    let (key, writer) = keys(&options.keys, &options.index, &options.passphrase)?;
+    let progress = Progress::new(global);
+    let bar = progress.bar("verifying", None);
+    let client = writer.as_ref().map(WriterKey::client_key);
+    let report = oboro_index::verify(&options.index, &key, client)?;
     bar.finish_and_clear();
+    // A damaged index is not searched.
+    let trials = match &writer {
+        Some(writer) if report.is_sound() => {
+            let bar = progress.bar("trial queries", None);
+            let tried = trials::run(&Index::open(&options.index, &key)?, writer, &options.keys)?;
+            bar.finish_and_clear();
+            tried
+        }
+        _ => None,
+    };
     let verified = Verified {
         sound: report.is_sound(),
         vectors: report.vectors,
+        deleted: report.deleted,
+        segments: report.segments.len(),
+        model: report.model,
+        trials,
         originals_opened: report.records_opened,
         problems: report.all_problems().map(str::to_owned).collect(),
         files: report
@@ -78,15 +102,18 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
             _ => format!("{first} (and {more} more problems)"),
         }));
     }
+    if let Some(problem) = verified.trials.as_ref().and_then(Tried::problem) {
+        return Err(problem);
+    }
     output::print(&verified, global.json)
 }
 
-/// The key that opens an index, and the client key where the folder can make it.
+/// The key that opens an index, and a writer's key where the folder can make it.
 pub(super) fn keys(
     folder: &Path,
     index: &Path,
     passphrase: &KeyPassphrase,
-) -> Outcome<(EpochKey, Option<ClientKey>)> {
+) -> Outcome<(EpochKey, Option<WriterKey>)> {
     let head = Index::peek(index)?;
     let holds = |role: Role, name: &str| {
         folder.join(role.name()).join(name).is_file() || folder.join(name).is_file()
@@ -95,7 +122,7 @@ pub(super) fn keys(
         let key = passphrase.owner_key(&Folder::of(folder, Role::Owner)?)?;
         return Ok((
             key.epoch_key(&head.index_id, head.epoch, head.released),
-            Some(key.client_key()),
+            Some(key.writer_key()),
         ));
     }
     if !holds(Role::Searcher, STORAGE_KEY) {
@@ -133,6 +160,26 @@ impl Report for Verified {
         }
         for name in &self.unlisted {
             writeln!(out, "  no part of the index: {name}")?;
+        }
+        if let Some(tried) = &self.trials {
+            writeln!(
+                out,
+                "{} of {} trial queries found the vector that they are{}",
+                tried.found,
+                tried.queries,
+                if tried.encrypted {
+                    ", by the encrypted path"
+                } else {
+                    ""
+                }
+            )?;
+        }
+        if self.deleted > 0 {
+            writeln!(
+                out,
+                "{} more vectors are deleted and still on the disk",
+                output::count(self.deleted)
+            )?;
         }
         match self.originals_opened {
             0 => writeln!(

@@ -1,0 +1,65 @@
+//! `oboro compact`: merges segments and takes deleted vectors off the disk.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::Args;
+use oboro_index::CompactionPolicy;
+use serde::Serialize;
+
+use super::build::stop_on_signal;
+use crate::failure::Outcome;
+use crate::global::Global;
+use crate::output::{self, Report};
+use crate::place::Place;
+use crate::progress::Progress;
+
+/// Options of `oboro compact`.
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+/// What was merged.
+#[derive(Serialize)]
+struct Compacted {
+    segments_before: u64,
+    segments_after: u64,
+    /// Deleted vectors that are gone from the disk.
+    dropped: u64,
+    generation: u64,
+}
+
+/// Runs the verb.
+pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
+    let cancel = Arc::new(AtomicBool::new(false));
+    stop_on_signal(&cancel)?;
+    let (mut place, _) = options.place.open()?;
+    let bar = Progress::new(global).bar("merging segments", None);
+    let merged = place.compact(&CompactionPolicy::FULL, &cancel)?;
+    bar.finish_and_clear();
+    output::print(
+        &Compacted {
+            segments_before: merged.before,
+            segments_after: merged.after,
+            dropped: merged.dropped,
+            generation: merged.generation,
+        },
+        global.json,
+    )
+}
+
+impl Report for Compacted {
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(
+            out,
+            "{} segments, {} before; {} deleted vectors are gone from the disk; generation {}",
+            output::count(self.segments_after),
+            output::count(self.segments_before),
+            output::count(self.dropped),
+            self.generation
+        )
+    }
+}

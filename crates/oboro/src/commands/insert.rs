@@ -1,0 +1,269 @@
+//! `oboro insert`: new vectors for an index that exists, while it is searched.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::Args;
+use oboro_index::{CompactionPolicy, LiveIndex, OnExisting};
+use oboro_owner::{InsertOptions, InsertReport, VectorSource};
+use serde::Serialize;
+
+use super::build::{bars, named_failure, stop_on_signal};
+use crate::failure::Outcome;
+use crate::figures::round;
+use crate::global::Global;
+use crate::input::{Input, RecordArgs};
+use crate::output::{self, Report};
+use crate::place::{Opened, Place};
+use crate::progress::Progress;
+use crate::shutdown;
+
+/// Rows of a commit at a searcher, and in a folder, where nobody waits for them.
+const SERVED_BATCH: usize = 8_192;
+const FOLDER_BATCH: usize = 65_536;
+
+/// Options of `oboro insert`.
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// Vectors: .fvecs, .bvecs, .npy, .fbin, .u8bin, .parquet, .arrow or .feather; `-` for
+    /// standard input
+    #[arg(value_name = "VECTORS")]
+    pub(crate) vectors: PathBuf,
+    #[command(flatten)]
+    pub(crate) place: Place,
+    #[command(flatten)]
+    pub(crate) records: RecordArgs,
+    /// Where an id is there already, let the new vector take its place
+    #[arg(long)]
+    pub(crate) upsert: bool,
+    /// Insert all rows in one step, or none where one cannot be taken or its id is there
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Rows of a commit; 8192 at a searcher and 65536 in a folder when not given
+    #[arg(long, value_name = "N", conflicts_with = "strict")]
+    pub(crate) batch: Option<usize>,
+    /// Pass over rows whose ids are there: what an insert that was stopped has done
+    #[arg(long, conflicts_with_all = ["strict", "upsert"])]
+    pub(crate) resume: bool,
+    /// Begin with this row, counted from 0
+    #[arg(long, default_value_t = 0, value_name = "ROW")]
+    pub(crate) from_row: u64,
+    /// In a folder, leave small segments as they are
+    #[arg(long)]
+    pub(crate) no_compact: bool,
+    /// Threads for encoding and sealing; all cores when not given
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+}
+
+/// What was inserted.
+#[derive(Serialize)]
+pub(crate) struct Inserted {
+    /// Rows that are settled: committed, refused or passed over.
+    rows: u64,
+    inserted: u64,
+    replaced: u64,
+    /// Rows that were left out because their id was there.
+    existing: u64,
+    refused: Refused,
+    commits: u64,
+    vectors: u64,
+    generation: u64,
+    segments: u64,
+    seconds: f64,
+    vectors_per_second: f64,
+    /// Whether Ctrl-C ended it before the last row.
+    stopped: bool,
+    /// Whether the keeper could not be told yet of the newest state.
+    unrecorded: bool,
+}
+
+/// Rows that the index cannot take.
+#[derive(Serialize)]
+struct Refused {
+    rows: u64,
+    /// How many for each reason.
+    reasons: BTreeMap<&'static str, u64>,
+    /// The first of them.
+    first: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    row: u64,
+    reason: String,
+}
+
+/// Runs the verb.
+pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
+    let cancel = Arc::new(AtomicBool::new(false));
+    stop_on_signal(&cancel)?;
+    let progress = Progress::new(global);
+    let input = Input::open(&options.vectors, options.records.format.as_deref())?;
+    let (mut place, key) = options.place.open()?;
+    let encoder = place.encoder(key)?;
+    let dimension = encoder.descriptor().dimension as usize;
+    let mut source = input.records(&options.records, Some(dimension))?;
+    let present = match &place {
+        Opened::Folder(live) if options.resume => Some(ids(live)),
+        _ => None,
+    };
+    let is_present = present
+        .as_ref()
+        .map(|present| |id| present.binary_search(&id).is_ok());
+    let usual = match &place {
+        Opened::Folder(_) => FOLDER_BATCH,
+        Opened::Served(_) => SERVED_BATCH,
+    };
+    let settings = InsertOptions {
+        batch: options.batch.unwrap_or(usual),
+        on_existing: if options.upsert {
+            OnExisting::Replace
+        } else {
+            OnExisting::Refuse
+        },
+        strict: options.strict,
+        from_row: options.from_row,
+        present: is_present
+            .as_ref()
+            .map(|known| known as &(dyn Fn(u64) -> bool + Sync)),
+        threads: options.threads,
+        cancel: Arc::clone(&cancel),
+        progress: Some(bars(&progress)),
+    };
+    let source: &mut dyn VectorSource = &mut source;
+    let report = place.insert(&encoder, source, &settings, |error| {
+        named_failure(error, |error| input.failure(error))
+    })?;
+    if matches!(place, Opened::Folder(_)) && !options.no_compact && !report.stopped {
+        let bar = progress.bar("merging segments", None);
+        place.compact(&CompactionPolicy::default(), &cancel)?;
+        bar.finish_and_clear();
+    }
+    let inserted = Inserted::new(&report, &place)?;
+    output::print(&inserted, global.json)?;
+    if report.stopped {
+        // As programs end that a signal ends; what was committed stays.
+        std::process::exit(shutdown::INTERRUPTED);
+    }
+    Ok(())
+}
+
+/// The ids of an index, ascending.
+fn ids(live: &LiveIndex) -> Vec<u64> {
+    let mut all: Vec<u64> = live
+        .index()
+        .segments()
+        .iter()
+        .flat_map(|segment| {
+            let alive = move |position: &usize| segment.is_alive(*position as u32);
+            (0..segment.len())
+                .filter(alive)
+                .map(|position| segment.ids()[position])
+        })
+        .collect();
+    all.sort_unstable();
+    all
+}
+
+impl Inserted {
+    fn new(report: &InsertReport, place: &Opened) -> Outcome<Self> {
+        let changed = &report.changed;
+        let (segments, _) = place.state()?;
+        Ok(Self {
+            rows: report.rows,
+            inserted: changed.inserted,
+            replaced: changed.replaced,
+            existing: changed.refused + report.present,
+            refused: Refused {
+                rows: report.refused.total(),
+                reasons: report.refused.counts().collect(),
+                first: report
+                    .refused
+                    .first()
+                    .iter()
+                    .map(|(row, reason)| Row {
+                        row: *row,
+                        reason: reason.to_string(),
+                    })
+                    .collect(),
+            },
+            commits: report.commits,
+            vectors: changed.vectors,
+            generation: changed.generation,
+            segments,
+            seconds: round(report.seconds, 4),
+            vectors_per_second: round(
+                (changed.inserted + changed.replaced) as f64 / report.seconds.max(1e-9),
+                4,
+            ),
+            stopped: report.stopped,
+            unrecorded: place.unrecorded(),
+        })
+    }
+}
+
+impl Report for Inserted {
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        let count = output::count;
+        writeln!(
+            out,
+            "{} vectors inserted, {} replaced, in {} commits and {:.2} s ({:.0} a second)",
+            count(self.inserted),
+            count(self.replaced),
+            count(self.commits),
+            self.seconds,
+            self.vectors_per_second
+        )?;
+        if self.existing > 0 {
+            writeln!(
+                out,
+                "{} rows left out: their ids are there already (--upsert replaces the vectors)",
+                count(self.existing)
+            )?;
+        }
+        if self.refused.rows > 0 {
+            writeln!(out, "{} rows refused", count(self.refused.rows))?;
+            for row in &self.refused.first {
+                writeln!(out, "  row {} {}", count(row.row), row.reason)?;
+            }
+            let more = self.refused.rows - self.refused.first.len() as u64;
+            if more > 0 {
+                writeln!(out, "  and {} more", count(more))?;
+            }
+        }
+        if self.commits > 0 {
+            writeln!(
+                out,
+                "{} vectors in {} segments, generation {}",
+                count(self.vectors),
+                count(self.segments),
+                self.generation
+            )?;
+        }
+        unrecorded(out, self.unrecorded)?;
+        if self.stopped {
+            writeln!(
+                out,
+                "stopped after row {}; go on with --from-row {}",
+                count(self.rows),
+                self.rows
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// The line for a state that no keeper has recorded.
+pub(super) fn unrecorded(out: &mut dyn Write, unrecorded: bool) -> io::Result<()> {
+    if !unrecorded {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "The keeper could not be told yet: until it is, nobody would notice an older copy of the index."
+    )
+}
