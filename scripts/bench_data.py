@@ -77,8 +77,8 @@ def encoded_pictures(root):
         yield source if isinstance(source, bytes) else source.read_bytes()
 
 
-def grey(encoded):
-    """The picture in grey at working size, or None."""
+def decoded(encoded):
+    """The picture in 8 bits a channel without transparency, or None."""
     image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
         return None
@@ -87,15 +87,28 @@ def grey(encoded):
     if image.ndim == 3 and image.shape[2] == 4:  # onto white
         alpha = image[..., 3:].astype(np.float32) / 255
         image = (image[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
-    if image.ndim == 3:
-        image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    height, width = image.shape
+    return image
+
+
+def at_working_size(image):
+    """The picture, smaller if it is large, or None if it is very small."""
+    height, width = image.shape[:2]
     if height * width < SMALLEST:
         return None
     scale = LONG_SIDE / max(height, width)
     if scale < 1:
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     return image
+
+
+def grey(encoded):
+    """The picture in grey at working size, or None."""
+    image = decoded(encoded)
+    if image is None:
+        return None
+    if image.ndim == 3:
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    return at_working_size(image)
 
 
 def difference_hash(image):
@@ -137,14 +150,17 @@ def collect(root):
 
 
 def write_vecs(path, rows, kind):
-    rows = np.ascontiguousarray(rows, dtype=kind)
+    """Writes rows to a path, or to a file that is open."""
+    if not hasattr(path, "write"):
+        with open(path, "wb") as file:
+            return write_vecs(file, rows, kind)
+    file, rows = path, np.ascontiguousarray(rows, dtype=kind)
     width = rows.shape[1] * rows.dtype.itemsize
-    with open(path, "wb") as file:
-        for part in np.array_split(rows, max(1, len(rows) // 100_000)):
-            block = np.empty((len(part), 4 + width), np.uint8)
-            block[:, :4] = np.frombuffer(struct.pack("<i", rows.shape[1]), np.uint8)
-            block[:, 4:] = part.view(np.uint8).reshape(len(part), width)
-            file.write(block.tobytes())
+    for part in np.array_split(rows, max(1, len(rows) // 100_000)):
+        block = np.empty((len(part), 4 + width), np.uint8)
+        block[:, :4] = np.frombuffer(struct.pack("<i", rows.shape[1]), np.uint8)
+        block[:, 4:] = part.view(np.uint8).reshape(len(part), width)
+        file.write(block.tobytes())
 
 
 def exact_neighbours(base, queries):

@@ -35,13 +35,6 @@ impl IdFile {
     pub(crate) fn open(path: &Path, text: bool) -> Result<Self, VectorsError> {
         if matches!(Format::of(path), Ok(Format::Npy | Format::Ivecs)) {
             let ids = read_ids(path)?;
-            if text {
-                return Err(VectorsError::WrongContent {
-                    path: path.to_owned(),
-                    found: "numbers".into(),
-                    expected: "ids in text",
-                });
-            }
             if ids.dimension() != 1 {
                 return Err(VectorsError::WrongContent {
                     path: path.to_owned(),
@@ -52,7 +45,7 @@ impl IdFile {
             return Ok(Self {
                 path: path.to_owned(),
                 count: ids.rows() as u64,
-                kind: IdKind::Numbers,
+                kind: kind(!text),
                 ids: Source::Numbers {
                     ids: ids.into_data(),
                     next: 0,
@@ -69,11 +62,7 @@ impl IdFile {
         Ok(Self {
             path: path.to_owned(),
             count,
-            kind: if numbers {
-                IdKind::Numbers
-            } else {
-                IdKind::Text
-            },
+            kind: kind(numbers),
             ids: Source::Lines(lines),
         })
     }
@@ -94,10 +83,10 @@ impl IdFile {
     pub(crate) fn next(&mut self) -> Result<Option<Result<Id, Why>>, VectorsError> {
         match &mut self.ids {
             Source::Numbers { ids, next } => {
-                let id = ids.get(*next).map(|&id| {
-                    u64::try_from(id)
-                        .map(Id::Number)
-                        .map_err(|_| Why::NegativeId)
+                let id = ids.get(*next).map(|&id| match u64::try_from(id) {
+                    Err(_) => Err(Why::NegativeId),
+                    Ok(id) if self.kind == IdKind::Text => Ok(Id::Text(id.to_string())),
+                    Ok(id) => Ok(Id::Number(id)),
                 });
                 *next += 1;
                 Ok(id)
@@ -128,6 +117,14 @@ impl IdFile {
             }
             Source::Lines(lines) => lines.rewind(),
         }
+    }
+}
+
+fn kind(numbers: bool) -> IdKind {
+    if numbers {
+        IdKind::Numbers
+    } else {
+        IdKind::Text
     }
 }
 

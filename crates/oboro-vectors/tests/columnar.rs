@@ -400,7 +400,7 @@ fn fail_truncated_anywhere() {
         let bytes = std::fs::read(&path).unwrap();
         let whole = drain(&path, SMALL).ok();
         let cut = folder.path().join(path.file_name().unwrap());
-        for end in (0..bytes.len()).step_by(7) {
+        for end in (0..bytes.len()).step_by(61) {
             std::fs::write(&cut, &bytes[..end]).unwrap();
             match drain(&cut, SMALL) {
                 Err(error) => assert!(!error.to_string().contains('\n')),
@@ -420,7 +420,7 @@ fn fail_flipped_bytes_never_panic() {
     for path in fixtures() {
         let mut bytes = std::fs::read(&path).unwrap();
         let flipped = folder.path().join(path.file_name().unwrap());
-        for at in (0..bytes.len()).step_by(5) {
+        for at in (0..bytes.len()).step_by(37) {
             let mask = 0x80 >> (at % 8);
             bytes[at] ^= mask;
             std::fs::write(&flipped, &bytes).unwrap();

@@ -30,6 +30,17 @@ pub fn segments(data: &[u8]) {
     let _ = oboro_quant::Codebook::from_bytes(bytes);
 }
 
+/// The first byte says what: the extra bytes of a record, a list of deleted vectors, or a
+/// model.
+pub fn parts(data: &[u8]) {
+    match data.split_first() {
+        Some((0, bytes)) => untrusted::extra(bytes),
+        Some((1, bytes)) => untrusted::deleted(bytes),
+        Some((_, bytes)) => untrusted::model(bytes),
+        None => {}
+    }
+}
+
 static OPENER: LazyLock<RecordOpener> = LazyLock::new(crate::seeds::record_opener);
 
 /// A record as the searcher sends it.

@@ -1,7 +1,7 @@
 //! Key files and backups.
 
 use oboro_index::keys::{
-    ClientKey, OwnerKey, ReleaseKey, StorageKey, backup, keeper_public_from_text,
+    ClientKey, OwnerKey, ReleaseKey, StorageKey, WriterKey, backup, keeper_public_from_text,
     keeper_public_to_text, keeper_secret_from_text,
 };
 
@@ -15,6 +15,9 @@ pub fn key_files(data: &[u8]) {
     }
     if let Ok(key) = ClientKey::from_text(text) {
         assert!(ClientKey::from_text(&key.to_text()).is_ok());
+    }
+    if let Ok(key) = WriterKey::from_text(text) {
+        assert!(WriterKey::from_text(&key.to_text()).is_ok());
     }
     if let Ok(key) = StorageKey::from_text(text) {
         assert!(StorageKey::from_text(&key.to_text()).is_ok());

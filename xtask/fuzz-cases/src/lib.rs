@@ -13,6 +13,7 @@ pub mod index;
 pub mod keeper;
 pub mod keys;
 pub mod protocol;
+pub mod records;
 pub mod seeds;
 pub mod vectors;
 
@@ -36,9 +37,13 @@ pub const CASES: &[(&str, Case)] = &[
     ("descriptor", index::descriptor),
     ("segments", index::segments),
     ("record", index::record),
+    ("index_parts", index::parts),
     ("key_files", keys::key_files),
     ("backup", keys::backup),
     ("keeper_state", keeper::state),
     ("configuration", config::configuration),
     ("vector_files", vectors::vector_files),
+    ("records", records::records),
+    ("parquet", records::parquet),
+    ("arrow", records::arrow),
 ];

@@ -3,6 +3,9 @@
 use oboro_protocol::{v1, validate};
 use prost::Message;
 
+/// The index that changes are for.
+pub const INDEX: [u8; 16] = [3; 16];
+
 fn decode<M: Message + Default>(bytes: &[u8]) -> Option<M> {
     let message = M::decode(bytes).ok()?;
     // Field order and unknown fields are free, so only the meaning must stay.
@@ -17,11 +20,15 @@ pub fn messages(data: &[u8]) {
     let Some((kind, bytes)) = data.split_first() else {
         return;
     };
-    match kind % 16 {
+    // The first sixteen are as they were when the corpus was stored.
+    match kind % 32 {
         0 => {
             if let Some(request) = decode::<v1::SearchRequest>(bytes) {
                 let _ = validate::index_id(&request.index_id);
                 let _ = validate::candidates(request.candidates, 1_000);
+                if let Ok(sets) = validate::filter(&request.filter) {
+                    assert!(validate::pack_filter(sets)[..] == request.filter[..]);
+                }
                 if let Some(reply) = decode::<v1::SearchReply>(bytes) {
                     let _ = validate::reply(&request, &reply);
                 }
@@ -53,6 +60,31 @@ pub fn messages(data: &[u8]) {
         12 => drop(decode::<v1::BeginRotationRequest>(bytes)),
         13 => drop(decode::<v1::CommitRotationRequest>(bytes)),
         14 => drop(decode::<v1::FinishSearchRequest>(bytes)),
-        _ => drop(decode::<v1::BeginSearchReply>(bytes)),
+        15 => drop(decode::<v1::BeginSearchReply>(bytes)),
+        16 => {
+            if let Some(request) = decode::<v1::StageRequest>(bytes) {
+                let shape = validate::SegmentShape {
+                    subquantizers: 4,
+                    centroids: 16,
+                    record_bytes: 9,
+                    tags: request.ids.len() % 2 == 0,
+                };
+                if validate::segment(&request, &INDEX, &shape).is_ok() {
+                    assert!(request.codes.len() == 4 * request.ids.len());
+                }
+            }
+        }
+        17 => {
+            if let Some(request) = decode::<v1::CommitRequest>(bytes)
+                && let Ok(stages) = validate::change(&request, &INDEX)
+            {
+                assert!(stages.len() == request.stages.len());
+            }
+        }
+        18 => drop(decode::<v1::CommitReply>(bytes)),
+        19 => drop(decode::<v1::ModelReply>(bytes)),
+        20 => drop(decode::<v1::CompactReply>(bytes)),
+        21 => drop(decode::<v1::SearcherStatus>(bytes)),
+        _ => drop(decode::<v1::StageReply>(bytes)),
     }
 }

@@ -10,9 +10,12 @@ use oboro_ckks::{
     CodebookMasking, EncryptedCodebook, MaskedDecryptor, QueryEncryptor, SecretKey, TableEvaluator,
 };
 use oboro_index::keys::{OwnerKey, backup, keeper_public_to_text, keeper_secret_to_text};
-use oboro_index::{Descriptor, RecordEncoding, RecordOpener, RecordSealer, Rotation, record};
+use oboro_index::{
+    Descriptor, Extra, Model, RecordEncoding, RecordLayout, RecordOpener, RecordSealer, Rotation,
+    record,
+};
 use oboro_protocol::v1;
-use oboro_quant::Metric;
+use oboro_quant::{Codebook, Metric, Subspaces};
 use oboro_simulated::{SimulatedAttester, measure};
 use prost::Message;
 use rand_core::SeedableRng;
@@ -40,10 +43,17 @@ fn owner() -> OwnerKey {
 const INDEX: [u8; 16] = [3; 16];
 const DIMENSION: usize = 8;
 
+fn record_layout() -> RecordLayout {
+    RecordLayout {
+        extra_bytes: 24,
+        ..RecordLayout::plain(RecordEncoding::F32, DIMENSION)
+    }
+}
+
 /// An opener of the records that the seeds seal.
 #[must_use]
 pub fn record_opener() -> RecordOpener {
-    RecordOpener::new(&owner().record_key(), INDEX, RecordEncoding::F32, DIMENSION)
+    RecordOpener::new(&owner().record_key(), INDEX, record_layout())
 }
 
 /// All seeds by the name of their case.
@@ -57,6 +67,8 @@ pub fn all() -> Seeds {
     keys(&mut seeds);
     text(&mut seeds);
     vectors(&mut seeds);
+    records(&mut seeds);
+    changes(&mut seeds);
     seeds
 }
 
@@ -213,9 +225,10 @@ fn ciphertexts(seeds: &mut Seeds) {
         dimension: DIMENSION as u32,
         metric: Metric::L2,
         rotation: Rotation::None,
-        vectors: 100,
         candidates_max: 50,
         record_encoding: RecordEncoding::F32,
+        extra_bytes: 24,
+        tags: vec![[1; 8], [2; 8]],
         packing,
         scale,
         codebook_digest: masks.digest(),
@@ -261,24 +274,65 @@ fn ciphertexts(seeds: &mut Seeds) {
     ));
 }
 
+fn changes(seeds: &mut Seeds) {
+    let index_id = crate::protocol::INDEX.to_vec();
+    let stage = v1::StageRequest {
+        index_id: index_id.clone().into(),
+        segment_id: vec![4; 16].into(),
+        ids: vec![7, 8],
+        codes: vec![15; 8].into(),
+        tags: vec![1, 2],
+        records: vec![9; 18].into(),
+    };
+    seeds.push(("messages", kind(16, &stage.encode_to_vec())));
+    let commit = v1::CommitRequest {
+        index_id: index_id.into(),
+        stages: vec![vec![1; 16].into(), vec![2; 16].into()],
+        deletes: vec![7, 8, 9],
+        on_existing: v1::OnExisting::Replace.into(),
+        strict: true,
+    };
+    seeds.push(("messages", kind(17, &commit.encode_to_vec())));
+}
+
 fn index(seeds: &mut Seeds) {
-    let sealer = RecordSealer::new(
-        &owner().record_key(),
-        INDEX,
-        [5; 16],
-        RecordEncoding::F32,
-        DIMENSION,
-    );
+    let sealer = RecordSealer::new(&owner().record_key(), INDEX, [5; 16], record_layout());
     let mut wire = Vec::new();
     record::append_wire_header(&[5; 16], 9, &mut wire);
     let start = wire.len();
     wire.resize(start + sealer.record_len(), 0);
-    sealer.seal_into(9, 42, &[1.5; DIMENSION], &mut wire[start..]);
+    let extra = Extra {
+        id: Some("a name".to_owned()),
+        payload: b"a title".to_vec(),
+    };
+    sealer
+        .seal_extra_into(9, 42, &[1.5; DIMENSION], &extra, &mut wire[start..])
+        .expect("a short extra");
     seeds.push(("record", wire));
-    let manifest = include_bytes!("../../../crates/oboro-index/tests/stored/v2/index/MANIFEST");
+    let mut region = [0; 24];
+    extra.encode(&mut region).expect("a short extra");
+    seeds.push(("index_parts", [&[0][..], &region].concat()));
+    seeds.push(("index_parts", [&[1, 70, 0][..], &[5; 16]].concat()));
+    let model = owner()
+        .model_key()
+        .seal(&[0; 16], &model(), &mut rng(10));
+    seeds.push(("index_parts", [&[2][..], &model].concat()));
+    let manifest = include_bytes!("../../../crates/oboro-index/tests/stored/v3/index/MANIFEST");
     seeds.push(("manifest", manifest.to_vec()));
     seeds.push(("manifest", manifest[..manifest.len() - 64].to_vec()));
     seeds.push(("segments", [&[1, 4, 1][..], &[7; 64 * 4]].concat()));
+}
+
+fn model() -> Model {
+    let subspaces = Subspaces::new(DIMENSION, 4).expect("a small shape");
+    let values = vec![0.5; 4 * 16 * subspaces.width()];
+    Model {
+        codebook: Codebook::from_values(subspaces, 16, values).expect("of this shape"),
+        metric: Metric::L2,
+        rotation: Rotation::None,
+        encoding: RecordEncoding::F32,
+        norm_bound: 1.0,
+    }
 }
 
 fn keys(seeds: &mut Seeds) {
@@ -286,6 +340,7 @@ fn keys(seeds: &mut Seeds) {
     for text in [
         owner.to_text(),
         owner.client_key().to_text(),
+        owner.writer_key().to_text(),
         owner.storage_key().to_text(),
         owner.release_key().to_text(),
     ] {
@@ -341,4 +396,41 @@ fn vectors(seeds: &mut Seeds) {
     npy.extend(padded.as_bytes());
     npy.extend([0; 8]);
     seeds.push(("vector_files", kind(2, &npy)));
+}
+
+macro_rules! columns {
+    ($seeds:ident, $case:literal, $($name:literal),+) => {
+        $($seeds.push(($case, include_bytes!(concat!(
+            "../../../crates/oboro-vectors/tests/data/", $name
+        )).to_vec()));)+
+    };
+}
+
+/// Written by pyarrow.
+fn records(seeds: &mut Seeds) {
+    columns!(
+        seeds,
+        "parquet",
+        "full-plain-v2.parquet",
+        "full-gzip-text.parquet",
+        "full-lz4-large.parquet",
+        "ragged.parquet",
+        "half.parquet"
+    );
+    columns!(
+        seeds,
+        "arrow",
+        "full.arrow",
+        "full-lz4.arrows",
+        "views.arrow",
+        "ragged.arrow",
+        "dictionaries.arrows"
+    );
+    let mut with_ids = vec![0, 6];
+    with_ids.extend(b"a\n7\nc\n");
+    for row in [[1.0_f32, 2.0], [f32::NAN, 0.0], [3.0, 4.0]] {
+        with_ids.extend(2u32.to_le_bytes());
+        with_ids.extend(row.into_iter().flat_map(f32::to_le_bytes));
+    }
+    seeds.push(("records", with_ids));
 }
