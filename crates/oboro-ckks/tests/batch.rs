@@ -164,15 +164,15 @@ fn codes_are_those_of_the_tables_and_a_range_of_blocks_gives_its_part() {
         5,
     );
     let (m, k) = (13, 31);
-    let vectors = world.vectors(100);
+    let vectors = world.vectors(50);
     let (share, table) = world.shares(&vectors, 0..16);
     let tables = world.evaluator.tables(&share, &table).unwrap();
     let offsets: Vec<f32> = (0..m * k).map(|i| (i as f32).cos() * 0.01).collect();
     let nearest = world.evaluator.assign(&share, &table, &offsets).unwrap();
     let mut codes = Vec::new();
-    nearest.append_codes(100, &mut codes);
+    nearest.append_codes(50, &mut codes);
     let mut expected = Vec::new();
-    for (row, slot) in tables.chunks_exact(k).take(100 * m).zip((0..m).cycle()) {
+    for (row, slot) in tables.chunks_exact(k).take(50 * m).zip((0..m).cycle()) {
         let score = |c: usize| row[c] + offsets[slot * k + c];
         let best = (1..k).fold(0, |best, c| if score(c) > score(best) { c } else { best });
         expected.push(best as u8);
