@@ -8,11 +8,22 @@
 //! | `.npy` | NumPy 1.0 to 3.0, C order, two-dimensional | `f2 f4 f8 u1` or `i4 i8 u4 u8` ids |
 //! | `.fbin` | `u32` rows, `u32` dimension, then the values | `f32` |
 //! | `.u8bin` | `u32` rows, `u32` dimension, then the values | `u8` |
+//! | `.parquet` | columns; Snappy, GZIP, LZ4 or no compression | lists of `f16 f32 f64 i8 u8` |
+//! | `.arrow`, `.feather` (2), `.arrows` | Arrow's files and streams; LZ4 or no compression | likewise |
+//!
+//! [`RecordSource`] reads all of them (but `.ivecs`) as records: vectors with
+//! ids, and from Parquet and Arrow with tags and payloads. It refuses bad rows
+//! one by one. [`VectorReader`] and [`read_f32`] read vectors only and stop at
+//! the first bad row.
 //!
 //! Every reader hands out finite `f32` values, row after row. Files that
-//! cannot be right (truncated, ragged, empty, of dimension zero, with values
-//! that are not finite) are refused with one sentence that names the file and
-//! the row, and never repeats a value.
+//! cannot be right (truncated, empty, of dimension zero) are refused with one
+//! sentence that names the file and the row, and never repeats a value.
+//!
+//! Parquet and Arrow come with the feature `columnar`, which is on unless
+//! `default-features = false`. Their libraries panic on some damaged files;
+//! this is caught and told as an error, unless the program is built with
+//! `panic = "abort"`.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {

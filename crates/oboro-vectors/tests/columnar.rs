@@ -69,8 +69,8 @@ fn tags_of(row: u64) -> Vec<&'static str> {
         return Vec::new();
     }
     let mut names = vec!["all"];
-    names.extend((row % 2 == 0).then_some("even"));
-    names.extend((row % 3 == 0).then_some("third"));
+    names.extend(row.is_multiple_of(2).then_some("even"));
+    names.extend(row.is_multiple_of(3).then_some("third"));
     names
 }
 

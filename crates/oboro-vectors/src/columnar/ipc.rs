@@ -334,9 +334,7 @@ impl Input {
         let end = offset
             .checked_add(description)
             .and_then(|end| end.checked_add(body));
-        if description < 8
-            || description > MAX_DESCRIPTION
-            || end.is_none_or(|end| end > self.length)
+        if !(8..=MAX_DESCRIPTION).contains(&description) || end.is_none_or(|end| end > self.length)
         {
             return Err(self.short());
         }
