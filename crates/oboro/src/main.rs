@@ -2,6 +2,7 @@
 
 mod cli;
 mod commands;
+mod durable;
 mod figures;
 mod global;
 mod input;

@@ -5,9 +5,9 @@
 //! `serial  name  role  access  index  expires  revoked`. Without it nobody could tell
 //! which certificate is whose; it holds no secret.
 
-use std::io::Write;
 use std::path::Path;
 
+use crate::durable;
 use crate::failure::{Failure, Named, Outcome};
 use crate::output::{seconds_of, utc};
 
@@ -93,7 +93,7 @@ impl Register {
 
     /// Replaces the file of an owner's folder, whole or not at all.
     pub(crate) fn write(&self, folder: &Path) -> Outcome<()> {
-        replace(&folder.join(ISSUED), self.to_text().as_bytes())
+        durable::replace(&folder.join(ISSUED), self.to_text().as_bytes())
     }
 
     /// Adds one; a name is used once among those that are not revoked.
@@ -193,22 +193,6 @@ fn issued(line: &str) -> Option<Issued> {
         expires: seconds_of(expires)?,
         revoked,
     })
-}
-
-/// Replaces a file, whole or not at all.
-pub(crate) fn replace(path: &Path, content: &[u8]) -> Outcome<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new()
-        .prefix(".oboro-")
-        .tempfile_in(folder)
-        .named("write into", folder.display())?;
-    file.write_all(content)
-        .and_then(|()| file.as_file().sync_all())
-        .named("write", path.display())?;
-    file.persist(path)
-        .map_err(|error| error.error)
-        .named("write", path.display())?;
-    Ok(())
 }
 
 #[cfg(test)]

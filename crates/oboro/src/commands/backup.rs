@@ -1,7 +1,6 @@
 //! `oboro backup`: the owner's folder as one text file.
 
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -10,7 +9,8 @@ use oboro_index::OwnerKey;
 use oboro_index::keys::backup::{BackupFile, backup_owner};
 use serde::Serialize;
 
-use crate::failure::{Named, Outcome};
+use crate::durable;
+use crate::failure::Outcome;
 use crate::global::Global;
 use crate::keys::{self, Folder, OWNER_KEY};
 use crate::output::{self, Report};
@@ -65,16 +65,7 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         passphrase.as_ref().map(|text| text.as_str()),
         &mut keys::os_rng()?,
     )?;
-    std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&options.out)
-        .and_then(|mut file| {
-            file.write_all(text.as_bytes())?;
-            file.sync_all()
-        })
-        .named("write", options.out.display())?;
+    durable::create(&options.out, text.as_bytes())?;
     output::print(
         &BackedUp {
             out: options.out.display().to_string(),

@@ -1,7 +1,7 @@
 //! `oboro demo`: everything at once on real word vectors.
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,7 +18,7 @@ use super::bench::StageMedians;
 use super::connection::Connection;
 use super::doctor::cores;
 use super::serve::{Pair, PairOptions};
-use super::{build, keygen};
+use super::{build, keygen, saved_words};
 use crate::failure::{Failure, Outcome};
 use crate::figures::{median, round};
 use crate::global::Global;
@@ -36,6 +36,9 @@ pub(crate) struct Options {
     /// How many random words measure recall and speed
     #[arg(long, default_value_t = 500, value_name = "N", value_parser = clap::value_parser!(u32).range(10..=10_000))]
     pub(crate) queries: u32,
+    /// Write words and vectors into this new folder, to try the other verbs on, and end
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["words", "queries"])]
+    pub(crate) save: Option<PathBuf>,
 }
 
 const USUAL_WORDS: [&str; 5] = ["paris", "king", "cancer", "guitar", "monday"];
@@ -116,6 +119,9 @@ struct Host {
 pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     let begin = Instant::now();
     let progress = Progress::new(global);
+    if let Some(folder) = &options.save {
+        return output::print(&saved_words::save(folder)?, global.json);
+    }
     let all = Words::load();
     let asked: Vec<usize> = if options.words.is_empty() {
         USUAL_WORDS

@@ -1,10 +1,8 @@
 //! `oboro grant`: a folder for one more client, with a certificate that says what it may
 //! do with which index.
 
-use std::fs::DirBuilder;
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
@@ -12,6 +10,7 @@ use oboro_attest::unix_seconds;
 use oboro_channel::{Access, Authority, Grant, Role};
 use serde::Serialize;
 
+use crate::durable;
 use crate::failure::{Failure, Named, Outcome};
 use crate::global::Global;
 use crate::keys::{AUTHORITY, CLIENT_KEY, Folder, IDENTITY, REVOKED, TRUST};
@@ -81,23 +80,23 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         Some(out) => out.clone(),
         None => PathBuf::from(&options.name),
     };
-    DirBuilder::new()
-        .mode(0o700)
-        .create(&out)
-        .named("make", out.display())?;
+    refuse_existing(&out)?;
     // In the register before the certificate is anywhere: what is not in it cannot be
     // revoked by name.
     register.write(owner.path())?;
-    identity.create_file(&out.join(IDENTITY))?;
-    authority.trust().create_file(&out.join(TRUST))?;
-    owner_key.client_key().write(out.join(CLIENT_KEY))?;
-    if grant.access == Access::Writer {
-        owner_key.writer_key().write(out.join(WRITER_KEY))?;
-    }
-    let revoked = owner.path().join(REVOKED);
-    if revoked.is_file() {
-        std::fs::copy(&revoked, out.join(REVOKED)).named("copy", revoked.display())?;
-    }
+    durable::folder(&out, |out| {
+        identity.create_file(&out.join(IDENTITY))?;
+        authority.trust().create_file(&out.join(TRUST))?;
+        owner_key.client_key().write(out.join(CLIENT_KEY))?;
+        if grant.access == Access::Writer {
+            owner_key.writer_key().write(out.join(WRITER_KEY))?;
+        }
+        let revoked = owner.path().join(REVOKED);
+        if revoked.is_file() {
+            std::fs::copy(&revoked, out.join(REVOKED)).named("copy", revoked.display())?;
+        }
+        Ok(())
+    })?;
     output::print(
         &Granted {
             name: issued.name,
@@ -110,6 +109,17 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         },
         global.json,
     )
+}
+
+/// Refuses a folder that is there already.
+pub(super) fn refuse_existing(out: &Path) -> Outcome<()> {
+    if out.symlink_metadata().is_ok() {
+        return Err(Failure::refused(format_args!(
+            "{} exists already; choose another folder with --out",
+            out.display()
+        )));
+    }
+    Ok(())
 }
 
 /// The grant of two words of the command line.

@@ -14,6 +14,7 @@ use oboro_index::keys::{self as key_files, OwnerKey};
 use serde::Serialize;
 
 use super::revoke;
+use crate::durable;
 use crate::failure::{Failure, Named, Outcome};
 use crate::global::Global;
 use crate::keys::{
@@ -22,7 +23,7 @@ use crate::keys::{
 };
 use crate::output::{self, Report};
 use crate::passphrase::{self, Source};
-use crate::register::{self, Issued, Register};
+use crate::register::{Issued, Register};
 
 /// Options of `oboro keygen`.
 #[derive(Args, Debug)]
@@ -114,8 +115,7 @@ fn refuse_existing(out: &Path) -> Outcome<()> {
     Ok(())
 }
 
-/// Makes all folders under a temporary name and renames them at the end, so
-/// that a failure leaves no half of a set of keys.
+/// Makes the folders of all roles, all or none.
 pub(crate) fn make(
     out: &Path,
     set: ParameterSet,
@@ -123,17 +123,17 @@ pub(crate) fn make(
     passphrase: Option<&str>,
 ) -> Outcome<Keys> {
     refuse_existing(out)?;
-    let parent = match out.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    std::fs::create_dir_all(parent).named("make", parent.display())?;
-    let making = tempfile::Builder::new()
-        .prefix(".oboro-keys-")
-        .tempdir_in(parent)
-        .named("make a folder in", parent.display())?;
-    let root = making.path();
+    durable::folder(out, |root| write(root, out, set, days, passphrase))
+}
 
+/// Writes into `root` what will lie in `out`.
+fn write(
+    root: &Path,
+    out: &Path,
+    set: ParameterSet,
+    days: u32,
+    passphrase: Option<&str>,
+) -> Outcome<Keys> {
     let mut rng = keys::os_rng()?;
     let owner_key = OwnerKey::generate(&mut rng);
     let keeper_key = SecretKey::generate(set, &mut rng);
@@ -206,12 +206,7 @@ pub(crate) fn make(
     let now = SystemTime::now();
     let list = revoke::list(&authority, &register, now, now + validity)?;
     for role in Role::ALL {
-        register::replace(&root.join(role.name()).join(REVOKED), list.as_bytes())?;
-    }
-    let root = making.keep();
-    if let Err(error) = std::fs::rename(&root, out) {
-        let _ = std::fs::remove_dir_all(&root);
-        return Err(error).named("make", out.display());
+        durable::replace(&root.join(role.name()).join(REVOKED), list.as_bytes())?;
     }
     Ok(Keys {
         parameter_set: set.name(),

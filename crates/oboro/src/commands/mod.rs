@@ -24,6 +24,7 @@ pub(crate) mod renew;
 pub(crate) mod restore;
 pub(crate) mod revoke;
 pub(crate) mod rotate;
+mod saved_words;
 pub(crate) mod search;
 pub(crate) mod searcher;
 pub(crate) mod serve;

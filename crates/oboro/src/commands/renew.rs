@@ -1,8 +1,6 @@
 //! `oboro renew`: a certificate for the same holder and the same rights, for longer.
 
-use std::fs::DirBuilder;
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +10,8 @@ use oboro_channel::{Authority, Role};
 use serde::Serialize;
 
 use super::grant;
-use crate::failure::{Failure, Named, Outcome};
+use crate::durable;
+use crate::failure::{Failure, Outcome};
 use crate::global::Global;
 use crate::keys::{AUTHORITY, Folder, IDENTITY};
 use crate::output::{self, Report};
@@ -73,13 +72,12 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         ..old.clone()
     };
     register.renew(issued.clone());
-    DirBuilder::new()
-        .mode(0o700)
-        .create(&options.out)
-        .named("make", options.out.display())?;
+    grant::refuse_existing(&options.out)?;
     register.write(owner.path())?;
+    durable::folder(&options.out, |out| {
+        Ok(identity.create_file(&out.join(IDENTITY))?)
+    })?;
     let path = options.out.join(IDENTITY);
-    identity.create_file(&path)?;
     output::print(
         &Renewed {
             name: issued.name,

@@ -1,13 +1,15 @@
 //! `oboro restore`: the owner's folder out of a backup.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use oboro_index::keys::backup;
+use oboro_index::keys::backup::{self, BackupFile};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+use crate::durable;
 use crate::failure::{Failure, Named, Outcome};
 use crate::global::Global;
 use crate::output::{self, Report};
@@ -61,7 +63,15 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
             path.display()
         )));
     }
-    backup::write_files(&files, &options.out)?;
+    for (folder, files) in by_folder(&files)? {
+        let out = options.out.join(folder);
+        // A folder of keys comes back whole. Into one that is there already, file by file.
+        if out.is_dir() {
+            backup::write_files(&files, &out)?;
+        } else {
+            durable::folder(&out, |out| Ok(backup::write_files(&files, out)?))?;
+        }
+    }
     output::print(
         &Restored {
             out: options.out.display().to_string(),
@@ -69,6 +79,18 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         },
         global.json,
     )
+}
+
+/// The files of each folder, their names within it.
+fn by_folder(files: &[BackupFile]) -> Outcome<BTreeMap<String, Vec<BackupFile>>> {
+    let mut folders: BTreeMap<String, Vec<BackupFile>> = BTreeMap::new();
+    for file in files {
+        let (folder, name) = file.name().split_once('/').unwrap_or(("", file.name()));
+        let content = Zeroizing::new(file.content().to_vec());
+        let inner = BackupFile::new(name, content)?;
+        folders.entry(folder.to_owned()).or_default().push(inner);
+    }
+    Ok(folders)
 }
 
 impl Report for Restored {

@@ -10,11 +10,12 @@ use oboro_attest::unix_seconds;
 use oboro_channel::{Authority, Role, Serial};
 use serde::Serialize;
 
+use crate::durable;
 use crate::failure::Outcome;
 use crate::global::Global;
 use crate::keys::{AUTHORITY, Folder, REVOKED};
 use crate::output::{self, Report};
-use crate::register::{self, Register};
+use crate::register::Register;
 
 /// Options of `oboro revoke`.
 #[derive(Args, Debug)]
@@ -64,7 +65,7 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     for folder in std::iter::once(owner.path().to_owned()).chain(beside) {
         let path = folder.join(REVOKED);
         if folder.is_dir() && !written.contains(&path) {
-            register::replace(&path, list.as_bytes())?;
+            durable::replace(&path, list.as_bytes())?;
             written.push(path);
         }
     }

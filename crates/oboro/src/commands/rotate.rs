@@ -11,6 +11,7 @@ use oboro_index::keys::keeper_public_to_text;
 use oboro_server::policy::PolicyOptions;
 use serde::Serialize;
 
+use crate::durable;
 use crate::failure::Outcome;
 use crate::global::Global;
 use crate::keys::{Folder, KEEPER_PUBLIC};
@@ -18,7 +19,6 @@ use crate::or_failure::OrFailure;
 use crate::output::{self, Report};
 use crate::passphrase::KeyPassphrase;
 use crate::progress::Progress;
-use crate::register;
 use crate::roles::{self, KEEPER_ADDRESS, SEARCHER_ADDRESS};
 use crate::with_simulated::WithSimulated;
 
@@ -85,7 +85,7 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         let report = session.rotate(overlap).await.or_failure()?;
         // New indexes are for the new key: the old one may be retired.
         let text = keeper_public_to_text(&session.descriptor().public_key);
-        register::replace(&public, text.as_bytes())?;
+        durable::replace(&public, text.as_bytes())?;
         if options.retire {
             progress.remark(format_args!(
                 "epoch {} is served; waiting {} s before the old key goes",
