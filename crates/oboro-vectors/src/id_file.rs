@@ -56,7 +56,7 @@ impl IdFile {
         let (mut count, mut numbers) = (0, !text);
         while let Some(line) = lines.next()? {
             count += 1;
-            numbers &= number(line).is_some();
+            numbers &= number_of_id(line).is_some();
         }
         lines.rewind()?;
         Ok(Self {
@@ -95,7 +95,7 @@ impl IdFile {
                 let at = lines.number + 1;
                 match (lines.next()?, self.kind) {
                     (None, _) => Ok(None),
-                    (Some(line), IdKind::Numbers) => match number(line) {
+                    (Some(line), IdKind::Numbers) => match number_of_id(line) {
                         Some(id) => Ok(Some(Ok(Id::Number(id)))),
                         None => Err(VectorsError::IdLine {
                             path: self.path.clone(),
@@ -128,11 +128,13 @@ fn kind(numbers: bool) -> IdKind {
     }
 }
 
-/// A whole number as it is printed: "007" is a text, since the zeros would be
-/// lost.
-fn number(line: &str) -> Option<u64> {
-    let plain = line == "0" || line.starts_with(|c: char| ('1'..='9').contains(&c));
-    plain.then(|| line.parse().ok()).flatten()
+/// The number that `text` is as an id, by which files of ids are told to hold
+/// numbers: a whole number as it is printed. "007" and "+7" are text, since
+/// what they have more would be lost.
+#[must_use]
+pub fn number_of_id(text: &str) -> Option<u64> {
+    let plain = text == "0" || text.starts_with(|c: char| ('1'..='9').contains(&c));
+    plain.then(|| text.parse().ok()).flatten()
 }
 
 /// Lines without the white space around them; blank ones are passed over.

@@ -54,6 +54,7 @@ mod write;
 
 pub use error::VectorsError;
 pub use format::Format;
+pub use id_file::number_of_id;
 pub use ids::{read_ids, read_ivecs};
 pub use matrix::Matrix;
 pub use reader::{MAX_DIMENSION, VectorReader, read_f32};

@@ -114,6 +114,13 @@ fn ids_are_numbers_or_text() {
     ] {
         assert_eq!(read(ids.join("\n").as_bytes(), false), text(ids));
     }
+    assert_eq!(number_of_id("18446744073709551615"), Some(u64::MAX));
+    assert_eq!(number_of_id("0"), Some(0));
+    assert!(
+        ["", "00", "1.0", "18446744073709551616"]
+            .iter()
+            .all(|id| number_of_id(id).is_none())
+    );
     let npy = folder.path().join("ids.npy");
     write_npy_i64(&npy, &Matrix::new(1, vec![3, -1]).unwrap()).unwrap();
     let mut source = RecordSource::open(&vectors, &with_ids(npy.clone())).unwrap();
