@@ -2,31 +2,16 @@
 //! number of vectors (1,000,000), of 128 bytes each with codes of 16.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use chacha20::ChaCha20Rng;
+mod common;
+
+use common::*;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use oboro_ckks::{EncryptedCodebook, Packing, ParameterSet, SecretKey, TableScale};
 use oboro_index::*;
-use oboro_quant::{BlockedCodes, Metric, Subspaces};
-use rand_core::SeedableRng;
+use oboro_quant::{Metric, Subspaces};
 use std::hint::black_box;
-use std::path::Path;
-
-const DIMENSION: usize = 128;
-const SUBQUANTIZERS: usize = 16;
-const INDEX_ID: [u8; 16] = [7; 16];
-
-fn rng() -> ChaCha20Rng {
-    ChaCha20Rng::from_seed([1; 32])
-}
-
-fn vectors(count: usize) -> Vec<f32> {
-    (0..count * DIMENSION)
-        .map(|i| ((i as u32).wrapping_mul(0x9e37_79b9) >> 24) as f32)
-        .collect()
-}
 
 fn records(c: &mut Criterion) {
-    let owner = OwnerKey::generate(&mut rng());
+    let owner = owner();
     let mut group = c.benchmark_group("record");
     let row = vectors(1);
     for (name, encoding) in [
@@ -64,77 +49,9 @@ fn records(c: &mut Criterion) {
     }
 }
 
-/// Writes the index without real codes, which cost nothing here.
-fn build(path: &Path, owner: &OwnerKey, rows: &[f32]) {
-    let count = rows.len() / DIMENSION;
-    let mut rng = rng();
-    let mut writer = IndexWriter::create(
-        path,
-        &owner.storage_key(),
-        Some(&owner.release_key()),
-        INDEX_ID,
-        true,
-    )
-    .unwrap();
-    let encoding = RecordEncoding::INTEGERS;
-    let mut segment = writer
-        .begin_segment(
-            &owner.record_key(),
-            RecordLayout::plain(encoding, DIMENSION),
-            count,
-            &mut rng,
-        )
-        .unwrap();
-    let places = permutation(count, &mut rng);
-    let step = 65_536;
-    for (chunk, (places, rows)) in places
-        .chunks(step)
-        .zip(rows.chunks(step * DIMENSION))
-        .enumerate()
-    {
-        let first = (chunk * step) as u64;
-        let ids: Vec<u64> = (first..first + places.len() as u64).collect();
-        segment.put(places, &ids, rows).unwrap();
-    }
-    let bytes: Vec<u8> = (0..BlockedCodes::byte_len(count, SUBQUANTIZERS, 8))
-        .map(|i| ((i * 7) >> 3) as u8)
-        .collect();
-    let codes = BlockedCodes::from_bytes(&bytes, count, SUBQUANTIZERS, 8).unwrap();
-    writer.add_segment(segment, &codes, &[]).unwrap();
-    let set = ParameterSet::N2048Q50;
-    let public = SecretKey::generate(set, &mut rng).public_key(&mut rng);
-    let width = Subspaces::new(DIMENSION, SUBQUANTIZERS).unwrap().width();
-    let packing = Packing::compact_query(set, SUBQUANTIZERS, width, 256).unwrap();
-    let scale = TableScale::new(&packing, 2000.0, 2000.0, 0.0).unwrap();
-    let centroids = vec![1.0; SUBQUANTIZERS * 256 * width];
-    let codebook =
-        EncryptedCodebook::encrypt(packing, &scale, &public, &centroids, None, &mut rng).unwrap();
-    writer.set_codebook(&codebook, &mut rng);
-    let descriptor = Descriptor {
-        index_id: INDEX_ID,
-        epoch: 1,
-        dimension: DIMENSION as u32,
-        metric: Metric::InnerProduct,
-        rotation: Rotation::None,
-        candidates_max: 4096,
-        record_encoding: encoding,
-        extra_bytes: 0,
-        tags: Vec::new(),
-        packing,
-        scale,
-        codebook_digest: codebook.masks().digest(),
-        public_key: public,
-    };
-    writer
-        .commit(&descriptor, &owner.descriptor_key(), &mut rng)
-        .unwrap();
-}
-
 fn index(c: &mut Criterion) {
-    let count = std::env::var("OBORO_BENCH_VECTORS")
-        .ok()
-        .map_or(1_000_000, |v| v.parse().unwrap());
-    let owner = OwnerKey::generate(&mut rng());
+    let count = count();
+    let owner = owner();
     let rows = vectors(count);
     let key = owner.epoch_key(&INDEX_ID, 1, true);
     let dir = tempfile::tempdir().unwrap();

@@ -14,7 +14,7 @@ fn main() {
         .join("tests/stored")
         .join(format!("v{}", oboro_index::FORMAT_VERSION));
     std::fs::create_dir_all(&folder).unwrap();
-    let built = common::build(&folder.join("index"), 43, 300, false).unwrap();
+    let built = common::build_lived(&folder.join("index"), 43);
     let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
     let remark = "# For tests only: published, so it protects nothing.\n";
     write(
@@ -24,6 +24,10 @@ fn main() {
     write(
         "client.key",
         &format!("{remark}{}\n", *built.owner.client_key().to_text()),
+    );
+    write(
+        "writer.key",
+        &format!("{remark}{}\n", *built.owner.writer_key().to_text()),
     );
     write(
         "storage.key",
@@ -43,6 +47,7 @@ fn main() {
         .public_key
         .clone();
     write_keeper_public(folder.join("keeper.pub"), &public).unwrap();
+    std::fs::remove_file(folder.join("index/LOCK")).unwrap();
     println!(
         "made the stored index of format version {} with {} files",
         oboro_index::FORMAT_VERSION,

@@ -74,6 +74,27 @@ impl IndexWriter {
         force: bool,
     ) -> Result<Self, IndexError> {
         let share = release.map(|release| release.share(&index_id, FIRST_EPOCH));
+        let key = key.for_epoch(share.as_ref(), &index_id, FIRST_EPOCH);
+        Self::create_under(target, key, force)
+    }
+
+    /// As [`create`](Self::create), for whoever has the key of the first epoch of the new
+    /// index and no more: a searcher that makes it for its owner.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create), and for the key of a later epoch.
+    pub fn create_under(
+        target: impl AsRef<Path>,
+        key: EpochKey,
+        force: bool,
+    ) -> Result<Self, IndexError> {
+        if key.epoch() != FIRST_EPOCH {
+            return Err(IndexError::OtherEpoch {
+                found: FIRST_EPOCH,
+                key: key.epoch(),
+            });
+        }
+        let index_id = *key.index_id();
         let target = target.as_ref().to_owned();
         refuse_existing(&target, force)?;
         // So that the news does not come after an hour of work.
@@ -91,7 +112,7 @@ impl IndexWriter {
             target,
             building,
             _lock: lock,
-            key: key.for_epoch(share.as_ref(), &index_id, FIRST_EPOCH),
+            key,
             index_id,
             force,
             codebook: None,
@@ -203,17 +224,43 @@ impl IndexWriter {
     /// cannot be written, or the target came into being meanwhile. The target
     /// is then as it was.
     pub fn commit(
-        mut self,
+        self,
         descriptor: &Descriptor,
         key: &DescriptorKey,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Committed, IndexError> {
+        let bytes = descriptor.to_bytes(key);
+        self.publish_as(descriptor, &bytes, rng)
+    }
+
+    /// As [`commit`](Self::commit), with a descriptor that its owner authenticated, for
+    /// whoever cannot make one.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit), and if the descriptor is damaged.
+    pub fn commit_described(
+        self,
+        descriptor: &[u8],
+        rng: &mut impl CryptoRng,
+    ) -> Result<Committed, IndexError> {
+        self.publish_as(
+            &Descriptor::from_trusted_bytes(descriptor)?,
+            descriptor,
+            rng,
+        )
+    }
+
+    fn publish_as(
+        mut self,
+        descriptor: &Descriptor,
+        bytes: &[u8],
         rng: &mut impl CryptoRng,
     ) -> Result<Committed, IndexError> {
         let codebook = self.check(descriptor)?;
         let codebook = self.write_sealed(FileKind::Codebook, codebook.file_id, &codebook.bytes)?;
         let mut id = [0; 16];
         rng.fill_bytes(&mut id);
-        let bytes = descriptor.to_bytes(key);
-        let descriptor = self.write_sealed(FileKind::Descriptor, id, &bytes)?;
+        let descriptor = self.write_sealed(FileKind::Descriptor, id, bytes)?;
         let manifest = Manifest {
             index_id: self.index_id,
             epoch: FIRST_EPOCH,

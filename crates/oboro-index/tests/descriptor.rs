@@ -48,6 +48,34 @@ fn fail_flips_cuts_and_newer_versions() {
     assert!(error.to_string().contains("format version 9"), "{error}");
 }
 
+#[test]
+fn fail_tags_and_extra_bytes_that_cannot_be() {
+    let key = owner(20).descriptor_key();
+    let descriptor = Descriptor::from_bytes(&key, sample()).unwrap();
+    let read = |change: &dyn Fn(&mut Descriptor)| {
+        let mut changed = descriptor.clone();
+        change(&mut changed);
+        Descriptor::from_bytes(&key, &changed.to_bytes(&key))
+    };
+    let tags = |count: u8| -> Vec<[u8; 8]> { (0..count).map(|i| [i; 8]).collect() };
+    for count in [0, 1, 64] {
+        let again = read(&|d| d.tags = tags(count)).unwrap();
+        assert_eq!(again.tags, tags(count));
+    }
+    assert!(read(&|d| d.tags = tags(65)).is_err());
+    assert!(read(&|d| d.tags = vec![[1; 8], [2; 8], [1; 8]]).is_err());
+    for bytes in [6, 1000, MAX_EXTRA_BYTES] {
+        let again = read(&|d| d.extra_bytes = bytes).unwrap();
+        assert_eq!(
+            again.record_bytes(),
+            descriptor.record_bytes() + bytes as usize
+        );
+    }
+    for bytes in [1, 5, MAX_EXTRA_BYTES + 1, u32::MAX] {
+        assert!(read(&|d| d.extra_bytes = bytes).is_err());
+    }
+}
+
 proptest! {
     /// With a right checksum, so that the fields themselves are parsed.
     #[test]

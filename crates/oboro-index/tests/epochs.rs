@@ -102,6 +102,8 @@ fn files(folder: &Path) -> Files {
             let name = entry.file_name().into_string().unwrap();
             (name, fs::read(entry.path()).unwrap())
         })
+        // Is there from the first change on, and stays.
+        .filter(|(name, _)| name != "LOCK")
         .collect();
     files.sort();
     files
@@ -370,8 +372,11 @@ fn fail_parts_that_do_not_belong_to_the_next_epoch() {
         ),
         (
             Box::new(|d: &mut Descriptor| d.extra_bytes = 89),
+            "another size of extra bytes",
+        ),
+        (
             Box::new(|d: &mut Descriptor| d.tags = vec![[1; 8]]),
-            "another number of vectors",
+            "another list of tags",
         ),
         (
             Box::new(|d: &mut Descriptor| d.candidates_max = 1),
@@ -488,4 +493,88 @@ fn fail_a_byte_flipped_anywhere_after_a_rotation() {
         fs::write(&file, good).unwrap();
     }
     assert!(r.sound(&r.path, 2));
+}
+
+/// Tags, deletes, model and merged segments live on under new keys, and what
+/// was begun under the old ones has to be done again.
+#[test]
+fn a_live_index_is_rotated_with_all_it_has() {
+    let mut r = Rotation::new(49);
+    let dir = tempfile::tempdir().unwrap();
+    r.path = dir.path().join("lived");
+    r.built = build_lived(&r.path, 49);
+    let mut live = LiveIndex::open(&r.path, r.key(1)).unwrap();
+    r.index = live.index().clone();
+    let (old, before) = (files(&r.path), r.index.clone());
+    let codebook = reencrypted(&r.index, &r.built.keeper, &r.secret, 1);
+    let descriptor = r.descriptor(&r.index, &codebook);
+    let staged = stage(&live, 49, 30, &[(1, 1)]);
+    let plan = live.compaction(&CompactionPolicy::FULL).unwrap();
+    let merged = plan
+        .run(&Throttle::NONE, &false.into(), &mut fresh())
+        .unwrap();
+    let begin = |live: &LiveIndex| {
+        live.begin_epoch(&r.key(2), &descriptor, &codebook, &mut fresh())
+            .unwrap()
+    };
+    // Given up, then made to lose against a commit, then done.
+    drop(begin(&live));
+    let late = begin(&live);
+    let change = Change {
+        deletes: vec![id(3)],
+        strict: true,
+        ..Change::default()
+    };
+    live.commit(change, &mut fresh()).unwrap();
+    let error = live.commit_epoch(late, r.key(2)).err().unwrap();
+    assert!(error.to_string().contains("another state"), "{error}");
+    let error = live.commit_epoch(begin(&live), r.key(3)).err().unwrap();
+    assert!(matches!(error, IndexError::OtherEpoch { found: 2, key: 3 }));
+    let next = live.commit_epoch(begin(&live), r.key(2)).unwrap();
+
+    let mut map = lived_contents();
+    map.remove(&id(3));
+    assert_eq!(contents(&next, 49), map);
+    assert_eq!(contents(&before, 49), lived_contents());
+    assert_eq!(next.model_bytes(), before.model_bytes());
+    assert_eq!(
+        (next.head().epoch, next.generation()),
+        (2, before.generation() + 2)
+    );
+    let client = r.built.owner.client_key();
+    let report = verify(&r.path, &r.key(2), Some(&client)).unwrap();
+    assert!(report.is_sound(), "{report:?}");
+    assert_eq!(report.records_opened, map.len() as u64);
+    // Of what is sealed under epochs' keys, nothing is as it was.
+    for (name, content) in files(&r.path) {
+        if next.files().iter().any(|(listed, _)| *listed == name) {
+            let same = old.iter().any(|(_, old)| *old == content);
+            let outlives = name.ends_with(".records") || name == "model.oboro";
+            assert_eq!(same, outlives, "{name}");
+        }
+    }
+
+    let change = Change {
+        stages: vec![staged],
+        ..Change::default()
+    };
+    let error = live.commit(change, &mut fresh()).err().unwrap();
+    assert!(error.to_string().contains("key was rotated"), "{error}");
+    let error = live.commit_compaction(merged, &mut fresh()).err().unwrap();
+    assert!(error.to_string().contains("key was rotated"), "{error}");
+    let change = Change {
+        stages: vec![stage(&live, 49, 31, &[(1, 1)])],
+        deletes: vec![id(4)],
+        strict: true,
+        ..Change::default()
+    };
+    live.commit(change, &mut fresh()).unwrap();
+    let plan = live.compaction(&CompactionPolicy::FULL).unwrap();
+    let merged = plan.run(&Throttle::NONE, &false.into(), &mut fresh());
+    live.commit_compaction(merged.unwrap(), &mut fresh())
+        .unwrap();
+    map.remove(&id(4));
+    map.insert(1, 1);
+    assert_eq!(contents(live.index(), 49), map);
+    assert_eq!(files(&r.path).len(), live.index().files().len());
 }

@@ -105,9 +105,19 @@ fn found(path: &Path, built: &Built) -> bool {
 
 #[test]
 fn fail_a_byte_flipped_anywhere_is_detected() {
-    let (_dir, path) = folder();
-    let built = build(&path, 3, 90, false).unwrap();
-    assert!(!found(&path, &built));
+    for seed in [3, 40] {
+        let (_dir, path) = folder();
+        let built = match seed {
+            3 => build(&path, seed, 90, false).unwrap(),
+            // With tags, a model, deleted vectors and a merged segment.
+            _ => build_lived(&path, seed),
+        };
+        flip_everywhere(&path, &built);
+    }
+}
+
+fn flip_everywhere(path: &Path, built: &Built) {
+    assert!(!found(path, built));
     for (name, bytes) in &built.files {
         let file = path.join(name);
         let good = fs::read(&file).unwrap();
@@ -121,28 +131,28 @@ fn fail_a_byte_flipped_anywhere_is_detected() {
             let mut bad = good.clone();
             bad[at] ^= 1 << (at % 8);
             fs::write(&file, bad).unwrap();
-            assert!(found(&path, &built), "{name} byte {at}");
+            assert!(found(path, built), "{name} byte {at}");
             // All but the originals' content is noticed when opening.
             if !name.ends_with("records") || at < 64 {
-                assert!(Index::open(&path, &built.key).is_err(), "{name} byte {at}");
+                assert!(Index::open(path, &built.key).is_err(), "{name} byte {at}");
             }
         }
         for cut in [0, 1, bytes / 2, bytes - 1] {
             fs::write(&file, &good[..cut]).unwrap();
-            assert!(found(&path, &built), "{name} cut to {cut}");
-            assert!(Index::open(&path, &built.key).is_err());
+            assert!(found(path, built), "{name} cut to {cut}");
+            assert!(Index::open(path, &built.key).is_err());
         }
         fs::write(&file, [&good[..], &[0]].concat()).unwrap();
-        assert!(found(&path, &built), "{name} with a byte more");
-        assert!(Index::open(&path, &built.key).is_err());
+        assert!(found(path, built), "{name} with a byte more");
+        assert!(Index::open(path, &built.key).is_err());
         fs::remove_file(&file).unwrap();
-        assert!(found(&path, &built), "{name} missing");
-        assert!(Index::open(&path, &built.key).is_err());
+        assert!(found(path, built), "{name} missing");
+        assert!(Index::open(path, &built.key).is_err());
         fs::write(&file, good).unwrap();
     }
-    assert!(!found(&path, &built));
+    assert!(!found(path, built));
     fs::write(path.join("note.txt"), "mine").unwrap();
-    let report = verify(&path, &built.key, None).unwrap();
+    let report = verify(path, &built.key, None).unwrap();
     assert_eq!(report.unlisted, ["note.txt"]);
     assert!(report.is_sound());
 }
@@ -380,14 +390,28 @@ fn a_full_disk_is_a_clean_error() {
 #[test]
 fn no_key_and_no_vector_lies_in_the_clear() {
     let (_dir, path) = folder();
-    let built = build(&path, 16, 90, false).unwrap();
+    let built = build_lived(&path, 42);
     let codebook = Index::open(&path, &built.key)
         .unwrap()
         .codebook()
         .unwrap()
         .to_bytes();
     let bytes: Vec<u8> = vector(5).iter().map(|&v| v as u8).collect();
-    let secrets = [&bytes[..], &id(5).to_le_bytes(), &codebook[100..120]];
+    let centroids: Vec<u8> = common::codebook().values()[..4]
+        .iter()
+        .flat_map(|v| v.to_le_bytes())
+        .collect();
+    let hash = &tag_hashes(42)[0];
+    let text = extra(6).id.unwrap();
+    let secrets = [
+        &bytes[..],
+        &id(5).to_le_bytes(),
+        &codebook[100..120],
+        &centroids,
+        hash,
+        TAGS[1].as_bytes(),
+        text.as_bytes(),
+    ];
     for (name, _) in &built.files {
         let content = fs::read(path.join(name)).unwrap();
         for secret in secrets {

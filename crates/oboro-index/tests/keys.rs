@@ -42,6 +42,33 @@ fn files_are_private_and_never_overwritten() {
 }
 
 #[test]
+fn a_writer_key_is_a_client_key_and_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("writer.key");
+    let key = owner(1).writer_key();
+    key.write(&path).unwrap();
+    let mode = fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains("\nOBORO-WRITER-KEY-1"));
+    let again = WriterKey::read(&path).unwrap();
+    assert_eq!(*again.to_text(), *key.to_text());
+    let client = again.client_key().to_text();
+    assert_eq!(*client, *owner(1).client_key().to_text());
+    // Neither passes for the other.
+    let error = message(ClientKey::from_text(&text));
+    assert!(
+        error.contains("holds a writer key where a client key"),
+        "{error}"
+    );
+    let error = message(WriterKey::from_text(&client));
+    assert!(
+        error.contains("holds a client key where a writer key"),
+        "{error}"
+    );
+}
+
+#[test]
 fn derived_keys_are_separate_and_stable() {
     let key = owner(1);
     let texts = [
@@ -51,6 +78,7 @@ fn derived_keys_are_separate_and_stable() {
         owner(2).storage_key().to_text(),
         owner(2).release_key().to_text(),
         owner(2).client_key().to_text(),
+        key.writer_key().to_text(),
     ];
     for (i, a) in texts.iter().enumerate() {
         for b in &texts[..i] {

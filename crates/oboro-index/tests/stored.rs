@@ -17,8 +17,8 @@ fn folder(version: u16) -> PathBuf {
 }
 
 #[test]
-fn version_2_opens_and_answers() {
-    let folder = folder(2);
+fn version_3_opens_and_answers() {
+    let folder = folder(3);
     // The files' modes are the repository's, so keys are read as text.
     let text = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
     let owner = OwnerKey::from_text(&text("owner.key")).unwrap();
@@ -31,6 +31,8 @@ fn version_2_opens_and_answers() {
     assert_eq!(*owner.storage_key().to_text(), *storage.to_text());
 
     assert_eq!(*owner.release_key().to_text(), *release.to_text());
+    let writer = WriterKey::from_text(&text("writer.key")).unwrap();
+    assert_eq!(*owner.writer_key().to_text(), *writer.to_text());
 
     let path = folder.join("index");
     let head = Index::peek(&path).unwrap();
@@ -39,27 +41,30 @@ fn version_2_opens_and_answers() {
     let key = storage.for_epoch(Some(&share), &head.index_id, head.epoch);
     let report = verify(&path, &key, Some(&client)).unwrap();
     assert!(report.is_sound(), "{report:?}");
-    assert_eq!(report.records_opened, 300);
+    assert_eq!(report.records_opened, lived_contents().len() as u64);
+    assert!(report.segments.iter().all(|segment| segment.deleted > 0));
+    assert!(report.segments[0].compacted && report.model);
     let index = Index::open(&path, &key).unwrap();
     let descriptor =
         Descriptor::from_bytes(client.descriptor_key(), index.descriptor_bytes()).unwrap();
     assert_eq!(descriptor.public_key_fingerprint(), public.fingerprint());
-    let opener = RecordOpener::new(
-        client.record_key(),
-        descriptor.index_id,
-        descriptor.record_layout(),
-    );
-    for segment in index.segments() {
-        for position in 0..segment.len() as u32 {
-            let mut wire = Vec::new();
-            segment.append_record(position, &mut wire).unwrap();
-            let record = opener.open(&wire).unwrap();
-            let row = (record.id as usize - 1000) / 3;
-            assert_eq!(record.vector, vector(row));
-            let code = codebook().encode(&record.vector).unwrap();
-            assert_eq!(segment.codes().row(position as usize), code);
-        }
+    assert_eq!(contents(&index, 43), lived_contents());
+    for (bit, name) in TAGS.iter().enumerate() {
+        let found = descriptor.tag_bit(client.descriptor_key(), name);
+        assert_eq!(found, Some(bit as u32));
     }
+    assert!(
+        descriptor
+            .tag_bit(client.descriptor_key(), "blue")
+            .is_none()
+    );
+    let sealed = index.model_bytes().unwrap();
+    let model = writer
+        .model_key()
+        .open(&descriptor.index_id, sealed)
+        .unwrap();
+    assert_eq!(model.codebook.values(), codebook().values());
+    assert_eq!(model.encoding, descriptor.record_encoding);
 
     // The stored codebook still gives the right table for a fresh query.
     let (packing, scale) = (descriptor.packing, descriptor.scale);
@@ -89,4 +94,20 @@ fn version_2_opens_and_answers() {
             "{a} {b}"
         );
     }
+}
+
+#[test]
+fn fail_version_2_says_what_to_do() {
+    let error = Index::peek(folder(2)).err().unwrap();
+    assert!(matches!(
+        error,
+        IndexError::OldFormat {
+            found: 2,
+            supported: 3
+        }
+    ));
+    assert_eq!(
+        error.to_string(),
+        "the index has format version 2 and this program reads version 3; build it again from its vectors"
+    );
 }

@@ -83,6 +83,15 @@ impl Workplace {
     }
 }
 
+impl Index {
+    /// Where the vector with this id is; `None` if there is none or it is
+    /// deleted. The first look-up in a segment orders its ids.
+    #[must_use]
+    pub fn locate(&self, id: u64) -> Option<Place> {
+        locate::find(self.segments(), id)
+    }
+}
+
 impl LiveIndex {
     /// Locks the index in `folder`, opens it, and removes files that an
     /// interrupted change left behind.
@@ -124,7 +133,7 @@ impl LiveIndex {
     /// deleted.
     #[must_use]
     pub fn locate(&self, id: u64) -> Option<Place> {
-        locate::find(self.index.segments(), id)
+        self.index.locate(id)
     }
 
     /// Stages segments without a borrow of this, so that it can be done on

@@ -16,6 +16,14 @@ pub fn rng(seed: u8) -> ChaCha20Rng {
     ChaCha20Rng::from_seed([seed; 32])
 }
 
+/// A generator that no earlier call gave: the names of files come from it.
+pub fn fresh() -> ChaCha20Rng {
+    static CALLS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    let mut rng = rng(0xee);
+    rng.set_stream(CALLS.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+    rng
+}
+
 pub fn owner(seed: u8) -> OwnerKey {
     OwnerKey::generate(&mut rng(seed))
 }
@@ -240,4 +248,163 @@ pub fn build_then(
         order,
         files,
     })
+}
+
+/// The parts of a new segment, as an owner sends them.
+pub struct Parts {
+    pub segment_id: [u8; 16],
+    pub ids: Vec<u64>,
+    pub codes: Vec<u8>,
+    pub tags: Vec<u64>,
+    pub records: Vec<u8>,
+}
+
+impl Parts {
+    /// Segment `number` with the vectors of `rows` under other ids, in this
+    /// order.
+    pub fn new(index: &Index, seed: u8, number: u32, rows: &[(u64, usize)]) -> Self {
+        let mut segment_id = [0x5e; 16];
+        segment_id[..4].copy_from_slice(&number.to_be_bytes());
+        let vectors: Vec<f32> = rows.iter().flat_map(|&(_, row)| vector(row)).collect();
+        let ids: Vec<u64> = rows.iter().map(|&(id, _)| id).collect();
+        let positions: Vec<u32> = (0..rows.len() as u32).collect();
+        let (mut extras, mut tags) = (Vec::new(), Vec::new());
+        if rich(seed) {
+            extras = rows.iter().map(|&(_, row)| extra(row)).collect();
+            tags = rows.iter().map(|&(_, row)| tags_of(row)).collect();
+        }
+        let key = owner(seed).record_key();
+        let records = SegmentSealer::new(&key, index.descriptor(), segment_id)
+            .seal(&positions, &ids, &vectors, &extras)
+            .unwrap();
+        Self {
+            segment_id,
+            ids,
+            codes: codebook().encode(&vectors).unwrap(),
+            tags,
+            records,
+        }
+    }
+
+    pub fn new_segment(&self) -> NewSegment<'_> {
+        NewSegment {
+            segment_id: self.segment_id,
+            ids: &self.ids,
+            codes: &self.codes,
+            tags: &self.tags,
+            records: &self.records,
+        }
+    }
+}
+
+/// Stages the vectors of `rows` under these ids.
+pub fn stage(live: &LiveIndex, seed: u8, number: u32, rows: &[(u64, usize)]) -> Staged {
+    let parts = Parts::new(live.index(), seed, number, rows);
+    live.stage(&parts.new_segment()).unwrap()
+}
+
+/// Ids and the rows whose vectors they have, after checking that everything
+/// that belongs to a vector is with it.
+pub fn contents(index: &Index, seed: u8) -> std::collections::BTreeMap<u64, usize> {
+    let descriptor = index.descriptor();
+    let opener = RecordOpener::new(
+        &owner(seed).record_key(),
+        descriptor.index_id,
+        descriptor.record_layout(),
+    );
+    let rows: std::collections::HashMap<Vec<u32>, usize> = (0..ROWS)
+        .map(|row| (vector(row).iter().map(|v| v.to_bits()).collect(), row))
+        .collect();
+    let codebook = codebook();
+    let mut out = std::collections::BTreeMap::new();
+    for segment in index.segments() {
+        let (mut alive, bits) = (0, segment.alive());
+        assert_eq!(bits.is_some(), segment.deleted() > 0);
+        assert!(bits.is_none_or(|bits| bits.len() == segment.len().div_ceil(64)));
+        assert_eq!(segment.tags().is_some(), rich(seed));
+        for position in 0..segment.len() as u32 {
+            let mut wire = Vec::new();
+            segment.append_record(position, &mut wire).unwrap();
+            assert_eq!(wire.len(), segment.wire_len());
+            let record = opener.open(&wire).unwrap();
+            let place = position as usize;
+            assert_eq!(record.id, segment.ids()[place]);
+            let bits: Vec<u32> = record.vector.iter().map(|v| v.to_bits()).collect();
+            let row = rows[&bits];
+            assert_eq!(
+                segment.codes().row(place),
+                codebook.encode(&record.vector).unwrap()
+            );
+            if rich(seed) {
+                assert_eq!(segment.tags().unwrap()[place], tags_of(row));
+                assert_eq!(record.extra, extra(row));
+            }
+            if segment.is_alive(position) {
+                alive += 1;
+                assert_eq!(out.insert(record.id, row), None, "an id twice");
+            }
+        }
+        assert_eq!(alive, segment.alive_len());
+    }
+    assert_eq!(out.len() as u64, index.vectors());
+    out
+}
+
+/// Rows that [`contents`] knows.
+pub const ROWS: usize = 2000;
+
+/// An index that has lived: built with 100 vectors, 60 inserted, merged with
+/// what was deleted gone, 30 inserted, some of each segment deleted. It has the
+/// ids of rows 0 to 189 but for every seventh.
+pub fn build_lived(path: &Path, seed: u8) -> Built {
+    let built = build(path, seed, 100, false).unwrap();
+    let mut rng = rng(seed ^ 0x77);
+    let mut live = LiveIndex::open(path, key(seed)).unwrap();
+    let rows = |range: std::ops::Range<usize>| -> Vec<(u64, usize)> {
+        range.map(|row| (id(row), row)).collect()
+    };
+    let every = |step: usize, of: std::ops::Range<usize>| -> Vec<u64> {
+        of.filter(|row| row % 7 == 0 && row % 2 == step)
+            .map(id)
+            .collect()
+    };
+    let first = stage(&live, seed, 1, &rows(100..160));
+    let change = Change {
+        stages: vec![first],
+        deletes: every(0, 0..100),
+        ..Change::default()
+    };
+    live.commit(change, &mut rng).unwrap();
+    let all = live.compaction(&CompactionPolicy::FULL).unwrap();
+    let done = all.run(&Throttle::NONE, &false.into(), &mut rng).unwrap();
+    live.commit_compaction(done, &mut rng).unwrap();
+    let second = stage(&live, seed, 2, &rows(160..190));
+    let change = Change {
+        stages: vec![second],
+        ..Change::default()
+    };
+    live.commit(change, &mut rng).unwrap();
+    let mut deletes = every(1, 0..190);
+    deletes.extend(every(0, 100..190));
+    let change = Change {
+        deletes,
+        strict: true,
+        ..Change::default()
+    };
+    let outcome = live.commit(change, &mut rng).unwrap();
+    let index = outcome.index;
+    assert!(index.segments().iter().all(|segment| segment.deleted() > 0));
+    Built {
+        head: index.head(),
+        files: index.files().to_vec(),
+        ..built
+    }
+}
+
+/// What [`build_lived`] leaves.
+pub fn lived_contents() -> std::collections::BTreeMap<u64, usize> {
+    (0..190)
+        .filter(|row| row % 7 != 0)
+        .map(|row| (id(row), row))
+        .collect()
 }
