@@ -102,7 +102,9 @@ impl Keeper<'_> {
         let labels = Labels::from_bytes(&p, self.world.bounds.samples(), labels).unwrap();
         let scale = oboro_ckks::BatchScale::from_bytes(&p, scale).unwrap();
         let means = self.world.shares.means(&labels).unwrap();
-        let mut rng = self.randomness.codebook(&scale, &labels);
+        let mut rng = self
+            .randomness
+            .codebook(&self.world.keeper, &scale, &labels);
         let (masked, prepared) = self
             .world
             .keeper
@@ -784,6 +786,12 @@ fn fail_samples_shares_and_bytes_that_do_not_fit() {
         let mut longer = bytes.clone();
         longer.push(0);
         assert!(!decode(&longer));
+        // A flipped byte is another value or an error, never a panic.
+        for at in (0..bytes.len()).step_by(bytes.len().div_ceil(200)) {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 0xff;
+            decode(&flipped);
+        }
         // Residues beyond q, norms that are NaN.
         let mut spoilt = bytes.clone();
         spoilt[..].fill(0xff);

@@ -4,14 +4,14 @@
 //! every coefficient of every ciphertext carries a number that is needed, so a
 //! vector costs least, and nobody waits for a single one.
 //!
-//! 1. The owner encrypts batches of B vectors ([`BatchEncryptor`]).
+//! 1. The owner encrypts batches of B vectors ([`crate::BatchEncryptor`]).
 //! 2. The searcher multiplies with the codebook, adds a fresh encryption of
 //!    zero to every block, keeps c0, and sends c1 and the a-parts of the batch
-//!    ([`BatchEvaluator::evaluate`]).
+//!    ([`crate::BatchEvaluator::evaluate`]).
 //! 3. The keeper returns its share, dithered
 //!    ([`crate::MaskedDecryptor::decrypt_batches`]).
 //! 4. The searcher adds the shares and keeps the nearest centroid of each
-//!    sub-space: the code ([`BatchEvaluator::assign`]).
+//!    sub-space: the code ([`crate::BatchEvaluator::assign`]).
 //!
 //! # What it costs
 //! | N2048_Q50, M = 16, d = 8, K = 256 | a batch of 64 | a vector |

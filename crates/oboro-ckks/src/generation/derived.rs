@@ -6,7 +6,8 @@ use rand_core::SeedableRng as _;
 use zeroize::Zeroizing;
 
 use crate::{
-    BatchEvaluator, BatchScale, EncryptedBatch, Labels, MaskedBatch, PreparedBatchCodebook,
+    BatchEvaluator, BatchScale, EncryptedBatch, Labels, MaskedBatch, MaskedDecryptor,
+    PreparedBatchCodebook,
 };
 
 /// Generators for the steps of a generation, each a function of a secret seed
@@ -78,11 +79,21 @@ impl DerivedRandomness {
 
     /// For the keeper: the encryption of a codebook of these labels, a
     /// [`crate::MaskedBatchCodebook`] of this scale.
+    ///
+    /// # Security
+    /// The key goes into it: one message under two keys with the same
+    /// randomness would tell their difference.
     #[must_use]
-    pub fn codebook(&self, scale: &BatchScale, labels: &Labels) -> ChaCha20Rng {
+    pub fn codebook(
+        &self,
+        keeper: &MaskedDecryptor,
+        scale: &BatchScale,
+        labels: &Labels,
+    ) -> ChaCha20Rng {
         self.generator(
             3,
             &[
+                &keeper.key().to_bytes(),
                 &scale.packing().to_bytes(),
                 &scale.to_bytes(),
                 &labels.to_bytes(),

@@ -39,8 +39,9 @@
 //! key.
 //!
 //! # Bounds
-//! * *Secrecy of the masks is perfect*: x is uniform in \[0, 2^104) whatever the
-//!   value; its statistical distance from a uniform value is zero.
+//! * *Masks hide perfectly*: x is uniform in \[0, 2^104) whatever the value; its
+//!   statistical distance from a uniform value is zero, for as many values as
+//!   there are. (That r looks uniform is the assumption on ChaCha20.)
 //! * *A value is wrong*, by 2^104, when value + r leaves \[0, 2^104): probability
 //!   below 2^-80 a value. [`wrap_probability`] gives it for a whole sample. What
 //!   follows then is a table outside its range, an error.
