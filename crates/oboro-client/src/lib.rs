@@ -7,7 +7,8 @@
 //!
 //! Programs without an asynchronous runtime use [`blocking::Client`]. The owner changes
 //! the decryption key of an index in use with [`rotation::OwnerSession`]; owners and
-//! clients with write access change its vectors with [`writer::Writer`].
+//! clients with write access change its vectors with [`writer::Writer`], and the owner
+//! has an index made blindly over a [`generation::GenerationSession`].
 //!
 //! # Security
 //! The client trusts the owner's authority and keys and nothing else. Evidence
@@ -17,6 +18,7 @@
 pub mod blocking;
 mod client;
 mod error;
+pub mod generation;
 mod ranking;
 mod result;
 pub mod rotation;

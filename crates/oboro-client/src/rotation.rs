@@ -286,7 +286,7 @@ impl OwnerConfig {
 }
 
 /// Fingerprints of the keys a keeper holds, which its evidence must name.
-async fn keys(
+pub(crate) async fn keys(
     keeper: &mut KeeperClient<Channel>,
     appraisal: &Appraisal,
     timeout: Duration,

@@ -49,7 +49,7 @@ impl Peer<'_> {
     /// The channel connects again by itself, but only to the same key, and with
     /// fresh evidence of the same index and configuration: what was appraised
     /// stays true for the channel's whole life.
-    async fn connect(
+    pub(crate) async fn connect(
         &self,
         role: Role,
         attested: AttestedRole,

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use chacha20::ChaCha20Rng;
 use common::{Shape, World, id_of_row, new_segment, records};
 use oboro_client::{
     Client, ClientError, Filter, Rerank, SearchOptions,
@@ -21,8 +22,9 @@ use oboro_client::{
 };
 use oboro_index::{LiveIndex, OnExisting};
 use oboro_owner::Encoder;
-use oboro_protocol::Reason;
+use oboro_protocol::{Reason, limits, reason_of, v1};
 use oboro_quant::Metric;
+use rand_core::SeedableRng;
 
 const DIMENSION: usize = 8;
 
@@ -54,7 +56,7 @@ async fn stage(
             records(DIMENSION, ids, vectors, payload),
             &[],
             &mut HashSet::new(),
-            &mut common::rng((first % 251) as u8),
+            &mut ChaCha20Rng::from_seed(*common::fresh_seed()),
         )
         .unwrap();
     writer.stage(&new_segment(&segment)).await.unwrap()
@@ -386,11 +388,12 @@ async fn fail_an_older_copy_than_the_last_commit() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_keeper_that_was_away_is_told_of_commits_later() {
     let world = world();
-    let (_server, keeper) = world.keeper("127.0.0.1:0").await;
+    let (server, keeper) = world.keeper("127.0.0.1:0").await;
     let address = keeper.address;
     let (_metrics, searcher) = world.searcher(Some(address)).await;
     let writer = world.writer(searcher.address).await;
     keeper.stop().await;
+    drop(server);
     let report = writer.commit(deleting(vec![id_of_row(1)])).await.unwrap();
     assert!(report.unrecorded, "{report:?}");
     let (server, _keeper) = world.keeper(&address.to_string()).await;
@@ -404,6 +407,118 @@ async fn a_keeper_that_was_away_is_told_of_commits_later() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     panic!("generation {} was not recorded", report.generation);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_that_the_keeper_never_heard_of_opens_after_a_restart() {
+    let world = world();
+    let (server, keeper) = world.keeper("127.0.0.1:0").await;
+    let address = keeper.address;
+    let (_metrics, searcher) = world.searcher(Some(address)).await;
+    let writer = world.writer(searcher.address).await;
+    keeper.stop().await;
+    drop(server);
+    let report = writer.commit(deleting(vec![id_of_row(1)])).await.unwrap();
+    assert!(report.unrecorded);
+    drop(writer);
+    searcher.kill().await;
+    let (server, keeper) = world.keeper(&address.to_string()).await;
+    let (_metrics, searcher) = world.searcher(Some(keeper.address)).await;
+    let client = world.client(searcher.address).await;
+    assert_eq!(client.index().vectors, 599);
+    let newest = server.newest(&client.index().index_id).unwrap();
+    assert_eq!(newest.generation, report.generation);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fail_changes_that_no_writer_makes() {
+    let world = world();
+    let (_server, keeper) = world.keeper("127.0.0.1:0").await;
+    let (_metrics, searcher) = world.searcher(Some(keeper.address)).await;
+    let writer = world.writer(searcher.address).await;
+    let encoder = world.encoder(&writer).await;
+    let before = writer.status().await.unwrap();
+    let segment = encoder
+        .segment(
+            records(DIMENSION, vec![5, 6], around(9.0, 2), b""),
+            &[],
+            &mut HashSet::new(),
+            &mut common::rng(9),
+        )
+        .unwrap();
+    let index_id: bytes::Bytes = writer.descriptor().index_id.to_vec().into();
+    let good = v1::StageRequest {
+        index_id: index_id.clone(),
+        segment_id: segment.segment_id.to_vec().into(),
+        ids: segment.ids.clone(),
+        codes: segment.codes.clone().into(),
+        tags: segment.tags.clone(),
+        records: segment.records.clone().into(),
+    };
+    let mut raw = common::raw(
+        searcher.address,
+        &world.owner_identity(),
+        &world.authority.trust(),
+    )
+    .await;
+    for change in [
+        |r: &mut v1::StageRequest| r.index_id = vec![1; 16].into(),
+        |r: &mut v1::StageRequest| r.segment_id = bytes::Bytes::new(),
+        |r: &mut v1::StageRequest| r.ids.clear(),
+        |r: &mut v1::StageRequest| r.ids.push(7),
+        |r: &mut v1::StageRequest| r.codes = r.codes.slice(1..),
+        |r: &mut v1::StageRequest| r.tags.clear(),
+        |r: &mut v1::StageRequest| r.tags[1] = u64::MAX,
+        |r: &mut v1::StageRequest| r.records = r.records.slice(1..),
+    ] {
+        let mut bad = good.clone();
+        change(&mut bad);
+        let status = raw.stage(bad).await.unwrap_err();
+        let reason = reason_of(&status);
+        assert!(
+            matches!(reason, Some(Reason::BadRequest | Reason::WrongEpoch)),
+            "{status}"
+        );
+    }
+    // Larger than any segment: refused before it is read.
+    let large = v1::StageRequest {
+        records: vec![0; limits::MAX_STAGE_MESSAGE_BYTES + 1].into(),
+        ..good.clone()
+    };
+    assert!(raw.stage(large).await.is_err());
+    let commit = |stages: Vec<bytes::Bytes>, deletes: Vec<u64>| v1::CommitRequest {
+        index_id: index_id.clone(),
+        stages,
+        deletes,
+        ..Default::default()
+    };
+    for (request, reason) in [
+        (commit(Vec::new(), Vec::new()), Reason::BadRequest),
+        (
+            commit(vec![vec![1; 15].into()], vec![1]),
+            Reason::BadRequest,
+        ),
+        (
+            commit(vec![vec![1; 16].into()], vec![1]),
+            Reason::UnknownSession,
+        ),
+        (
+            commit(Vec::new(), vec![1; limits::MAX_COMMIT_DELETES + 1]),
+            Reason::Limit,
+        ),
+    ] {
+        let status = raw.commit(request).await.unwrap_err();
+        // The largest is refused by its bytes already.
+        let found = reason_of(&status).unwrap_or(Reason::Limit);
+        assert_eq!(found, reason, "{status}");
+    }
+    // A segment id is used once.
+    let token = raw.stage(good.clone()).await.unwrap().into_inner().stage;
+    assert!(raw.stage(good).await.is_err());
+    let reply = raw.commit(commit(vec![token], Vec::new())).await.unwrap();
+    assert_eq!(reply.into_inner().inserted, 2);
+    let after = writer.status().await.unwrap();
+    assert_eq!(after.generation, before.generation + 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

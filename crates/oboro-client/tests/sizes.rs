@@ -14,7 +14,7 @@ use std::{
 };
 
 use common::{Shape, World};
-use oboro_client::{Client, Keyholder, Rerank, SearchOptions};
+use oboro_client::{Client, Filter, Keyholder, Rerank, SearchOptions};
 use oboro_quant::Metric;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -128,6 +128,41 @@ async fn all_alike(client: &Client, query: &[f32], seen: &Seen) {
         costs.push(cost(client, query, &options, seen).await);
     }
     assert!(costs[0].0 > 10_000 && costs[0].1 > 5_000, "{costs:?}");
+    assert!(costs.iter().all(|cost| *cost == costs[0]), "{costs:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_network_sees_neither_a_filter_nor_how_many_pass_it() {
+    let world = World::new(&Shape::new(300, 8, Metric::L2).labelled());
+    let (_server, keeper) = world.keeper("127.0.0.1:0").await;
+    let (_metrics, searcher) = world.searcher(Some(keeper.address)).await;
+    drop(world.client(searcher.address).await);
+    let (address, seen) = observer(searcher.address).await;
+    let client = Client::connect(world.client_config(address)).await.unwrap();
+    let query = &world.base[..8];
+    let filters = [
+        Filter::default(),
+        client.filter(&["even"], &[], &[]).unwrap(),
+        client.filter(&[], &["third"], &["odd"]).unwrap(),
+        client.filter(&[], &["even", "odd"], &[]).unwrap(),
+    ];
+    let mut costs = Vec::new();
+    for round in 0..2 {
+        for filter in filters {
+            for rerank in [Rerank::default(), Rerank::Off] {
+                let options = SearchOptions {
+                    rerank,
+                    filter,
+                    ..SearchOptions::default()
+                };
+                let cost = cost(&client, query, &options, &seen).await;
+                // The first ones fill the tables of the header compression.
+                if round > 0 {
+                    costs.push(cost);
+                }
+            }
+        }
+    }
     assert!(costs.iter().all(|cost| *cost == costs[0]), "{costs:?}");
 }
 
