@@ -69,6 +69,9 @@ pub enum QuantError {
     /// Bytes that are not what they should be.
     #[error("the encoded codebook is damaged: {0}")]
     Decode(&'static str),
+    /// Bytes of a transform that are not what they should be.
+    #[error("the encoded transform is damaged: {0}")]
+    DecodeTransform(&'static str),
     /// The caller asked to stop.
     #[error("stopped on request")]
     Cancelled,

@@ -39,6 +39,12 @@ pub(crate) fn train(job: &Job<'_>) -> Result<Vec<f32>, QuantError> {
     rng.set_stream(job.stream);
     let mut centroids = seed_centroids(job, &mut rng)?;
     (job.step)(1);
+    refine(job, &mut centroids)?;
+    Ok(centroids)
+}
+
+/// Lloyd's rounds from given centroids.
+pub(crate) fn refine(job: &Job<'_>, centroids: &mut [f32]) -> Result<(), QuantError> {
     let count = job.points.len() / job.width;
     let mut indexes = vec![0u32; count];
     let mut values = vec![0f32; count];
@@ -50,13 +56,13 @@ pub(crate) fn train(job: &Job<'_>) -> Result<Vec<f32>, QuantError> {
     let mut previous = f64::INFINITY;
     for round in 0..job.iterations {
         check_cancelled(job)?;
-        assign_all(job, &centroids, &mut indexes, &mut values);
+        assign_all(job, centroids, &mut indexes, &mut values);
         let distortion: f64 = values
             .iter()
             .zip(&norms)
             .map(|(&v, n)| (2.0 * f64::from(v) + n).max(0.0))
             .sum();
-        update(job, &mut indexes, &values, &norms, &mut centroids);
+        update(job, &mut indexes, &values, &norms, centroids);
         // Repairs and rounding may raise the distortion a little; going on
         // would gain nothing either.
         if previous - distortion <= IMPROVEMENT * distortion {
@@ -66,7 +72,7 @@ pub(crate) fn train(job: &Job<'_>) -> Result<Vec<f32>, QuantError> {
         previous = distortion;
         (job.step)(1);
     }
-    Ok(centroids)
+    Ok(())
 }
 
 fn check_cancelled(job: &Job<'_>) -> Result<(), QuantError> {

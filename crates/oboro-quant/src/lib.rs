@@ -19,8 +19,11 @@ mod codes;
 mod error;
 pub mod exact;
 pub mod filter;
+pub mod ivf;
 mod kmeans;
+mod linear;
 mod metric;
+mod opq;
 mod plan;
 pub mod recall;
 mod scanner;
@@ -33,6 +36,7 @@ pub use codes::{BlockedCodes, code_bits};
 pub use error::QuantError;
 pub use filter::Filter;
 pub use metric::Metric;
+pub use opq::{OpqOptions, OpqTransform, TrainedOpq};
 pub use plan::{MAX_CANDIDATES, SelectionPlan};
 pub use scanner::{Candidate, Scanner};
 pub use subspace::Subspaces;
@@ -45,4 +49,5 @@ pub const OBLIVIOUS_FUNCTIONS: &[&str] = &[
     "oblivious_quantize",
     "oblivious_widen_keys",
     "oblivious_candidates",
+    "oblivious_places",
 ];

@@ -10,6 +10,12 @@
 //! `P[any loss] <= lanes * C(R, r + 1) * s (s - 1) .. (s - r) / (n .. (n - r))`,
 //!
 //! which is at most `lanes * C(R, r + 1) * (s / n)^(r + 1)`.
+//!
+//! Where lists are probed the best crowd in the nearest. Within a list of `l`
+//! places the order is random, so each falls into a lane with probability at
+//! most `s' / l`, where `s'` of the list's places lie in that lane, and the
+//! bound is `lanes * C(R, r + 1) * (s' / l)^(r + 1)` however they are shared
+//! among lists.
 
 use crate::QuantError;
 use crate::codes::MAX_VECTORS;
@@ -32,6 +38,9 @@ const GROUP_BLOCKS: [usize; 8] = [512, 256, 128, 64, 32, 16, 8, 4];
 pub struct SelectionPlan {
     vectors: usize,
     candidates: usize,
+    /// The smallest run of vectors, in random order, that all of the best may
+    /// lie in.
+    cluster: usize,
     group_blocks: usize,
     depth: usize,
     displacement: f64,
@@ -61,11 +70,44 @@ impl SelectionPlan {
                 maximum: MAX_CANDIDATES,
             });
         }
-        let candidates = candidates.min(vectors);
+        Ok(Self::cheapest(vectors, candidates.min(vectors), vectors))
+    }
+
+    /// A plan to find the best `candidates` in `probes` lists of
+    /// `list_vectors` places each, as [`crate::Scanner::search_lists`] needs
+    /// it. The places of a list are in random order, but the best may all lie
+    /// in one list: the probability of a displaced candidate is bounded for
+    /// the worst share among lists.
+    ///
+    /// # Errors
+    /// When there are no lists, the list is not whole blocks of 64, or
+    /// a number is out of the range of [`Self::new`].
+    pub fn for_lists(
+        list_vectors: usize,
+        probes: usize,
+        candidates: usize,
+    ) -> Result<Self, QuantError> {
+        if list_vectors == 0 || !list_vectors.is_multiple_of(BLOCK) {
+            return Err(QuantError::Mismatch {
+                what: "the number of places of a list",
+                actual: list_vectors,
+                expected: list_vectors.next_multiple_of(BLOCK).max(BLOCK),
+            });
+        }
+        let vectors = list_vectors.saturating_mul(probes);
+        let plain = Self::new(vectors, candidates)?;
+        Ok(Self::cheapest(vectors, plain.candidates, list_vectors))
+    }
+
+    /// The cheapest plan that displaces nothing but with a probability below
+    /// [`ACCEPTED`].
+    fn cheapest(vectors: usize, candidates: usize, cluster: usize) -> Self {
         let mut best: Option<(f64, Self)> = None;
         for group_blocks in GROUP_BLOCKS {
             for depth in DEPTHS {
-                let plan = Self::with(vectors, candidates, group_blocks, depth);
+                let mut plan = Self::with(vectors, candidates, group_blocks, depth);
+                plan.cluster = cluster;
+                plan.displacement = plan.bound();
                 let cost = plan.cost();
                 if plan.displacement < ACCEPTED
                     && plan.kept() >= candidates
@@ -76,7 +118,7 @@ impl SelectionPlan {
             }
         }
         // The smallest group has 8 rows, and a depth of 8 keeps them all.
-        Ok(best.expect("keeping every row displaces nothing").1)
+        best.expect("keeping every row displaces nothing").1
     }
 
     /// A plan of a given shape, whatever it displaces.
@@ -89,6 +131,7 @@ impl SelectionPlan {
         let mut plan = Self {
             vectors,
             candidates,
+            cluster: vectors,
             group_blocks,
             depth,
             displacement: 0.0,
@@ -106,8 +149,16 @@ impl SelectionPlan {
         for i in 0..=self.depth {
             // One more of the best drawn, and it too falls into the lane.
             log += ((self.candidates - i) as f64 / (i + 1) as f64).ln();
-            let (inside, all) = (rows.saturating_sub(i), self.vectors.saturating_sub(i));
-            log += (inside as f64 / all as f64).min(1.0).ln();
+            if self.cluster == self.vectors {
+                let (inside, all) = (rows.saturating_sub(i), self.vectors.saturating_sub(i));
+                log += (inside as f64 / all as f64).min(1.0).ln();
+            } else {
+                // A lane has at most this share of a list's places. Those of
+                // other lists are drawn independently, so nothing is gained
+                // from places already taken.
+                let inside = rows.min(self.cluster.div_ceil(LANES));
+                log += (inside as f64 / self.cluster as f64).min(1.0).ln();
+            }
         }
         log.exp().min(1.0)
     }
@@ -279,6 +330,63 @@ mod tests {
             SelectionPlan::with(1 << 20, 4096, 4, 8).displacement_probability(),
             0.0
         );
+    }
+
+    #[test]
+    fn plans_for_lists_stay_below_the_accepted_probability() {
+        for list in [64, 128, 1024, 4096, 1 << 17] {
+            for probes in [1, 2, 7, 64, 256] {
+                for candidates in [1, 10, 100, 1000, 4096] {
+                    let plan = SelectionPlan::for_lists(list, probes, candidates).unwrap();
+                    assert!(plan.displacement_probability() < 1e-9);
+                    assert_eq!(plan.candidates(), candidates.min(list * probes));
+                    assert!(plan.kept() >= plan.candidates(), "{plan:?}");
+                }
+            }
+        }
+    }
+
+    /// All of the best in one list of four, and how often a lane receives more
+    /// than it keeps.
+    #[test]
+    fn the_bound_for_lists_holds_when_one_list_has_all() {
+        let mut plan = SelectionPlan::with(4 * 1024, 40, 16, 8);
+        plan.cluster = 1024;
+        let bound = plan.bound();
+        // The same spread over all lists is less likely to be lost.
+        assert!(plan.displacement_probability() < bound && bound < 0.01);
+        let mut state = 3u64;
+        let trials = 50_000;
+        let mut lost = 0;
+        for _ in 0..trials {
+            let mut taken = [false; 1024];
+            let mut lanes = [0u8; 32];
+            let mut placed = 0;
+            while placed < 40 {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                let position = (state >> 54) as usize;
+                if !taken[position] {
+                    taken[position] = true;
+                    placed += 1;
+                    lanes[position / 2 % 32] += 1;
+                }
+            }
+            lost += usize::from(lanes.iter().any(|&count| count > 8));
+        }
+        assert!(lost > 0);
+        let measured = f64::from(lost) / f64::from(trials);
+        assert!(measured <= bound, "{measured} {bound}");
+    }
+
+    #[test]
+    fn fail_lists_out_of_range() {
+        assert!(SelectionPlan::for_lists(0, 3, 10).is_err());
+        assert!(SelectionPlan::for_lists(65, 3, 10).is_err());
+        assert!(SelectionPlan::for_lists(64, 0, 10).is_err());
+        assert!(SelectionPlan::for_lists(64, usize::MAX, 10).is_err());
+        assert!(SelectionPlan::for_lists(64, 3, 0).is_err());
     }
 
     #[test]

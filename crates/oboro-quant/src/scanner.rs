@@ -1,5 +1,6 @@
 //! Scan and selection, group by group.
 
+use crate::ivf::IvfLists;
 use crate::{BlockedCodes, QuantError, QuantizedTable, SelectionPlan};
 use oboro_simd::Arch;
 use oboro_simd::mask;
@@ -142,6 +143,81 @@ impl Scanner {
         threads: usize,
     ) -> Result<Vec<Vec<Candidate>>, QuantError> {
         check(codes, tables, masks, plan)?;
+        let runs = Runs {
+            codes,
+            starts: &[0],
+            blocks: codes.blocks(),
+            vectors: codes.len(),
+        };
+        Ok(self.search_runs(&runs, tables, masks, plan, threads))
+    }
+
+    /// As [`Self::search_masked`] for one table, in some lists only. Positions
+    /// are places: [`IvfLists::vector`] tells whose. `mask` has a word for
+    /// each block of all lists; fillers are left out in any case.
+    ///
+    /// # Errors
+    /// When codes, lists, table, mask and plan do not belong together, or a
+    /// list is not there or named twice.
+    ///
+    /// # Security
+    /// Which lists are probed shows in the addresses, to the host too; see
+    /// [`crate::ivf`]. Within them the search is as oblivious as any.
+    #[allow(clippy::too_many_arguments)]
+    pub fn search_lists(
+        &self,
+        codes: &BlockedCodes,
+        lists: &IvfLists,
+        probes: &[u32],
+        table: &QuantizedTable,
+        mask: Option<&[u64]>,
+        plan: &SelectionPlan,
+        threads: usize,
+    ) -> Result<Vec<Candidate>, QuantError> {
+        let blocks = lists.blocks_per_list();
+        let starts = lists.starts(probes)?;
+        if codes.len() != lists.places() {
+            return Err(QuantError::Mismatch {
+                what: "the number of places that the codes are for",
+                actual: codes.len(),
+                expected: lists.places(),
+            });
+        }
+        let vectors = starts.len() * blocks * BLOCK;
+        check_plan(vectors, plan)?;
+        check_tables(codes, std::slice::from_ref(table))?;
+        check_mask(codes, mask)?;
+        let mut chosen = Vec::with_capacity(starts.len() * blocks);
+        for &start in &starts {
+            let range = start..start + blocks;
+            let own = lists.mask()[range.clone()].iter();
+            match mask {
+                Some(mask) => chosen.extend(own.zip(&mask[range]).map(|(own, mask)| own & mask)),
+                None => chosen.extend(own),
+            }
+        }
+        let runs = Runs {
+            codes,
+            starts: &starts,
+            blocks,
+            vectors,
+        };
+        let tables = std::slice::from_ref(table);
+        let mut found = self.search_runs(&runs, tables, &[Some(&chosen)], plan, threads);
+        chosen.zeroize();
+        let mut found = found.pop().unwrap_or_default();
+        oblivious_places(self.arch, &starts, blocks, &mut found);
+        Ok(found)
+    }
+
+    fn search_runs(
+        &self,
+        runs: &Runs<'_>,
+        tables: &[QuantizedTable],
+        masks: &[Option<&[u64]>],
+        plan: &SelectionPlan,
+        threads: usize,
+    ) -> Vec<Vec<Candidate>> {
         let threads = match threads {
             0 => rayon::current_num_threads(),
             threads => threads,
@@ -155,7 +231,7 @@ impl Scanner {
             let part = |part: usize| {
                 let mut buffers = self.take();
                 let groups = part * plan.groups() / parts..(part + 1) * plan.groups() / parts;
-                self.scan_groups(codes, tables, masks, plan, groups, &mut buffers);
+                self.scan_groups(runs, tables, masks, plan, groups, &mut buffers);
                 buffers
             };
             let mut done: Vec<Buffers> = if parts == 1 {
@@ -184,7 +260,7 @@ impl Scanner {
                 .unwrap_or_else(std::sync::PoisonError::into_inner)
                 .append(&mut done);
         }
-        Ok(results)
+        results
     }
 
     fn take(&self) -> Buffers {
@@ -198,7 +274,7 @@ impl Scanner {
     /// Leaves the best `keep` keys of every table in `buffers.found`.
     fn scan_groups(
         &self,
-        codes: &BlockedCodes,
+        runs: &Runs<'_>,
         tables: &[QuantizedTable],
         masks: &[Option<&[u64]>],
         plan: &SelectionPlan,
@@ -235,7 +311,7 @@ impl Scanner {
             keys[..tables.len() * matrix].fill(u64::MAX);
             for (slot, group) in batch.enumerate() {
                 best[..tables.len() * depth * LANES].fill(u32::MAX);
-                self.scan_group(codes, tables, masks, plan, group, scores, best);
+                self.scan_group(runs, tables, masks, plan, group, scores, best);
                 let base = group * plan.group_blocks() * BLOCK;
                 for (best, keys) in best
                     .chunks_exact(depth * LANES)
@@ -260,7 +336,7 @@ impl Scanner {
     /// Scans one group tile by tile, with all tables, into the lanes' best.
     fn scan_group(
         &self,
-        codes: &BlockedCodes,
+        runs: &Runs<'_>,
         tables: &[QuantizedTable],
         masks: &[Option<&[u64]>],
         plan: &SelectionPlan,
@@ -270,15 +346,15 @@ impl Scanner {
     ) {
         const BATCH_BLOCKS: usize = ROW_BATCH * ROW / BLOCK;
         let first = group * plan.group_blocks();
-        let end = (first + plan.group_blocks()).min(codes.blocks());
+        let end = (first + plan.group_blocks()).min(runs.starts.len() * runs.blocks);
+        let codes = runs.codes;
         let block_bytes = codes.block_bytes();
         let tile_blocks = (TILE_BYTES / block_bytes / BATCH_BLOCKS * BATCH_BLOCKS)
             .clamp(BATCH_BLOCKS, TILE_BLOCKS);
         scores.resize(tile_blocks * BLOCK, 0);
         let mut block = first;
         while block < end {
-            let blocks = tile_blocks.min(end - block);
-            let tile = codes.block_range(block, blocks);
+            let (tile, blocks) = runs.tile(block, tile_blocks.min(end - block));
             let padded = blocks.next_multiple_of(BATCH_BLOCKS);
             for ((table, mask), best) in tables
                 .iter()
@@ -297,7 +373,7 @@ impl Scanner {
                     mask::hide(self.arch, &mask[block..block + blocks], used);
                 }
                 missing.fill(NO_SCORE);
-                hide_padding(used, codes.len() - block * BLOCK);
+                hide_padding(used, runs.vectors - block * BLOCK);
                 let scores = &scores[..padded * BLOCK];
                 select::lane_best(
                     self.arch,
@@ -309,6 +385,29 @@ impl Scanner {
             }
             block += blocks;
         }
+    }
+}
+
+/// Blocks that are scanned as if they lay one after the other: runs of the
+/// same number of blocks.
+struct Runs<'a> {
+    codes: &'a BlockedCodes,
+    /// The first block of each.
+    starts: &'a [usize],
+    /// Blocks of each.
+    blocks: usize,
+    /// Vectors of all.
+    vectors: usize,
+}
+
+impl Runs<'_> {
+    /// The codes from `block` on, at most to the end of its run, and how many
+    /// blocks they are.
+    fn tile(&self, block: usize, most: usize) -> (&[u8], usize) {
+        let (run, inside) = (block / self.blocks, block % self.blocks);
+        let blocks = most.min(self.blocks - inside);
+        let first = self.starts[run] + inside;
+        (self.codes.block_range(first, blocks), blocks)
     }
 }
 
@@ -325,22 +424,36 @@ fn check(
             expected: tables.len(),
         });
     }
-    for mask in masks.iter().flatten() {
-        if mask.len() != codes.blocks() {
-            return Err(QuantError::Mismatch {
-                what: "the number of words of a mask",
-                actual: mask.len(),
-                expected: codes.blocks(),
-            });
-        }
+    for mask in masks {
+        check_mask(codes, *mask)?;
     }
-    if codes.len() != plan.vectors() {
-        return Err(QuantError::Mismatch {
-            what: "the number of vectors that the plan is for",
-            actual: plan.vectors(),
-            expected: codes.len(),
-        });
+    check_plan(codes.len(), plan)?;
+    check_tables(codes, tables)
+}
+
+fn check_mask(codes: &BlockedCodes, mask: Option<&[u64]>) -> Result<(), QuantError> {
+    match mask {
+        Some(mask) if mask.len() != codes.blocks() => Err(QuantError::Mismatch {
+            what: "the number of words of a mask",
+            actual: mask.len(),
+            expected: codes.blocks(),
+        }),
+        _ => Ok(()),
     }
+}
+
+fn check_plan(vectors: usize, plan: &SelectionPlan) -> Result<(), QuantError> {
+    if vectors == plan.vectors() {
+        return Ok(());
+    }
+    Err(QuantError::Mismatch {
+        what: "the number of vectors that the plan is for",
+        actual: plan.vectors(),
+        expected: vectors,
+    })
+}
+
+fn check_tables(codes: &BlockedCodes, tables: &[QuantizedTable]) -> Result<(), QuantError> {
     for table in tables {
         if table.subquantizers() != codes.subquantizers() {
             return Err(QuantError::Mismatch {
@@ -434,6 +547,35 @@ fn oblivious_candidates(arch: Arch, keys: &[u64], candidates: &mut [Candidate]) 
                 let missing = ((score + 1) >> 16).wrapping_neg();
                 candidate.score = score as u16;
                 candidate.position = (key | missing) as u32;
+            }
+        },
+    );
+}
+
+/// Positions in runs to places in the codes. Every candidate is compared with
+/// the end of every run; those without a score stay as they are.
+#[inline(never)]
+fn oblivious_places(arch: Arch, starts: &[usize], blocks: usize, candidates: &mut [Candidate]) {
+    arch.vectorize(
+        #[inline(always)]
+        || {
+            let length = (blocks * BLOCK) as u64;
+            for candidate in candidates.iter_mut() {
+                let position = u64::from(candidate.position);
+                let mut place = position;
+                for (run, &start) in starts.iter().enumerate() {
+                    let first = run as u64 * length;
+                    // Ones where the position lies in this run: the sign of
+                    // one difference, and not that of the other.
+                    let inside =
+                        !position.wrapping_sub(first) & position.wrapping_sub(first + length);
+                    let inside = (inside >> 63).wrapping_neg();
+                    let shifted = position
+                        .wrapping_sub(first)
+                        .wrapping_add((start * BLOCK) as u64);
+                    place ^= (place ^ shifted) & inside;
+                }
+                candidate.position = place as u32;
             }
         },
     );

@@ -129,7 +129,7 @@ impl Codebook {
 }
 
 /// Distinct row numbers, ascending: Floyd's algorithm.
-fn sample(rows: usize, wanted: usize, seed: [u8; 32]) -> Vec<u32> {
+pub(crate) fn sample(rows: usize, wanted: usize, seed: [u8; 32]) -> Vec<u32> {
     if wanted == rows {
         return (0..rows as u32).collect();
     }

@@ -5,6 +5,7 @@
 //! of several secrets. The cases named `planted-*` leak on purpose, so that
 //! the checks are seen to fail.
 
+mod batch;
 mod planted;
 mod run;
 mod scan;
@@ -30,12 +31,17 @@ const CASES: &[(&str, Case)] = &[
     ("decrypt", table::decrypt),
     ("reencrypt", table::reencrypt),
     ("unmask", table::unmask),
+    ("batch-evaluate", batch::evaluate),
+    ("batch-decrypt", batch::decrypt),
+    ("batch-tables", batch::tables),
+    ("batch-assign", batch::assign),
     ("quantize", scan::quantize),
     ("search-8-bit", scan::search_eight_bits),
     ("search-3-tables", scan::search_several_tables),
     ("search-4-bit", scan::search_four_bits),
     ("search-masked", scan::search_masked),
     ("search-masked-4-bit", scan::search_masked_four_bits),
+    ("search-lists", scan::search_lists),
     ("search-deep", scan::search_deep),
     ("whole-query", scan::whole_query),
 ];
@@ -48,7 +54,15 @@ fn main() -> ExitCode {
             for (name, _) in CASES {
                 // Long and without a marked function of its own: traced on
                 // the best instruction set alone.
-                let long = ["zero", "evaluate", "decrypt", "reencrypt", "whole-query"];
+                let long = [
+                    "zero",
+                    "evaluate",
+                    "decrypt",
+                    "reencrypt",
+                    "batch-evaluate",
+                    "batch-decrypt",
+                    "whole-query",
+                ];
                 let long = long.contains(name);
                 println!("{name} {}", if long { "best" } else { "all" });
             }

@@ -1,6 +1,7 @@
 //! Table quantization, scan and selection. Codes and tables are secret.
 
 use oboro_quant::filter::{Filter, passing};
+use oboro_quant::ivf::IvfLists;
 use oboro_quant::{BlockedCodes, QuantizedTable, Scanner, SelectionPlan};
 
 use oboro_simd::Arch;
@@ -77,6 +78,26 @@ fn masked(run: &Run, vectors: usize, subquantizers: usize, centroids: usize, can
         assert_eq!(found.len(), candidates);
         run.expect_secret(found);
     }
+}
+
+/// Lists of an inverted file: which ones are probed is public, what they hold
+/// and the mask are secret.
+pub(crate) fn search_lists(run: &Run) {
+    let assignments: Vec<u32> = (0..600).map(|i| i % 5).collect();
+    let lists = IvfLists::from_assignments(&assignments, 5).expect("the lists are there");
+    let rows = run.secret(lists.places(), |bits| bits as u8);
+    let codes = blocked(run, rows, 1, 8);
+    let similarities = run.secret(256, similarity);
+    let table = QuantizedTable::from_similarities(&similarities, 1, 256).expect("the shape fits");
+    let mask = run.secret(lists.mask().len(), |bits| bits);
+    let plan = SelectionPlan::for_lists(64 * lists.blocks_per_list(), 3, 20)
+        .expect("the sizes are in range");
+    let scanner = Scanner::new();
+    let found = run
+        .region(|| scanner.search_lists(&codes, &lists, &[4, 0, 2], &table, Some(&mask), &plan, 1))
+        .expect("the parts fit");
+    assert_eq!(found.len(), 20);
+    run.expect_secret(&found);
 }
 
 /// Deep lanes: many candidates of few vectors.
