@@ -8,8 +8,11 @@ use clap::{Args, Parser};
 use oboro_attest::Policy;
 use oboro_channel::{RateLimit, Role, Trust};
 use oboro_index::Index;
-use oboro_searcher::{KeeperConfig, SearcherConfig, SearcherServer};
+use oboro_searcher::{
+    CompactionConfig, GeneratorServer, KeeperConfig, SearcherConfig, SearcherServer,
+};
 use serde::Serialize;
+use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use crate::configuration::Configuration;
@@ -48,6 +51,12 @@ pub struct Options {
     /// Threads that scan; all cores when not given
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+    /// Most bytes a second that merging segments in the background writes; 0 for no bound
+    #[arg(long, default_value_t = CompactionConfig::default().bytes_per_second, value_name = "N")]
+    pub compaction_bytes_per_second: u64,
+    /// Merge segments only when a writer asks for it
+    #[arg(long)]
+    pub no_compaction: bool,
     /// How the searcher is set up, as its evidence states it
     #[command(flatten)]
     pub set_up: SetUp,
@@ -66,6 +75,9 @@ pub struct SetUp {
     /// How far it is locked down.
     #[command(flatten)]
     pub lockdown: LockdownOptions,
+    /// Have the owner make an index in the folder first, blindly, if there is none
+    #[arg(long)]
+    pub generate: bool,
     /// Searches a second that each client may make
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub rate: Option<u32>,
@@ -93,8 +105,13 @@ impl SetUp {
             .rate
             .map_or_else(RateLimit::default, RateLimit::per_second);
         let lockdown = self.lockdown.lockdown.name();
+        let mut configuration =
+            Configuration::new(Role::Searcher.name(), policy, lockdown, trust)?;
+        if self.generate {
+            configuration = configuration.with("generates", vec![Role::Owner.name()]);
+        }
         Ok(
-            Configuration::new(Role::Searcher.name(), policy, lockdown, trust)?
+            configuration
                 .with("answers", vec![Role::Client.name(), Role::Owner.name()])
                 .with("keyholder", if keeper { "keeper" } else { "client" })
                 .with("storage_release", keeper)
@@ -132,7 +149,8 @@ pub fn configuration_of(
         .configuration(&policy, &trust, alone.keeper != NO_KEEPER)
 }
 
-/// Runs the searcher until it is told to stop.
+/// Runs the searcher until it is told to stop. Where it is told to generate and there is
+/// no index, it first waits for its owner to have one made.
 ///
 /// # Errors
 /// One sentence: keys, policy, platform, lock-down, index, keeper, address.
@@ -140,63 +158,100 @@ pub fn run(options: &Options, json: bool, platforms: &dyn Platforms) -> Outcome<
     let verifier = options.set_up.policy.verifier(platforms)?;
     let attester = platforms.attester()?;
     roles::log();
-    roles::check_index(&options.index)?;
-    let head = Index::peek(&options.index)?;
-    let folder = Folder::of(&options.keys, Role::Searcher)?;
-    let trust = folder.trust()?;
-    let has_keeper = options.keeper != NO_KEEPER;
-    let configuration = options
-        .set_up
-        .configuration(verifier.policy(), &trust, has_keeper)?;
-    let platform = attester.platform();
+    let generating = options.set_up.generate && Index::peek(&options.index).is_err();
     let mut remarks = Vec::new();
-    if !head.released {
-        remarks.push(
-            "the index opens without a keeper's part: nobody checks that it is the newest state"
-                .to_owned(),
+    if !generating {
+        roles::check_index(&options.index)?;
+        if !Index::peek(&options.index)?.released {
+            remarks.push(
+                "the index opens without a keeper's part: nobody checks that it is the newest state"
+                    .to_owned(),
+            );
+        }
+    }
+    let folder = Folder::of(&options.keys, Role::Searcher)?;
+    let has_keeper = options.keeper != NO_KEEPER;
+    let configuration = options.set_up.configuration(
+        verifier.policy(),
+        &folder.trust()?,
+        has_keeper,
+    )?;
+    let platform = attester.platform();
+    let config = || -> Outcome<SearcherConfig> {
+        let keeper =
+            has_keeper.then(|| KeeperConfig::new(&options.keeper, verifier.clone()));
+        let mut config = SearcherConfig::new(
+            folder.identity()?,
+            folder.trust()?,
+            attester.clone(),
+            keeper,
+            Zeroizing::new(keys::os_seed()?),
         );
-    }
-    let keeper = has_keeper.then(|| KeeperConfig::new(&options.keeper, verifier));
-    let mut config = SearcherConfig::new(
-        folder.identity()?,
-        trust,
-        attester,
-        keeper,
-        Zeroizing::new(keys::os_seed()?),
-    );
-    config.configuration = configuration.digest();
-    config.metrics_address = options.metrics;
-    config.rate = options
-        .set_up
-        .rate
-        .map_or_else(RateLimit::default, RateLimit::per_second);
-    if let Some(threads) = options.threads {
-        config.scan_threads = threads.max(1);
-    }
-    let workers = config.scan_threads;
-    let storage_key = folder.storage_key()?;
+        config.configuration = configuration.digest();
+        config.metrics_address = options.metrics;
+        config.rate = options
+            .set_up
+            .rate
+            .map_or_else(RateLimit::default, RateLimit::per_second);
+        config.compaction = CompactionConfig {
+            automatic: !options.no_compaction,
+            bytes_per_second: options.compaction_bytes_per_second,
+        };
+        if let Some(threads) = options.threads {
+            config.scan_threads = threads.max(1);
+        }
+        Ok(config)
+    };
+    let serving = (config()?, folder.storage_key()?);
+    let making = generating
+        .then(|| Outcome::Ok((config()?, folder.storage_key()?)))
+        .transpose()?;
+    let workers = serving.0.scan_threads;
     // Before the first thread: what is given up now is given up by all.
     let lockdown = lockdown::apply(
         options.set_up.lockdown.lockdown,
-        &needs(options, &folder, platforms)?,
+        &needs(options, &folder, platforms, generating)?,
     )?;
-    let server = SearcherServer::new(&options.index, storage_key, config)?;
-    let metrics = server.metrics();
+    let ready = |remarks| Ready {
+        role: Role::Searcher.name().to_owned(),
+        address: options.listen,
+        platform: platform.name().to_owned(),
+        configuration: output::hex(&configuration.digest()),
+        lockdown: lockdown.clone(),
+        remarks,
+    };
     let runtime = roles::runtime(workers)?;
-    runtime.block_on(async {
+    let metrics = runtime.block_on(async {
         let stop = shutdown::requested(options.supervised)?;
-        let listener = roles::listen(options.listen).await?;
-        let ready = Ready {
-            role: Role::Searcher.name().to_owned(),
-            address: options.listen,
-            platform: platform.name().to_owned(),
-            configuration: output::hex(&configuration.digest()),
-            lockdown,
-            remarks,
+        let (told, stopped) = watch::channel(false);
+        tokio::spawn(async move {
+            stop.await;
+            let _ = told.send(true);
+        });
+        let stop = || {
+            let mut stopped = stopped.clone();
+            async move {
+                let _ = stopped.wait_for(|stopped| *stopped).await;
+            }
         };
-        let ready = ready.at(&listener)?;
+        let mut listener = roles::listen(options.listen).await?;
+        if let Some((config, key)) = making {
+            let maker = GeneratorServer::new(&options.index, key, config)?;
+            let waits = "there is no index yet: it waits for its owner to have one made";
+            let ready = ready(vec![waits.to_owned()]).at(&listener)?;
+            let address = ready.address;
+            output::print(&ready, json)?;
+            if maker.serve(listener, stop()).await?.is_none() {
+                return Ok(None);
+            }
+            listener = roles::listen(address).await?;
+        }
+        let (config, key) = serving;
+        let server = SearcherServer::new(&options.index, key, config)?;
+        let metrics = server.metrics();
+        let ready = ready(remarks).at(&listener)?;
         let opened = server.opened();
-        let serving = server.serve(listener, stop);
+        let serving = server.serve(listener, stop());
         tokio::pin!(serving);
         // The keeper may be away, or know a newer state of the index.
         tokio::select! {
@@ -206,9 +261,9 @@ pub fn run(options: &Options, json: bool, platforms: &dyn Platforms) -> Outcome<
                 serving.await?;
             }
         }
-        Outcome::Ok(())
+        Outcome::Ok(Some(metrics))
     })?;
-    if options.supervised {
+    if let (true, Some(metrics)) = (options.supervised, metrics) {
         let view = metrics.view();
         output::print(
             &Seen {
@@ -225,11 +280,22 @@ pub fn run(options: &Options, json: bool, platforms: &dyn Platforms) -> Outcome<
     Ok(())
 }
 
-fn needs(options: &Options, folder: &Folder, platforms: &dyn Platforms) -> Outcome<Needs> {
+fn needs(
+    options: &Options,
+    folder: &Folder,
+    platforms: &dyn Platforms,
+    generating: bool,
+) -> Outcome<Needs> {
+    // A new index is made beside its place.
+    let index = match options.index.parent() {
+        Some(parent) if generating && parent != Path::new("") => parent,
+        _ if generating => Path::new("."),
+        _ => &options.index,
+    };
     let mut needs = Needs {
         read: vec![folder.path().to_owned()],
-        // A rotation writes the next epoch beside the present one.
-        write: vec![options.index.clone()],
+        // Changes and rotations write beside what is there.
+        write: vec![index.to_owned()],
         bind: vec![options.listen.port()],
         connect: Vec::new(),
     };
