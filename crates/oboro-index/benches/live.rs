@@ -10,7 +10,7 @@ use common::*;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use oboro_index::*;
 use rand_core::{Rng, SeedableRng};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Vectors of one insert.
 const BATCH: usize = 8192;
@@ -32,6 +32,14 @@ impl Parts {
     }
 }
 
+/// A generator that no earlier call gave: the names of files come from it.
+fn fresh() -> ChaCha20Rng {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let mut rng = ChaCha20Rng::from_seed([3; 32]);
+    rng.set_stream(CALLS.fetch_add(1, Ordering::Relaxed));
+    rng
+}
+
 fn live(c: &mut Criterion) {
     let count = count();
     let owner = owner();
@@ -40,7 +48,7 @@ fn live(c: &mut Criterion) {
     build(&path, &owner, &vectors(count));
     let key = || owner.epoch_key(&INDEX_ID, 1, true);
     let mut live = LiveIndex::open(&path, key()).unwrap();
-    let mut rng = ChaCha20Rng::from_seed([3; 32]);
+    let mut rng = fresh();
     let parts = Parts::new();
     let mut next_id = count as u64;
     let mut group = c.benchmark_group("live");
@@ -97,9 +105,7 @@ fn live(c: &mut Criterion) {
     // Eight segments at most, as compaction leaves them.
     let tidy = |live: &mut LiveIndex| {
         if let Some(plan) = live.compaction(&CompactionPolicy::default()) {
-            let mut rng = ChaCha20Rng::from_seed(
-                *blake3::hash(&live.index().generation().to_le_bytes()).as_bytes(),
-            );
+            let mut rng = fresh();
             let done = plan
                 .run(&Throttle::NONE, &AtomicBool::new(false), &mut rng)
                 .unwrap();
@@ -133,11 +139,9 @@ fn live(c: &mut Criterion) {
     // Half the ids of the large segment and all small ones.
     let plan = live.compaction(&CompactionPolicy::FULL).unwrap();
     group.throughput(Throughput::Elements(live.index().vectors()));
-    let mut seed = 0;
     group.bench_function("compact everything", |b| {
         b.iter(|| {
-            seed += 1;
-            let mut rng = ChaCha20Rng::from_seed([seed; 32]);
+            let mut rng = fresh();
             // Given up at the end, which removes it.
             plan.run(&Throttle::NONE, &AtomicBool::new(false), &mut rng)
                 .unwrap()

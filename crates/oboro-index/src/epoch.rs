@@ -47,8 +47,8 @@ impl Index {
     /// A million vectors with codes of 16 bytes take about 0.1 s.
     ///
     /// # Errors
-    /// If the folder holds another state than this, another rotation is at
-    /// work, key, descriptor and codebook are not those of the next epoch of
+    /// If the folder holds another state than this, somebody else writes to
+    /// it, key, descriptor and codebook are not those of the next epoch of
     /// this index, or a file cannot be written.
     ///
     /// # Security
@@ -163,10 +163,10 @@ impl Index {
 
     /// Removes files of an index that this state does not list, such as a
     /// killed rotation leaves behind, and says how many. Files of other names
-    /// stay.
+    /// stay. [`LiveIndex::open`](crate::LiveIndex::open) does it by itself.
     ///
     /// # Errors
-    /// If the folder holds another state than this, a rotation is at work, or
+    /// If the folder holds another state than this, somebody writes to it, or
     /// a file cannot be removed.
     pub fn remove_leftovers(&self, folder: impl AsRef<Path>) -> Result<usize, IndexError> {
         let folder = folder.as_ref();

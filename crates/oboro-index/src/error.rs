@@ -216,3 +216,23 @@ impl IndexError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::ErrorKind;
+
+    #[test]
+    fn errors_of_disks_say_what_to_do() {
+        let text = |kind: ErrorKind| {
+            let error = IndexError::io(Path::new("x/MANIFEST.next"))(kind.into());
+            let text = error.to_string();
+            assert!(text.starts_with("x/MANIFEST.next: ") && !text.contains('\n'));
+            text
+        };
+        assert!(text(ErrorKind::StorageFull).contains("make room"));
+        assert!(text(ErrorKind::QuotaExceeded).contains("make room"));
+        assert!(text(ErrorKind::ReadOnlyFilesystem).contains("can be written"));
+        assert!(!text(ErrorKind::NotFound).contains(';'));
+    }
+}

@@ -2,7 +2,7 @@
 
 use crate::keys::EpochKey;
 use crate::layout::{FileKind, MANIFEST};
-use crate::manifest::{FileEntry, IndexHead, MAX_SEGMENTS, Manifest, SegmentEntry};
+use crate::manifest::{self, FileEntry, IndexHead, MAX_SEGMENTS, Manifest, SegmentEntry};
 use crate::model;
 use crate::sealed::{Header, SealedFile};
 use crate::{Descriptor, IndexError, Segment};
@@ -11,9 +11,6 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-
-/// A manifest is 294 bytes a segment; nothing honest is larger.
-const MAX_MANIFEST: u64 = 512 + 294 * MAX_SEGMENTS as u64;
 
 /// How often a folder is looked at again that changes while it is read.
 const ATTEMPTS: usize = 20;
@@ -277,7 +274,7 @@ pub(crate) fn read_manifest(folder: &Path) -> Result<Vec<u8>, IndexError> {
         _ => IndexError::io(&path)(error),
     })?;
     let mut bytes = Vec::new();
-    file.take(MAX_MANIFEST)
+    file.take(manifest::MAX_BYTES)
         .read_to_end(&mut bytes)
         .map_err(IndexError::io(&path))?;
     Ok(bytes)

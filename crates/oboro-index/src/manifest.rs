@@ -33,6 +33,9 @@ const MAGIC: &[u8; 8] = b"OBOROMAN";
 /// No index has more segments.
 pub(crate) const MAX_SEGMENTS: usize = 65_536;
 
+/// Nothing honest is larger: some 300 bytes before and after the segments.
+pub(crate) const MAX_BYTES: u64 = 512 + SegmentEntry::LEN as u64 * MAX_SEGMENTS as u64;
+
 const ORIGINS: u8 = 1;
 const TAGS: u8 = 2;
 const DELETED: u8 = 4;

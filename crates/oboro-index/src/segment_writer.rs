@@ -216,21 +216,21 @@ impl SegmentWriter {
     ) -> io::Result<()> {
         let record_len = self.sealer.record_len();
         let dimension = self.sealer.layout().dimension;
+        let sealer = &self.sealer;
         let batch = |number: usize, sealed: &mut [u8]| {
             let rows = number * BATCH..(number * BATCH + sealed.len() / record_len);
             for (row, out) in rows.zip(sealed.chunks_exact_mut(record_len)) {
                 let vector = &vectors[row * dimension..(row + 1) * dimension];
                 let (position, id) = (positions[row], ids[row]);
                 match extras.get(row) {
-                    Some(extra) => self
-                        .sealer
+                    Some(extra) => sealer
                         .seal_extra_into(position, id, vector, extra, out)
                         .expect("that it fits was checked before"),
-                    None => self.sealer.seal_into(position, id, vector, out),
+                    None => sealer.seal_into(position, id, vector, out),
                 }
             }
         };
-        if self.memory.is_some() {
+        if let Some(memory) = &mut self.memory {
             // Sealing takes four fifths of the time and is parallel; putting
             // the records into their places is a copy.
             let mut sealed = vec![0; positions.len() * record_len];
@@ -238,7 +238,6 @@ impl SegmentWriter {
                 .par_chunks_mut(BATCH * record_len)
                 .enumerate()
                 .for_each(|(number, out)| batch(number, out));
-            let memory = self.memory.as_mut().expect("looked at above");
             for (&position, record) in positions.iter().zip(sealed.chunks_exact(record_len)) {
                 let at = HEADER + position as usize * record_len;
                 memory[at..at + record_len].copy_from_slice(record);
