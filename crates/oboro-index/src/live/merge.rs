@@ -29,7 +29,7 @@ pub(super) fn shuffled(segments: &[Segment], rng: &mut impl Rng) -> Vec<Source> 
     out
 }
 
-/// Their codes.
+/// Their codes; `bits` is that of the segment with most.
 pub(super) fn codes(
     segments: &[Segment],
     sources: &[Source],
@@ -49,11 +49,18 @@ pub(super) fn codes(
         .zip(sources.chunks(BLOCK))
     {
         for (i, &(number, position)) in sources.iter().enumerate() {
-            let codes = segments[number as usize].codes().as_bytes();
+            let codes = segments[number as usize].codes();
             let position = position as usize;
-            let from = &codes[position / BLOCK * width * BLOCK..][..width * BLOCK];
-            for row in 0..width {
-                block[row * BLOCK + i] = from[row * BLOCK + position % BLOCK];
+            if codes.bits() == bits {
+                let from = &codes.as_bytes()[position / BLOCK * width * BLOCK..];
+                for row in 0..width {
+                    block[row * BLOCK + i] = from[row * BLOCK + position % BLOCK];
+                }
+            } else {
+                // Of 4 bits among some of 8.
+                for (row, code) in codes.row(position).into_iter().enumerate() {
+                    block[row * BLOCK + i] = code;
+                }
             }
         }
     }
@@ -76,4 +83,56 @@ pub(super) fn numbers<'a>(
         .iter()
         .map(|&(number, position)| of_segments[number as usize][position as usize])
         .collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::segment::Records;
+    use crate::{RecordEncoding, RecordLayout};
+    use chacha20::ChaCha20Rng;
+    use rand_core::SeedableRng;
+
+    const SUBQUANTIZERS: usize = 5;
+
+    fn row(id: u64, bits: usize) -> Vec<u8> {
+        (0..SUBQUANTIZERS)
+            .map(|m| (id as usize * 37 + m * 11) as u8 >> (8 - bits))
+            .collect()
+    }
+
+    fn segment(ids: std::ops::Range<u64>, bits: usize) -> Segment {
+        let rows: Vec<u8> = ids.clone().flat_map(|id| row(id, bits)).collect();
+        let codes = BlockedCodes::from_rows(&rows, SUBQUANTIZERS, bits).unwrap();
+        let layout = RecordLayout::plain(RecordEncoding::F32, 5);
+        let records = Records::new(tempfile::tempfile().unwrap(), layout, false);
+        Segment::new([0; 16], codes, ids.collect(), None, records)
+    }
+
+    #[test]
+    fn codes_and_ids_stay_together_whatever_the_bits() {
+        let mut rng = ChaCha20Rng::from_seed([1; 32]);
+        for (bits, out) in [([8, 8], 8), ([4, 4], 4), ([4, 8], 8), ([8, 4], 8)] {
+            let first = segment(0..150, bits[0]);
+            let mut alive = crate::alive::all(150);
+            (0..150)
+                .step_by(3)
+                .for_each(|position| crate::alive::clear(&mut alive, position));
+            let segments = [first.with_alive(alive.into()), segment(150..333, bits[1])];
+            let sources = shuffled(&segments, &mut rng);
+            assert_eq!(sources.len(), 100 + 183);
+            let codes = codes(&segments, &sources, SUBQUANTIZERS, out).unwrap();
+            let ids = numbers(&segments, &sources, Segment::ids);
+            for (position, &id) in ids.iter().enumerate() {
+                let of = bits[usize::from(id >= 150)];
+                assert_eq!(codes.row(position), row(id, of), "{bits:?}");
+            }
+            assert!(!ids.is_sorted());
+            let mut sorted = ids;
+            sorted.sort_unstable();
+            let want: Vec<u64> = (0..333).filter(|id| *id >= 150 || id % 3 != 0).collect();
+            assert_eq!(sorted, want);
+        }
+    }
 }
