@@ -76,7 +76,7 @@ async fn fail_a_client_of_another_tenant() {
         index_id: id.to_vec().into(),
         epoch: 1,
     };
-    let refused: [Status; 6] = [
+    let refused: [Status; 10] = [
         raw.search(request.clone()).await.unwrap_err(),
         raw.begin_search(request).await.unwrap_err(),
         raw.finish_search(v1::FinishSearchRequest::default())
@@ -85,6 +85,17 @@ async fn fail_a_client_of_another_tenant() {
         raw.codebook_masks(masks).await.unwrap_err(),
         raw.describe(v1::DescribeRequest {}).await.unwrap_err(),
         raw.status(v1::StatusRequest {}).await.unwrap_err(),
+        raw.model(v1::ModelRequest::default()).await.unwrap_err(),
+        raw.stage(v1::StageRequest {
+            records: vec![0; 1 << 20].into(),
+            ..Default::default()
+        })
+        .await
+        .unwrap_err(),
+        raw.commit(v1::CommitRequest::default()).await.unwrap_err(),
+        raw.compact(v1::CompactRequest::default())
+            .await
+            .unwrap_err(),
     ];
     for status in refused {
         assert_eq!(reason_of(&status), Some(Reason::Forbidden), "{status:?}");

@@ -75,6 +75,22 @@ impl Searcher for Between {
         unasked()
     }
 
+    async fn model(&self, _: Request<v1::ModelRequest>) -> Answer<v1::ModelReply> {
+        unasked()
+    }
+
+    async fn stage(&self, _: Request<v1::StageRequest>) -> Answer<v1::StageReply> {
+        unasked()
+    }
+
+    async fn commit(&self, _: Request<v1::CommitRequest>) -> Answer<v1::CommitReply> {
+        unasked()
+    }
+
+    async fn compact(&self, _: Request<v1::CompactRequest>) -> Answer<v1::CompactReply> {
+        unasked()
+    }
+
     async fn status(&self, _: Request<v1::StatusRequest>) -> Answer<v1::SearcherStatus> {
         unasked()
     }

@@ -11,7 +11,7 @@ use oboro_channel::{Authority, Role};
 use oboro_ckks::{ParameterSet, SecretKey};
 use oboro_client::{Client, ClientError, Keyholder, Rerank, SearchOptions};
 use oboro_index::OwnerKey;
-use oboro_protocol::{Reason, limits, reason_of, v1};
+use oboro_protocol::{Reason, limits, reason_of, v1, validate};
 use oboro_quant::Metric;
 use tonic::{Code, Status};
 
@@ -46,6 +46,7 @@ fn unpadded(client: &Client) -> v1::SearchRequest {
         with_records: true,
         with_ids: false,
         with_scores: false,
+        filter: validate::pack_filter([0; 3]).to_vec().into(),
         padding: Vec::new(),
     }
 }
@@ -211,6 +212,16 @@ async fn fail_requests_that_no_client_makes() {
         };
         let wrong = padded(&world, wrong);
         assert_eq!(reason(raw.search(wrong).await), Some(expected));
+    }
+
+    // A filter of another length, and one where there are no tags.
+    for filter in [vec![], vec![0; 23], vec![0; 25], vec![1; 24]] {
+        let wrong = v1::SearchRequest {
+            filter: filter.into(),
+            ..good.clone()
+        };
+        let wrong = padded(&world, wrong);
+        assert_eq!(reason(raw.search(wrong).await), Some(Reason::BadRequest));
     }
 
     // Another size than all have tells something: it is refused, with both sizes.
