@@ -41,10 +41,27 @@ const METHODS: [(&str, Allowed); 9] = [
     ("RetireKey", Allowed::Owner),
 ];
 
-/// Refuses a request that this peer may not make. What is not in the list nobody may.
+const GENERATION_METHODS: [(&str, Allowed); 6] = [
+    ("Begin", Allowed::Owner),
+    ("Shares", Allowed::Owner),
+    ("End", Allowed::Owner),
+    ("Means", Allowed::Searchers),
+    ("Tables", Allowed::Searchers),
+    ("Codebook", Allowed::Searchers),
+];
+
+/// Refuses a request that this peer may not make. What is not in the lists nobody may.
 fn check(path: &str, peer: &PeerInfo) -> Result<(), String> {
-    let method = path.strip_prefix("/oboro.v1.Keeper/").unwrap_or_default();
-    let allowed = METHODS.iter().find(|(name, _)| *name == method);
+    let find = |service: &str, methods: &'static [(&str, Allowed)]| {
+        let method = path.strip_prefix(service)?;
+        methods.iter().find(|(name, _)| *name == method)
+    };
+    let allowed = find("/oboro.v1.Keeper/", &METHODS).or_else(|| {
+        find(
+            "/oboro.generation.v1.KeeperGeneration/",
+            &GENERATION_METHODS,
+        )
+    });
     let searcher = peer.role == Role::Searcher;
     let owner = peer.role == Role::Owner;
     let permitted = match allowed.map(|(_, allowed)| *allowed) {

@@ -12,6 +12,8 @@
 //! only; and, while the owner rotates keys (`NewKey`, `RetireKey`), which codebook may be
 //! re-encrypted, masked, from which key to which (`Reencrypt`).
 //!
+//! It takes part in making an index blindly, too: `generation`.
+//!
 //! # Security
 //! What arrives is pseudorandom even to who holds the key, as long as the searcher's
 //! re-randomization is honest; [`KeeperView`] shows it. A searcher whose program is
@@ -22,6 +24,7 @@
 mod config;
 mod error;
 mod gate;
+mod generation;
 mod lifecycle;
 mod metrics;
 mod prepared;

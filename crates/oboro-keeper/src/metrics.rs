@@ -61,6 +61,8 @@ pub struct MetricsSnapshot {
     pub prepared: u64,
     /// Codebooks re-encrypted to another key.
     pub reencrypted: u64,
+    /// Batches of vectors decrypted in blind generations.
+    pub batches: u64,
     /// Bytes of masked products received.
     pub bytes_received: u64,
     /// Bytes of shares sent.
@@ -80,6 +82,7 @@ pub(crate) struct Metrics {
     pub(crate) stale: AtomicU64,
     pub(crate) prepared: AtomicU64,
     pub(crate) reencrypted: AtomicU64,
+    pub(crate) batches: AtomicU64,
     pub(crate) bytes_received: AtomicU64,
     pub(crate) bytes_sent: AtomicU64,
     /// Tables and refusals by searcher key.
@@ -127,6 +130,7 @@ impl Metrics {
             stale: self.stale.load(Relaxed),
             prepared: self.prepared.load(Relaxed),
             reencrypted: self.reencrypted.load(Relaxed),
+            batches: self.batches.load(Relaxed),
             bytes_received: self.bytes_received.load(Relaxed),
             bytes_sent: self.bytes_sent.load(Relaxed),
             stages: self.stages.each_ref().map(Histogram::durations),
@@ -163,6 +167,11 @@ impl Metrics {
                 &self.reencrypted,
             ),
             (
+                "batches_total",
+                "Batches of vectors decrypted in blind generations.",
+                &self.batches,
+            ),
+            (
                 "received_bytes_total",
                 "Masked products received.",
                 &self.bytes_received,
@@ -194,7 +203,7 @@ mod tests {
         }
         assert!(text.contains("\noboro_keeper_tables_total 1\n"));
         assert!(text.contains("\noboro_keeper_received_bytes_total 100\n"));
-        assert_eq!(text.matches("# TYPE").count(), 9);
+        assert_eq!(text.matches("# TYPE").count(), 10);
         let snapshot = metrics.snapshot();
         assert_eq!(snapshot.stages[1].count, 1);
         assert_eq!(snapshot.peers.len(), 2);

@@ -3,6 +3,7 @@
 use crate::KeeperError;
 use crate::config::KeeperConfig;
 use crate::gate::RoleGateLayer;
+use crate::generation::GenerationService;
 use crate::metrics::MetricsSnapshot;
 use crate::service::Service;
 use crate::shared::Shared;
@@ -11,11 +12,12 @@ use crate::view::{ByteCounts, KeeperView};
 use oboro_attest::AttestedRole;
 use oboro_channel::{AcceptOptions, Demand, Identity, Role, Trust, serve_incoming, tuned_server};
 use oboro_ckks::PublicKey;
+use oboro_protocol::generation::{self, v1::keeper_generation_server::KeeperGenerationServer};
 use oboro_protocol::{limits, v1::keeper_server};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
@@ -94,6 +96,9 @@ impl KeeperServer {
         let service = keeper_server::KeeperServer::new(Service(self.shared.clone()))
             .max_decoding_message_size(limits::KEEPER_REQUEST_LIMIT)
             .max_encoding_message_size(limits::MAX_MASKS_MESSAGE_BYTES);
+        let generation = KeeperGenerationServer::new(GenerationService(self.shared.clone()))
+            .max_decoding_message_size(generation::MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(generation::MAX_MESSAGE_BYTES);
         let (stopping, stopped) = oneshot::channel();
         let signal = async move {
             shutdown.await;
@@ -105,6 +110,7 @@ impl KeeperServer {
             .concurrency_limit_per_connection(self.requests_per_connection)
             .layer(RoleGateLayer(self.shared.metrics.clone()))
             .add_service(service)
+            .add_service(generation)
             .serve_with_incoming_shutdown(incoming, signal);
         let grace = async {
             match stopped.await {
@@ -176,6 +182,7 @@ impl KeeperServer {
         let mut reported = 0;
         loop {
             tokio::time::sleep(REPORT_INTERVAL).await;
+            self.shared.generations.expire(Instant::now());
             let tables = self.metrics().tables;
             if tables != reported {
                 reported = tables;

@@ -1,6 +1,7 @@
 //! What all requests to one keeper share.
 
 use crate::config::KeeperConfig;
+use crate::generation::Generations;
 use crate::metrics::Metrics;
 use crate::prepared::PreparedCodebooks;
 use crate::state::KeeperState;
@@ -19,6 +20,7 @@ pub(crate) struct Shared {
     pub(crate) offer: Offer,
     pub(crate) randomness: Randomness,
     pub(crate) prepared: PreparedCodebooks,
+    pub(crate) generations: Generations,
     pub(crate) rate: RateLimiter,
     pub(crate) minimum_flooding_bits: f64,
     workers: Arc<Semaphore>,
@@ -43,6 +45,7 @@ impl Shared {
             offer,
             randomness: Randomness::new(config.seed.clone()),
             prepared: PreparedCodebooks::new(config.prepared_codebooks),
+            generations: Generations::default(),
             rate: RateLimiter::new(config.rate),
             minimum_flooding_bits: config.minimum_flooding_bits,
             workers: Arc::new(Semaphore::new(config.workers.max(1))),

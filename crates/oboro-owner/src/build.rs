@@ -28,18 +28,18 @@ use crate::{
 /// Queries up to this many times as long as the longest vector are searched
 /// as they are; longer ones are shortened, which under L2 can change their
 /// neighbours.
-const QUERY_NORM_ROOM: f64 = 2.0;
+pub(crate) const QUERY_NORM_ROOM: f64 = 2.0;
 
 /// Candidates that trial queries re-rank.
 const TRIAL_CANDIDATES: usize = 100;
 
 /// Streams of the generator that [`BuildOptions::seed`] starts.
-const SAMPLE_STREAM: u64 = 1;
+pub(crate) const SAMPLE_STREAM: u64 = 1;
 
 /// The owner: its key and the keeper it trusts with decryption.
 pub struct Owner {
-    key: OwnerKey,
-    keeper: PublicKey,
+    pub(crate) key: OwnerKey,
+    pub(crate) keeper: PublicKey,
 }
 
 impl Owner {
@@ -311,7 +311,7 @@ fn rotation_cost(
 }
 
 /// Room for text ids and payloads in every record.
-fn extra_bytes(needed: usize, options: &BuildOptions) -> Result<u32, OwnerError> {
+pub(crate) fn extra_bytes(needed: usize, options: &BuildOptions) -> Result<u32, OwnerError> {
     let available = options.extra_bytes.unwrap_or(MAX_EXTRA_BYTES);
     if needed > available as usize {
         return Err(OwnerError::ExtraTooLong { needed, available });

@@ -19,6 +19,9 @@ pub enum OwnerError {
     /// The index could not be written.
     #[error(transparent)]
     Index(#[from] oboro_index::IndexError),
+    /// What the roles of a blind build gave does not fit.
+    #[error("the blind build is stopped: {0}; look at the roles' logs")]
+    Roles(String),
     /// Fewer vectors than centroids.
     #[error(
         "{vectors} vectors cannot train {centroids} centroids; give at least that many vectors or lower --centroids"

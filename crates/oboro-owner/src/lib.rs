@@ -11,6 +11,7 @@
 //! An index that exists is changed by [`insert`] and [`delete`], in a folder that nobody
 //! serves or, with a [`Target`] that talks to it, at its searcher while it is searched.
 //! An [`Encoder`] makes segments with the codebook that the build left sealed.
+//! [`Owner::build_blind`] has searcher and keeper make the index, who see no vector either.
 //!
 //! # Security
 //! The only crate besides the client's that holds vectors in the clear. What
@@ -19,6 +20,7 @@
 //! randomness come from the generator given to [`Owner::build`]; the seed in
 //! [`BuildOptions`] only decides about sample and training.
 
+mod blind;
 mod build;
 mod encoder;
 mod error;
@@ -37,6 +39,7 @@ mod survey;
 mod tags;
 mod trial;
 
+pub use blind::{BlindBegin, BlindCommitted, BlindReport, BlindRoles, BlindSegment, BlindTrained};
 pub use build::Owner;
 pub use encoder::{EncodedSegment, Encoder};
 pub use error::OwnerError;

@@ -34,6 +34,7 @@ pub(crate) struct KeeperAccess {
 /// same TLS key.
 pub(crate) struct Keeper {
     client: KeeperClient<Channel>,
+    channel: Channel,
     keys: Vec<[u8; 32]>,
 }
 
@@ -60,7 +61,7 @@ impl Keeper {
             .peer()
             .appraisal
             .map(|appraisal| appraisal.claims.subject.ckks_keys);
-        let mut client = KeeperClient::new(connection.channel)
+        let mut client = KeeperClient::new(connection.channel.clone())
             .max_decoding_message_size(limits::MAX_MASKS_MESSAGE_BYTES)
             .max_encoding_message_size(limits::KEEPER_REQUEST_LIMIT);
         let describe = client.describe(v1::DescribeRequest {});
@@ -85,7 +86,16 @@ impl Keeper {
         if !description.rollback_protected {
             tracing::info!("the keeper's own record of versions is not protected by hardware");
         }
-        Ok(Self { client, keys })
+        Ok(Self {
+            client,
+            channel: connection.channel,
+            keys,
+        })
+    }
+
+    /// The connection, for requests of another service.
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
     }
 
     /// The keeper holds the key with this fingerprint.

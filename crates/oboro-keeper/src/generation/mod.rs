@@ -1,0 +1,21 @@
+//! Blind generation: a codebook and codes of vectors that nobody sees.
+//!
+//! The owner opens a [`session`] and brings the keeper's shares of its training sample,
+//! each value uniformly random. A searcher that shows the session then sends labels, and
+//! gets the means of the shares, encrypted; it sends masked batches, and gets shares of
+//! their tables. The arithmetic is that of [`oboro_ckks::generation`].
+//!
+//! # Security
+//! What passes here is uniform or pseudorandom to the keeper, but for labels: for every
+//! sub-space, which samples of an order that the owner drew lie in one cluster, round
+//! after round. A session does a bounded number of everything, belongs to one owner and
+//! to the first searcher that shows it, and ends by itself. Its answers follow from a
+//! seed and from what is asked, so that asking twice tells nothing more. Nothing of it
+//! is written to disk.
+
+mod service;
+mod session;
+mod shape;
+
+pub(crate) use service::GenerationService;
+pub(crate) use session::Generations;

@@ -1,0 +1,245 @@
+//! The requests of a generation that a keeper answers.
+
+use super::session::{Session, Token};
+use super::shape::Shape;
+use crate::shared::{Shared, blocking, check_subject};
+use bytes::Bytes;
+use oboro_channel::{PeerInfo, peer};
+use oboro_protocol::generation::v1::{self, keeper_generation_server::KeeperGeneration};
+use oboro_protocol::{Failure, Reason, validate};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+use tonic::{Request, Response, Status};
+use zeroize::Zeroizing;
+
+/// Batches of one request: their prepared codebook passes through the caches once.
+const MAX_BATCHES: usize = 64;
+
+#[derive(Clone)]
+pub(crate) struct GenerationService(pub(crate) Arc<Shared>);
+
+impl GenerationService {
+    fn answer<T>(
+        &self,
+        peer: &PeerInfo,
+        result: Result<T, Failure>,
+    ) -> Result<Response<T>, Status> {
+        result.map(Response::new).map_err(|failure| {
+            self.0.metrics.refuse(&peer.spki_sha256);
+            tracing::debug!(
+                peer = peer.short_key(),
+                reason = failure.reason.name(),
+                "request of a generation refused"
+            );
+            failure.into()
+        })
+    }
+}
+
+fn token(bytes: &[u8]) -> Result<Token, Failure> {
+    validate::session(bytes)
+}
+
+impl Shared {
+    fn begin_generation(
+        &self,
+        request: &v1::KeeperBeginRequest,
+        owner: &PeerInfo,
+    ) -> Result<Token, Failure> {
+        let fingerprint = validate::digest(&request.key_fingerprint, "key's fingerprint")?;
+        let pair = self.state.key(&fingerprint)?;
+        let shape = Shape::parse(request.shape.as_ref(), pair.parameter_set())?;
+        if self.state.newest(&shape.index_id).is_some() {
+            return Err(Failure::new(
+                Reason::BadRequest,
+                "an index with this id is there already; draw a new one",
+            ));
+        }
+        let token = self.randomness.bytes();
+        let seed = Zeroizing::new(self.randomness.bytes());
+        let session = Session::new(shape, pair, owner.spki_sha256, seed);
+        self.generations.begin(token, session, Instant::now())?;
+        Ok(token)
+    }
+
+    /// The session that a searcher shows, whose key is held still.
+    fn generation(&self, session: &[u8], searcher: &PeerInfo) -> Result<Arc<Session>, Failure> {
+        let token = token(session)?;
+        let now = Instant::now();
+        let session = self
+            .generations
+            .of_searcher(&token, &searcher.spki_sha256, now)?;
+        check_subject(searcher, &session.shape.index_id)?;
+        self.state.key(&session.pair.fingerprint)?;
+        Ok(session)
+    }
+
+    /// Runs the arithmetic of a request when it is its turn.
+    async fn work<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let permit = self.turn().await?;
+        let shared = Arc::clone(self);
+        blocking(move || {
+            let _permit = permit;
+            work(&shared)
+        })
+        .await
+    }
+
+    async fn means(
+        self: &Arc<Self>,
+        request: v1::MeansRequest,
+        searcher: &PeerInfo,
+    ) -> Result<v1::MeansReply, Failure> {
+        let session = self.generation(&request.session, searcher)?;
+        self.work(move |shared| {
+            let minimum = shared.minimum_flooding_bits;
+            let (codebook, number) = session.means(&request.scale, &request.labels, minimum)?;
+            Ok(v1::MeansReply {
+                codebook: codebook.into(),
+                number,
+            })
+        })
+        .await
+    }
+
+    async fn tables(
+        self: &Arc<Self>,
+        request: v1::TablesRequest,
+        searcher: &PeerInfo,
+    ) -> Result<v1::TablesReply, Failure> {
+        if !self
+            .rate
+            .admit(&searcher.spki_sha256, self.uptime().as_secs_f64())
+        {
+            self.metrics.rate_limited.fetch_add(1, Relaxed);
+            return Err(Failure::new(
+                Reason::RateLimited,
+                "this searcher has used up its rate of tables; try again shortly",
+            ));
+        }
+        let session = self.generation(&request.session, searcher)?;
+        if request.batches.is_empty() || request.batches.len() > MAX_BATCHES {
+            return Err(Failure::new(
+                Reason::Limit,
+                format!(
+                    "{} batches in one request; send 1 to {MAX_BATCHES}",
+                    request.batches.len()
+                ),
+            ));
+        }
+        self.work(move |shared| {
+            if let Some(counts) = &shared.byte_counts {
+                request
+                    .batches
+                    .iter()
+                    .for_each(|batch| counts.record(batch));
+            }
+            let blocks = request.first_block as usize..request.end_block as usize;
+            let shares = session.tables(request.number, blocks, &request.batches)?;
+            let batches = request.batches.len() as u64;
+            shared.metrics.batches.fetch_add(batches, Relaxed);
+            let shares = shares.iter().map(|share| Bytes::from(share.to_bytes()));
+            Ok(v1::TablesReply {
+                shares: shares.collect(),
+            })
+        })
+        .await
+    }
+
+    async fn search_codebook(
+        self: &Arc<Self>,
+        request: v1::CodebookRequest,
+        searcher: &PeerInfo,
+    ) -> Result<v1::CodebookReply, Failure> {
+        let session = self.generation(&request.session, searcher)?;
+        self.work(move |shared| {
+            let rng = &mut shared.randomness.generator();
+            let minimum = shared.minimum_flooding_bits;
+            let codebook = session.codebook(&request.scale, &request.offsets, minimum, rng)?;
+            Ok(v1::CodebookReply {
+                codebook: codebook.into(),
+            })
+        })
+        .await
+    }
+}
+
+#[tonic::async_trait]
+impl KeeperGeneration for GenerationService {
+    async fn begin(
+        &self,
+        request: Request<v1::KeeperBeginRequest>,
+    ) -> Result<Response<v1::KeeperBeginReply>, Status> {
+        let peer = peer(&request)?;
+        let result = self.0.begin_generation(request.get_ref(), &peer);
+        if result.is_ok() {
+            tracing::info!(owner = peer.short_key(), "generation opened");
+        }
+        let reply = |token: Token| v1::KeeperBeginReply {
+            session: token.to_vec().into(),
+        };
+        self.answer(&peer, result.map(reply))
+    }
+
+    async fn shares(
+        &self,
+        request: Request<v1::SharesRequest>,
+    ) -> Result<Response<v1::SharesReply>, Status> {
+        let peer = peer(&request)?;
+        let request = request.into_inner();
+        let result = token(&request.session)
+            .and_then(|token| {
+                let now = Instant::now();
+                self.0.generations.of_owner(&token, &peer.spki_sha256, now)
+            })
+            .and_then(|session| session.append(request.offset, &request.shares));
+        let reply = |received| v1::SharesReply { received };
+        self.answer(&peer, result.map(reply))
+    }
+
+    async fn means(
+        &self,
+        request: Request<v1::MeansRequest>,
+    ) -> Result<Response<v1::MeansReply>, Status> {
+        let peer = peer(&request)?;
+        let result = self.0.means(request.into_inner(), &peer).await;
+        self.answer(&peer, result)
+    }
+
+    async fn tables(
+        &self,
+        request: Request<v1::TablesRequest>,
+    ) -> Result<Response<v1::TablesReply>, Status> {
+        let peer = peer(&request)?;
+        let result = self.0.tables(request.into_inner(), &peer).await;
+        self.answer(&peer, result)
+    }
+
+    async fn codebook(
+        &self,
+        request: Request<v1::CodebookRequest>,
+    ) -> Result<Response<v1::CodebookReply>, Status> {
+        let peer = peer(&request)?;
+        let result = self.0.search_codebook(request.into_inner(), &peer).await;
+        self.answer(&peer, result)
+    }
+
+    async fn end(
+        &self,
+        request: Request<v1::EndRequest>,
+    ) -> Result<Response<v1::EndReply>, Status> {
+        let peer = peer(&request)?;
+        let result = token(&request.get_ref().session).and_then(|token| {
+            let now = Instant::now();
+            self.0.generations.end(&token, &peer.spki_sha256, now)
+        });
+        if result.is_ok() {
+            tracing::info!(owner = peer.short_key(), "generation ended");
+        }
+        self.answer(&peer, result.map(|()| v1::EndReply {}))
+    }
+}

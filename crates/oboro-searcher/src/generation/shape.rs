@@ -1,0 +1,117 @@
+//! What is to be made, as the owner says it.
+
+use oboro_ckks::{
+    BatchPacking, EncryptedBatch, MaskSeed, MaskedBatch, MaskedBatchCodebook, Packing, PublicKey,
+    SampleBounds,
+};
+use oboro_protocol::generation::{
+    MAX_PAYLOAD_BYTES, MAX_ROUNDS, MAX_SEGMENTS, USUAL_PAYLOAD_BYTES, v1,
+};
+use oboro_protocol::{Reason, validate};
+use zeroize::Zeroizing;
+
+use super::{malformed, refused};
+use crate::SearcherError;
+
+/// Batches that pass through the codebook together.
+const MAX_GROUP: usize = 8;
+
+/// What is made in one generation.
+pub(super) struct Shape {
+    pub(super) index_id: [u8; 16],
+    pub(super) packing: Packing,
+    pub(super) batches: BatchPacking,
+    pub(super) bounds: SampleBounds,
+    pub(super) rounds: usize,
+    pub(super) vectors: u64,
+    pub(super) segments: u32,
+}
+
+/// How it is made.
+pub(super) struct Plan {
+    pub(super) public_key: PublicKey,
+    pub(super) mask_seed: MaskSeed,
+    pub(super) training_seed: Zeroizing<[u8; 32]>,
+    pub(super) vector_norm: f64,
+    pub(super) query_norm: f64,
+    pub(super) offsets: bool,
+}
+
+impl Shape {
+    pub(super) fn parse(message: Option<&v1::Shape>) -> Result<Self, SearcherError> {
+        let bad = |sentence: String| Err(refused(Reason::BadRequest, sentence));
+        let Some(message) = message else {
+            return bad("the request names no shape of a generation".to_owned());
+        };
+        let batches = BatchPacking::from_bytes(&message.batch_packing).map_err(malformed)?;
+        let packing = Packing::new(
+            batches.set(),
+            batches.subquantizers(),
+            batches.width(),
+            batches.centroids(),
+            message.split as usize,
+        )
+        .map_err(malformed)?;
+        let bounds = SampleBounds::from_bytes(&batches, &message.bounds).map_err(malformed)?;
+        let within = |value: u64, most: u64| (1..=most).contains(&value);
+        if !within(message.rounds.into(), MAX_ROUNDS.into())
+            || !within(message.segments.into(), MAX_SEGMENTS.into())
+            || !within(message.vectors, u32::MAX.into())
+        {
+            return bad(format!(
+                "{} rounds, {} segments and {} vectors are outside the 1 to {MAX_ROUNDS}, {MAX_SEGMENTS} and {} of a generation",
+                message.rounds,
+                message.segments,
+                message.vectors,
+                u32::MAX
+            ));
+        }
+        let largest = MaskedBatchCodebook::encoded_len(&batches)
+            .max(MaskedBatch::encoded_len(&batches, batches.blocks()))
+            .max(EncryptedBatch::encoded_len(&batches));
+        if largest > MAX_PAYLOAD_BYTES {
+            return bad(format!(
+                "messages of this shape take {largest} bytes, and at most {MAX_PAYLOAD_BYTES} are sent; use fewer centroids or more sub-quantizers, or build locally"
+            ));
+        }
+        Ok(Self {
+            index_id: validate::index_id(&message.index_id)?,
+            packing,
+            batches,
+            bounds,
+            rounds: message.rounds as usize,
+            vectors: message.vectors,
+            segments: message.segments,
+        })
+    }
+
+    /// Batches that are evaluated together and travel in one message.
+    pub(super) fn group(&self) -> usize {
+        let each = MaskedBatch::encoded_len(&self.batches, self.batches.blocks());
+        (USUAL_PAYLOAD_BYTES / each).clamp(1, MAX_GROUP)
+    }
+}
+
+impl Plan {
+    pub(super) fn parse(
+        request: &v1::GeneratorBeginRequest,
+        shape: &Shape,
+    ) -> Result<Self, SearcherError> {
+        let public_key = PublicKey::from_bytes(&request.public_key).map_err(malformed)?;
+        if public_key.parameter_set() != shape.batches.set() {
+            return Err(refused(
+                Reason::BadRequest,
+                "the public key is of another parameter set than the packing",
+            ));
+        }
+        let seed = |bytes: &[u8], what| validate::digest(bytes, what).map(Zeroizing::new);
+        Ok(Self {
+            public_key,
+            mask_seed: MaskSeed::from_bytes(seed(&request.mask_seed, "seed of the masks")?),
+            training_seed: seed(&request.training_seed, "seed of the training")?,
+            vector_norm: request.vector_norm,
+            query_norm: request.query_norm,
+            offsets: request.offsets,
+        })
+    }
+}
