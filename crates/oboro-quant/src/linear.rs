@@ -49,6 +49,9 @@ const MOST_ROUNDS: usize = 60;
 /// rounding of single precision: past zero a direction would be mirrored.
 const FLOOR: f64 = 1e-3;
 
+/// How far `X^T X` is from the identity when double precision takes over.
+const NEAR: f64 = 1e-3;
+
 /// How far `X^T X` may be from the identity.
 const ORTHOGONAL: f64 = 1e-5;
 
@@ -77,7 +80,7 @@ pub(crate) fn polar(values: &[f32], size: usize) -> Option<Vec<f32>> {
         let square = 3.0 / (1.0 + smallest + smallest * smallest);
         let scale = square.sqrt();
         let off = step(&mut x, size, scale as f32);
-        if off < 1e-3 {
+        if off < NEAR {
             // The last two in double precision, so that what remains is the
             // rounding of the result.
             let mut x: Vec<f64> = x.iter().map(|&v| f64::from(v)).collect();
@@ -109,8 +112,8 @@ fn norm_bound(values: &[f32], size: usize) -> f64 {
     squares.sqrt().min((largest_row * largest_column).sqrt()) * 1.000_01
 }
 
-/// `x = scale / 2 * x (3 I - scale^2 x^T x)`; how far `x^T x` was from the
-/// identity.
+/// `x = scale / 2 * x (3 I - scale^2 x^T x)`, with a scale of 1 once `x^T x`
+/// is [`NEAR`] the identity; how far it was from it.
 fn step<T>(x: &mut Vec<T>, size: usize, scale: T) -> f64
 where
     T: LinalgScalar + Send + Sync + Into<f64> + From<f32>,
@@ -118,19 +121,21 @@ where
     let mut gram = vec![T::zero(); size * size];
     let view = matrix(x, size, size);
     product(view.t(), view, &mut gram);
-    let (three, half) = (T::from(3.0), T::from(0.5));
     let mut off = 0f64;
-    for (i, row) in gram.chunks_exact_mut(size).enumerate() {
-        for (j, value) in row.iter_mut().enumerate() {
-            let wanted = if i == j { 1.0 } else { 0.0 };
-            // Written so that NaN counts as far off.
-            let distance: f64 = ((*value).into() - wanted).abs();
-            if !(distance <= off) {
-                off = distance;
-            }
-            let diagonal = if i == j { three } else { T::zero() };
-            *value = half * scale * (diagonal - scale * scale * *value);
+    for (i, row) in gram.chunks_exact(size).enumerate() {
+        for (j, &value) in row.iter().enumerate() {
+            let distance: f64 = (value.into() - if i == j { 1.0 } else { 0.0 }).abs();
+            // NaN counts as far off.
+            off = if distance <= off { off } else { distance };
         }
+    }
+    let scale = if off < NEAR { T::one() } else { scale };
+    let half = T::from(0.5) * scale;
+    for (i, row) in gram.chunks_exact_mut(size).enumerate() {
+        for value in row.iter_mut() {
+            *value = T::zero() - half * scale * scale * *value;
+        }
+        row[i] = row[i] + half * T::from(3.0);
     }
     let mut next = vec![T::zero(); size * size];
     product(matrix(x, size, size), matrix(&gram, size, size), &mut next);

@@ -376,7 +376,7 @@ mod tests {
             lost += usize::from(lanes.iter().any(|&count| count > 8));
         }
         assert!(lost > 0);
-        let measured = f64::from(lost) / f64::from(trials);
+        let measured = lost as f64 / f64::from(trials);
         assert!(measured <= bound, "{measured} {bound}");
     }
 
