@@ -3,7 +3,7 @@
 //!
 //! `cargo run --release -p oboro-quant --example ivf -- FOLDER LISTS M`
 
-use oboro_quant::ivf::{CoarseCentroids, CoarseOptions, IvfLists};
+use oboro_quant::ivf::{CoarseCentroids, CoarseOptions, IvfLists, Probed};
 use oboro_quant::recall::recall_k_at_k;
 use oboro_quant::{
     BlockedCodes, Codebook, Metric, QuantizedTable, Scanner, SelectionPlan, TrainOptions,
@@ -87,8 +87,12 @@ fn main() -> Result<(), Box<dyn Error>> {
             let mut found = Vec::new();
             for (query, table) in queries.iter().zip(&tables) {
                 let chosen = coarse.probes(query, Metric::L2, probes)?;
-                let candidates =
-                    scanner.search_lists(&arranged, &lists, &chosen, table, None, &plan, 1)?;
+                let probed = Probed {
+                    lists: &lists,
+                    probes: &chosen,
+                    mask: None,
+                };
+                let candidates = scanner.search_lists(&arranged, &probed, table, &plan, 1)?;
                 found.push(
                     candidates
                         .iter()

@@ -373,6 +373,18 @@ pub struct IvfLists {
     mask: Vec<u64>,
 }
 
+/// Where a query is searched.
+#[derive(Clone, Copy)]
+pub struct Probed<'a> {
+    /// How the codes are laid out.
+    pub lists: &'a IvfLists,
+    /// The lists to look at, each once; always as many, whatever the query.
+    pub probes: &'a [u32],
+    /// Which places may be found, a word for each block of all lists; fillers
+    /// never are.
+    pub mask: Option<&'a [u64]>,
+}
+
 /// Stands for no vector.
 const FILLER: u32 = u32::MAX;
 

@@ -1,6 +1,6 @@
 //! Scan and selection, group by group.
 
-use crate::ivf::IvfLists;
+use crate::ivf::Probed;
 use crate::{BlockedCodes, QuantError, QuantizedTable, SelectionPlan};
 use oboro_simd::Arch;
 use oboro_simd::mask;
@@ -143,18 +143,22 @@ impl Scanner {
         threads: usize,
     ) -> Result<Vec<Vec<Candidate>>, QuantError> {
         check(codes, tables, masks, plan)?;
-        let runs = Runs {
-            codes,
-            starts: &[0],
-            blocks: codes.blocks(),
-            vectors: codes.len(),
+        let scan = Scan {
+            runs: Runs {
+                codes,
+                starts: &[0],
+                blocks: codes.blocks(),
+                vectors: codes.len(),
+            },
+            tables,
+            masks,
+            plan,
         };
-        Ok(self.search_runs(&runs, tables, masks, plan, threads))
+        Ok(self.search_runs(&scan, threads))
     }
 
     /// As [`Self::search_masked`] for one table, in some lists only. Positions
-    /// are places: [`IvfLists::vector`] tells whose. `mask` has a word for
-    /// each block of all lists; fillers are left out in any case.
+    /// are places: [`crate::ivf::IvfLists::vector`] tells whose.
     ///
     /// # Errors
     /// When codes, lists, table, mask and plan do not belong together, or a
@@ -163,17 +167,19 @@ impl Scanner {
     /// # Security
     /// Which lists are probed shows in the addresses, to the host too; see
     /// [`crate::ivf`]. Within them the search is as oblivious as any.
-    #[allow(clippy::too_many_arguments)]
     pub fn search_lists(
         &self,
         codes: &BlockedCodes,
-        lists: &IvfLists,
-        probes: &[u32],
+        probed: &Probed<'_>,
         table: &QuantizedTable,
-        mask: Option<&[u64]>,
         plan: &SelectionPlan,
         threads: usize,
     ) -> Result<Vec<Candidate>, QuantError> {
+        let Probed {
+            lists,
+            probes,
+            mask,
+        } = *probed;
         let blocks = lists.blocks_per_list();
         let starts = lists.starts(probes)?;
         if codes.len() != lists.places() {
@@ -196,42 +202,46 @@ impl Scanner {
                 None => chosen.extend(own),
             }
         }
-        let runs = Runs {
-            codes,
-            starts: &starts,
-            blocks,
-            vectors,
+        let scan = Scan {
+            runs: Runs {
+                codes,
+                starts: &starts,
+                blocks,
+                vectors,
+            },
+            tables: std::slice::from_ref(table),
+            masks: &[Some(&chosen)],
+            plan,
         };
-        let tables = std::slice::from_ref(table);
-        let mut found = self.search_runs(&runs, tables, &[Some(&chosen)], plan, threads);
+        let mut found = self.search_runs(&scan, threads);
         chosen.zeroize();
         let mut found = found.pop().unwrap_or_default();
         oblivious_places(self.arch, &starts, blocks, &mut found);
         Ok(found)
     }
 
-    fn search_runs(
-        &self,
-        runs: &Runs<'_>,
-        tables: &[QuantizedTable],
-        masks: &[Option<&[u64]>],
-        plan: &SelectionPlan,
-        threads: usize,
-    ) -> Vec<Vec<Candidate>> {
+    fn search_runs(&self, scan: &Scan<'_>, threads: usize) -> Vec<Vec<Candidate>> {
+        let plan = scan.plan;
         let threads = match threads {
             0 => rayon::current_num_threads(),
             threads => threads,
         };
         let parts = threads.clamp(1, plan.groups());
-        let mut results = Vec::with_capacity(tables.len());
-        for (tables, masks) in tables
+        let mut results = Vec::with_capacity(scan.tables.len());
+        for (tables, masks) in scan
+            .tables
             .chunks(TABLES_PER_PASS)
-            .zip(masks.chunks(TABLES_PER_PASS))
+            .zip(scan.masks.chunks(TABLES_PER_PASS))
         {
+            let scan = Scan {
+                tables,
+                masks,
+                ..*scan
+            };
             let part = |part: usize| {
                 let mut buffers = self.take();
                 let groups = part * plan.groups() / parts..(part + 1) * plan.groups() / parts;
-                self.scan_groups(runs, tables, masks, plan, groups, &mut buffers);
+                self.scan_groups(&scan, groups, &mut buffers);
                 buffers
             };
             let mut done: Vec<Buffers> = if parts == 1 {
@@ -272,15 +282,8 @@ impl Scanner {
     }
 
     /// Leaves the best `keep` keys of every table in `buffers.found`.
-    fn scan_groups(
-        &self,
-        runs: &Runs<'_>,
-        tables: &[QuantizedTable],
-        masks: &[Option<&[u64]>],
-        plan: &SelectionPlan,
-        groups: std::ops::Range<usize>,
-        buffers: &mut Buffers,
-    ) {
+    fn scan_groups(&self, scan: &Scan<'_>, groups: std::ops::Range<usize>, buffers: &mut Buffers) {
+        let Scan { tables, plan, .. } = scan;
         let (keep, depth) = (plan.keep(), plan.depth());
         let Buffers {
             scores,
@@ -311,7 +314,7 @@ impl Scanner {
             keys[..tables.len() * matrix].fill(u64::MAX);
             for (slot, group) in batch.enumerate() {
                 best[..tables.len() * depth * LANES].fill(u32::MAX);
-                self.scan_group(runs, tables, masks, plan, group, scores, best);
+                self.scan_group(scan, group, scores, best);
                 let base = group * plan.group_blocks() * BLOCK;
                 for (best, keys) in best
                     .chunks_exact(depth * LANES)
@@ -334,17 +337,14 @@ impl Scanner {
     }
 
     /// Scans one group tile by tile, with all tables, into the lanes' best.
-    fn scan_group(
-        &self,
-        runs: &Runs<'_>,
-        tables: &[QuantizedTable],
-        masks: &[Option<&[u64]>],
-        plan: &SelectionPlan,
-        group: usize,
-        scores: &mut Vec<u16>,
-        best: &mut [u32],
-    ) {
+    fn scan_group(&self, scan: &Scan<'_>, group: usize, scores: &mut Vec<u16>, best: &mut [u32]) {
         const BATCH_BLOCKS: usize = ROW_BATCH * ROW / BLOCK;
+        let Scan {
+            runs,
+            tables,
+            masks,
+            plan,
+        } = scan;
         let first = group * plan.group_blocks();
         let end = (first + plan.group_blocks()).min(runs.starts.len() * runs.blocks);
         let codes = runs.codes;
@@ -358,7 +358,7 @@ impl Scanner {
             let padded = blocks.next_multiple_of(BATCH_BLOCKS);
             for ((table, mask), best) in tables
                 .iter()
-                .zip(masks)
+                .zip(*masks)
                 .zip(best.chunks_exact_mut(plan.depth() * LANES))
             {
                 let (used, missing) = scores[..padded * BLOCK].split_at_mut(blocks * BLOCK);
@@ -388,8 +388,18 @@ impl Scanner {
     }
 }
 
+/// What is scanned with what.
+struct Scan<'a> {
+    runs: Runs<'a>,
+    tables: &'a [QuantizedTable],
+    /// For each table a word a block of the runs.
+    masks: &'a [Option<&'a [u64]>],
+    plan: &'a SelectionPlan,
+}
+
 /// Blocks that are scanned as if they lay one after the other: runs of the
 /// same number of blocks.
+#[derive(Clone, Copy)]
 struct Runs<'a> {
     codes: &'a BlockedCodes,
     /// The first block of each.

@@ -1,7 +1,7 @@
 //! Table quantization, scan and selection. Codes and tables are secret.
 
 use oboro_quant::filter::{Filter, passing};
-use oboro_quant::ivf::IvfLists;
+use oboro_quant::ivf::{IvfLists, Probed};
 use oboro_quant::{BlockedCodes, QuantizedTable, Scanner, SelectionPlan};
 
 use oboro_simd::Arch;
@@ -94,7 +94,14 @@ pub(crate) fn search_lists(run: &Run) {
         .expect("the sizes are in range");
     let scanner = Scanner::new();
     let found = run
-        .region(|| scanner.search_lists(&codes, &lists, &[4, 0, 2], &table, Some(&mask), &plan, 1))
+        .region(|| {
+            let probed = Probed {
+                lists: &lists,
+                probes: &[4, 0, 2],
+                mask: Some(&mask),
+            };
+            scanner.search_lists(&codes, &probed, &table, &plan, 1)
+        })
         .expect("the parts fit");
     assert_eq!(found.len(), 20);
     run.expect_secret(&found);

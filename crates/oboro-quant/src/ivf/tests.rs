@@ -160,7 +160,15 @@ fn probed_lists_are_searched_exactly() {
                         for threads in [1, 2] {
                             let found = Scanner::with_arch(arch)
                                 .search_lists(
-                                    &blocked, &lists, &chosen, &table, mask, &plan, threads,
+                                    &blocked,
+                                    &Probed {
+                                        lists: &lists,
+                                        probes: &chosen,
+                                        mask,
+                                    },
+                                    &table,
+                                    &plan,
+                                    threads,
                                 )
                                 .unwrap();
                             assert_eq!(found, expected, "{} {probes} {candidates}", arch.name());
@@ -205,7 +213,12 @@ fn fail_lists_and_probes_that_are_not_there() {
     let plan = SelectionPlan::for_lists(64, 1, 10).unwrap();
     let scanner = Scanner::new();
     let search = |probes: &[u32], mask: Option<&[u64]>| {
-        scanner.search_lists(&codes, &lists, probes, &table, mask, &plan, 1)
+        let probed = Probed {
+            lists: &lists,
+            probes,
+            mask,
+        };
+        scanner.search_lists(&codes, &probed, &table, &plan, 1)
     };
     assert!(search(&[1], None).is_ok());
     assert!(search(&[2], None).is_err());
@@ -213,7 +226,12 @@ fn fail_lists_and_probes_that_are_not_there() {
     assert!(search(&[0, 1], None).is_err());
     assert!(search(&[1], Some(&[0])).is_err());
     let both = SelectionPlan::for_lists(64, 2, 10).unwrap();
-    let twice = scanner.search_lists(&codes, &lists, &[1, 1], &table, None, &both, 1);
+    let probed = Probed {
+        lists: &lists,
+        probes: &[1, 1],
+        mask: None,
+    };
+    let twice = scanner.search_lists(&codes, &probed, &table, &both, 1);
     assert!(twice.is_err());
     let centroids = CoarseCentroids::from_values(vec![0.0; 6], 2).unwrap();
     assert!(centroids.probes(&[0.0; 3], Metric::L2, 1).is_err());
