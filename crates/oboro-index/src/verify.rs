@@ -86,6 +86,9 @@ pub fn verify(
     // A report with problems is an error here, so that it is made once more if
     // the state that it is of was replaced meanwhile.
     let result = of_a_state(folder, |bytes| {
+        // Of the state that is there now nothing has been said yet: should the key not
+        // open it, that is the answer, and not what was wrong with the one before.
+        last.replace(None);
         let report = verify_state(folder, bytes, key, client)?;
         let sound = report.is_sound();
         last.replace(Some(report));

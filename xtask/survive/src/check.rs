@@ -38,7 +38,15 @@ fn attempt(scenario: &dyn Scenario, folder: &Path) -> Outcome<usize> {
     if left.is_empty() {
         return Ok(step);
     }
-    let names: Vec<String> = left.iter().map(|path| path.display().to_string()).collect();
+    let names: Vec<String> = left
+        .iter()
+        .filter(|path| {
+            !path
+                .parent()
+                .is_some_and(|above| left.contains(&above.to_owned()))
+        })
+        .map(|path| path.display().to_string())
+        .collect();
     Err(format!("left behind for ever: {}", names.join(", ")))
 }
 
@@ -63,6 +71,9 @@ pub(crate) fn allowed(step: usize, told: usize) -> Outcome<()> {
     ))
 }
 
+/// Kinds of faults that are printed.
+const SHOWN: usize = 12;
+
 /// Faults that were found, each kind once with its count.
 #[derive(Default)]
 pub(crate) struct Faults(BTreeMap<String, (usize, String)>);
@@ -81,8 +92,11 @@ impl Faults {
     }
 
     pub(crate) fn print(&self, scenario: &str) {
-        for (what, (count, when)) in &self.0 {
+        for (what, (count, when)) in self.0.iter().take(SHOWN) {
             println!("survive: {scenario}: FAULT in {count} cases: {what}\n    such as: {when}");
+        }
+        if let Some(more) = self.0.len().checked_sub(SHOWN + 1) {
+            println!("survive: {scenario}: and {} more kinds of faults", more + 1);
         }
     }
 }

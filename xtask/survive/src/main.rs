@@ -6,7 +6,7 @@
 //!
 //! Each scenario is run once under strace, which shows every call that writes with its
 //! bytes ([`record`]). Then it is run again and killed before each of these calls, and
-//! with each of them failing ([`inject`]); and the states that a loss of power may leave
+//! with each of them failing ([`inject`]); two are let run at once ([`rivals`]); and the states that a loss of power may leave
 //! are built from the recording ([`crash`]). Every folder that comes of it must open at
 //! the last step that was called durable or the one in flight, whole; the scenario must
 //! be able to go on from it to its end; and nothing may be left behind ([`check`]).
@@ -20,6 +20,7 @@ mod inject;
 mod parse;
 mod power;
 mod record;
+mod rivals;
 mod scenario;
 mod strace;
 
@@ -180,8 +181,10 @@ fn survive(scenario: &dyn Scenario, plan: &Plan, place: &Path) -> Outcome<usize>
         place,
         &mut faults,
     )?;
+    let rounds = if plan.full { 50 } else { 5 };
+    let away = rivals::meet(scenario, &recording.before, rounds, place, &mut faults)?;
     println!(
-        "survive: {}: {points} operations; {kills} kills, {errors} disk errors, {} losses of power ({} different folders, {} opened); {} cases with faults; {:.1} s",
+        "survive: {}: {points} operations; {kills} kills, {errors} disk errors, {away} rivals turned away, {} losses of power ({} different folders, {} opened); {} cases with faults; {:.1} s",
         scenario.name(),
         counts.crashes,
         counts.states,

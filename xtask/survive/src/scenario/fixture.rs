@@ -72,7 +72,7 @@ pub(super) fn vector(id: u64, version: u32) -> Vec<f32> {
 }
 
 pub(super) fn tags(id: u64, version: u32) -> u64 {
-    id % 2 | u64::from(version % 2) << 1
+    (id % 2) | (u64::from(version % 2) << 1)
 }
 
 pub(super) fn extra(id: u64, version: u32) -> Extra {

@@ -159,6 +159,13 @@ impl Scenario for Keeper {
         Self::step(self.open(folder)?.as_ref())
     }
 
+    fn is_turned_away(&self, said: &str, _other: u32) -> Option<bool> {
+        Some(
+            said.contains("another keeper runs on the state")
+                || said.contains("holds a keeper's state already"),
+        )
+    }
+
     fn belongs(&self, _folder: &Path) -> Outcome<BTreeSet<PathBuf>> {
         Ok(["state/keeper.state", "state/lock", "hardware/counter"]
             .map(PathBuf::from)

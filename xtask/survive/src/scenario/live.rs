@@ -140,8 +140,11 @@ impl Scenario for Live {
     }
 
     fn run(&self, folder: &Path, durable: Durable<'_>) -> Outcome<()> {
+        // Under the lock before anything is looked at, as every writer.
+        let head = Index::peek(folder.join(INDEX)).map_err(fixture::words)?;
+        let key = fixture::epoch_key(NUMBER, head.epoch);
+        let mut live = LiveIndex::open(folder.join(INDEX), key).map_err(fixture::words)?;
         let mut step = open(folder)?.0;
-        let mut live = LiveIndex::open(folder.join(INDEX), key(step)).map_err(fixture::words)?;
         let mut merged = None;
         while step < STEPS {
             step += 1;
@@ -183,6 +186,12 @@ impl Scenario for Live {
         LiveIndex::open(folder.join(INDEX), key(STEPS))
             .map(drop)
             .map_err(fixture::words)
+    }
+
+    fn is_turned_away(&self, said: &str, other: u32) -> Option<bool> {
+        // For a moment the lock is held and the number of its holder not yet written.
+        let holder = [format!("process {other}"), "another process".to_owned()];
+        Some(holder.iter().any(|holder| said.contains(holder)))
     }
 
     fn belongs(&self, folder: &Path) -> Outcome<BTreeSet<PathBuf>> {

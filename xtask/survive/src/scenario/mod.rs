@@ -1,6 +1,7 @@
 //! What is run: something that leads a folder through numbered steps.
 
 mod build;
+mod command;
 mod fixture;
 mod keeper;
 mod live;
@@ -49,6 +50,12 @@ pub(crate) trait Scenario: Sync {
         Ok(None)
     }
 
+    /// Whether this is what one of two that write at once may be told; `other` is the
+    /// process that was first. Scenarios that two may not run at once say `None`.
+    fn is_turned_away(&self, _said: &str, _other: u32) -> Option<bool> {
+        None
+    }
+
     /// Whether two runs write the same bytes under the same names.
     fn is_repeatable(&self) -> bool {
         true
@@ -75,6 +82,15 @@ pub(crate) fn all() -> Vec<Box<dyn Scenario>> {
         Box::new(keeper::Keeper { counted: false }),
         Box::new(keeper::Keeper { counted: true }),
     ];
+    for verb in [
+        command::Verb::Keygen,
+        command::Verb::Grant,
+        command::Verb::Revoke,
+        command::Verb::Backup,
+        command::Verb::Restore,
+    ] {
+        all.push(Box::new(verb));
+    }
     all.extend(toy::all());
     all
 }
