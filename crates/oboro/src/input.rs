@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use oboro_vectors::{Column, Format, Matrix, RecordOptions, RecordSource};
+use oboro_vectors::{Column, Format, Matrix, RecordOptions, RecordSource, number_of_id};
 use tempfile::TempDir;
 
 use crate::failure::{Failure, Named, Outcome};
@@ -170,9 +170,10 @@ pub(crate) enum GivenIds {
 }
 
 impl GivenIds {
-    /// Numbers where all are numbers and `text` does not say otherwise.
+    /// Numbers where all are numbers, as in a file of ids, and `text` does not say otherwise.
     pub(crate) fn of(ids: Vec<String>, text: bool) -> Self {
-        if !text && let Ok(numbers) = ids.iter().map(|id| id.parse()).collect() {
+        let numbers = ids.iter().map(|id| number_of_id(id));
+        if !text && let Some(numbers) = numbers.collect() {
             return Self::Numbers(numbers);
         }
         Self::Text(ids)
