@@ -114,8 +114,20 @@ fn check(records: &Records, source: &RecordSource) {
             assert!(ids.iter().all(|id| !id.is_empty()));
         }
     }
-    assert_eq!(records.tags.len(), if source.has_tags() { count } else { 0 });
+    assert_eq!(
+        records.tags.len(),
+        if source.has_tags() { count } else { 0 }
+    );
     let names = source.tag_names().len();
-    assert!(records.tags.iter().flatten().all(|&tag| (tag as usize) < names));
-    assert_eq!(records.payloads.len(), if source.has_payloads() { count } else { 0 });
+    assert!(
+        records
+            .tags
+            .iter()
+            .flatten()
+            .all(|&tag| (tag as usize) < names)
+    );
+    assert_eq!(
+        records.payloads.len(),
+        if source.has_payloads() { count } else { 0 }
+    );
 }

@@ -313,9 +313,7 @@ fn index(seeds: &mut Seeds) {
     extra.encode(&mut region).expect("a short extra");
     seeds.push(("index_parts", [&[0][..], &region].concat()));
     seeds.push(("index_parts", [&[1, 70, 0][..], &[5; 16]].concat()));
-    let model = owner()
-        .model_key()
-        .seal(&[0; 16], &model(), &mut rng(10));
+    let model = owner().model_key().seal(&[0; 16], &model(), &mut rng(10));
     seeds.push(("index_parts", [&[2][..], &model].concat()));
     let manifest = include_bytes!("../../../crates/oboro-index/tests/stored/v3/index/MANIFEST");
     seeds.push(("manifest", manifest.to_vec()));
