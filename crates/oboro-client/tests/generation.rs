@@ -501,14 +501,13 @@ async fn fail_messages_out_of_order_and_of_others() {
     let error = session.commit().await.unwrap_err();
     assert_eq!(reason(error), Reason::BadRequest);
     // A session that nobody opened.
-    let connection = connect(
-        &maker.address.to_string(),
-        &world.owner_identity(),
-        &world.authority.trust(),
-        Role::Searcher,
-        ConnectOptions::default(),
-    );
-    let mut raw = GeneratorClient::new(connection.await.unwrap().channel);
+    let (identity, trust) = (world.owner_identity(), world.authority.trust());
+    let address = maker.address.to_string();
+    let options = ConnectOptions::default();
+    let connection = connect(&address, &identity, &trust, Role::Searcher, options)
+        .await
+        .unwrap();
+    let mut raw = GeneratorClient::new(connection.channel);
     let request = v1::TrainRequest {
         session: vec![7; 16].into(),
     };

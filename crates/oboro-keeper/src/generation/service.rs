@@ -5,6 +5,7 @@ use super::shape::Shape;
 use crate::shared::{Shared, blocking, check_subject};
 use bytes::Bytes;
 use oboro_channel::{PeerInfo, peer};
+use oboro_ckks::MaskedBatch;
 use oboro_protocol::generation::v1::{self, keeper_generation_server::KeeperGeneration};
 use oboro_protocol::{Failure, Reason, validate};
 use std::sync::Arc;
@@ -133,10 +134,11 @@ impl Shared {
         }
         self.work(move |shared| {
             if let Some(counts) = &shared.byte_counts {
-                request
-                    .batches
-                    .iter()
-                    .for_each(|batch| counts.record(batch));
+                // What comes before are public parts of ciphertexts, the same each round.
+                let known = MaskedBatch::encoded_len(&session.shape.batches, 0);
+                for batch in &request.batches {
+                    counts.record(batch.get(known..).unwrap_or_default());
+                }
             }
             let blocks = request.first_block as usize..request.end_block as usize;
             let shares = session.tables(request.number, blocks, &request.batches)?;
