@@ -44,7 +44,8 @@ struct Plan {
 }
 
 impl Plan {
-    const fn effort(&self) -> Effort {
+    /// `share`: a part of the usual only.
+    const fn effort(&self, share: usize) -> Effort {
         if self.full {
             Effort {
                 exhaustive: 8,
@@ -57,7 +58,7 @@ impl Plan {
                 exhaustive: 4,
                 pairs: 0,
                 drawn: 2,
-                opened: 300,
+                opened: 200 / share,
             }
         }
     }
@@ -164,11 +165,17 @@ fn survive(scenario: &dyn Scenario, plan: &Plan, place: &Path) -> Outcome<usize>
     let recording = recorded(scenario, place)?;
     let mut faults = Faults::default();
     let points = recording.operations.len();
+    // Starting the command takes longer than all that a scenario in here does.
+    let share = if scenario.command(place)?.is_some() {
+        4
+    } else {
+        1
+    };
     let stride = |most: usize| {
         if plan.full {
             1
         } else {
-            points.div_ceil(most).max(1)
+            points.div_ceil(most / share).max(1)
         }
     };
     let kills = inject::kills(scenario, &recording, stride(40), place, &mut faults)?;
@@ -176,7 +183,7 @@ fn survive(scenario: &dyn Scenario, plan: &Plan, place: &Path) -> Outcome<usize>
     let counts = power::losses(
         scenario,
         &recording,
-        plan.effort(),
+        plan.effort(share),
         plan.seed,
         place,
         &mut faults,

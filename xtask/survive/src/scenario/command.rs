@@ -23,7 +23,7 @@ pub(super) enum Verb {
 }
 
 const KEYS: &str = "keys";
-const CLIENT: &str = "reader";
+const CLIENT: &str = "friend";
 const BACKUP: &str = "backup.txt";
 const RESTORED: &str = "restored";
 
