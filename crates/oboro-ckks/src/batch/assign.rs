@@ -28,16 +28,57 @@ impl Drop for Nearest {
 
 impl ZeroizeOnDrop for Nearest {}
 
-impl Nearest {
+/// The best so far, `[subquantizer][vector]`: a score with the centroid in its
+/// low bits, which single precision leaves free, so that of equal scores the
+/// first centroid's is the larger number.
+///
+/// One maximum of floating-point numbers then decides both, an instruction that
+/// every architecture has. Whatever else keeps a value where a comparison says
+/// so, the compiler may turn into a store that happens or not.
+pub(super) struct Best(Vec<f64>);
+
+impl Drop for Best {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+/// Bits that hold the centroid.
+const TAG: u64 = 0xff;
+
+impl Best {
     pub(super) fn new(packing: &BatchPacking) -> Self {
         let length = packing.subquantizers() * packing.batch();
-        Self {
-            packing: *packing,
-            codes: vec![0; length],
-            scores: vec![f32::NEG_INFINITY; length],
-        }
+        Self(vec![f64::NEG_INFINITY; length])
     }
 
+    /// The number for a score and a centroid below 256.
+    #[inline(always)]
+    const fn key(score: f32, centroid: u64) -> f64 {
+        let bits = (score as f64).to_bits();
+        f64::from_bits(bits | Self::tag(bits, centroid))
+    }
+
+    /// 255 minus the centroid; below zero, where a longer fraction is a smaller
+    /// number, the centroid. Its own inverse.
+    #[inline(always)]
+    const fn tag(bits: u64, centroid: u64) -> u64 {
+        let negative = (bits.cast_signed() >> 63).cast_unsigned();
+        (centroid ^ !negative) & TAG
+    }
+
+    pub(super) fn finish(self, packing: &BatchPacking) -> Nearest {
+        let code = |key: &f64| Self::tag(key.to_bits(), key.to_bits()) as u32;
+        let score = |key: &f64| f64::from_bits(key.to_bits() & !TAG) as f32;
+        Nearest {
+            packing: *packing,
+            codes: self.0.iter().map(code).collect(),
+            scores: self.0.iter().map(score).collect(),
+        }
+    }
+}
+
+impl Nearest {
     /// Appends the codes of the first `vectors` vectors, M bytes a vector.
     ///
     /// # Panics
@@ -117,7 +158,7 @@ pub(super) fn oblivious_assign_block(
     offsets: &[f32],
     block: usize,
     packing: &BatchPacking,
-    nearest: &mut Nearest,
+    best: &mut Best,
 ) -> i64 {
     let (k, batch) = (packing.centroids(), packing.batch());
     kernel.arch.vectorize(
@@ -127,25 +168,38 @@ pub(super) fn oblivious_assign_block(
             // The last block of an odd number of centroids has one only.
             let planes = [(&rows.re, 2 * block), (&rows.im, 2 * block + 1)];
             for (plane, centroid) in planes.into_iter().filter(|plane| plane.1 < k) {
-                let best = nearest
-                    .scores
-                    .chunks_exact_mut(batch)
-                    .zip(nearest.codes.chunks_exact_mut(batch));
-                for ((values, (scores, codes)), offsets) in plane
+                let rows = plane
                     .chunks_exact(batch)
-                    .zip(best)
-                    .zip(offsets.chunks_exact(k))
-                {
+                    .zip(best.0.chunks_exact_mut(batch));
+                for ((values, best), offsets) in rows.zip(offsets.chunks_exact(k)) {
                     let offset = offsets[centroid];
-                    for ((&value, score), code) in values.iter().zip(scores).zip(codes) {
-                        let candidate = value as f32 + offset;
-                        let better = u32::from(candidate > *score).wrapping_neg();
-                        *score = score.max(candidate);
-                        *code = (*code & !better) | (centroid as u32 & better);
+                    for (&value, best) in values.iter().zip(best) {
+                        let key = Best::key(value as f32 + offset, centroid as u64);
+                        *best = best.max(key);
                     }
                 }
             }
             largest
         },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Best;
+
+    #[test]
+    fn keys_are_in_the_order_of_scores_and_the_first_centroid_wins() {
+        let scores = [-1e30, -2.0, -1.0, -1e-40, 0.0, 1e-40, 1.0, 2.0, 1e30];
+        for pair in scores.windows(2) {
+            assert!(Best::key(pair[0], 0) < Best::key(pair[1], 255));
+            assert!(Best::key(pair[0], 4) > Best::key(pair[0], 5));
+        }
+        let keys = scores.map(|score| Best::key(score, 7));
+        let packing =
+            crate::BatchPacking::new(crate::ParameterSet::N2048Q50, 1, 1, 8).expect("it fits");
+        let nearest = Best(keys.to_vec()).finish(&packing);
+        assert_eq!(nearest.scores, scores);
+        assert!(nearest.codes.iter().all(|&code| code == 7));
+    }
 }

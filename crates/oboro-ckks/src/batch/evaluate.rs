@@ -8,7 +8,7 @@ use oboro_simd::{Arch, taint};
 use rand_core::CryptoRng;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use super::assign::{Nearest, oblivious_assign_block, oblivious_unmask_batch};
+use super::assign::{Best, Nearest, oblivious_assign_block, oblivious_unmask_batch};
 use super::wire::check_blocks;
 use crate::embedding::{Embedding, Rows};
 use crate::evaluate::ZeroBlock;
@@ -246,11 +246,11 @@ impl BatchEvaluator {
                 expected: p.table_len(),
             });
         }
-        let mut nearest = Nearest::new(&p);
+        let mut best = Best::new(&p);
         self.decode(share, keeper, |block, rows, kernel| {
-            oblivious_assign_block(kernel, rows, offsets, block, &p, &mut nearest)
+            oblivious_assign_block(kernel, rows, offsets, block, &p, &mut best)
         })?;
-        Ok(nearest)
+        Ok(best.finish(&p))
     }
 
     /// Runs `block` on every block; it gives the largest coefficient back.
