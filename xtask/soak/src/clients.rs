@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use chacha20::ChaCha20Rng;
 use oboro_attest::{Policy, PolicyVerifier};
 use oboro_channel::{Identity, Trust};
-use oboro_client::{Client, ClientConfig, ClientError, Rerank, SearchOptions, SearchResult};
+use oboro_client::{
+    Client, ClientConfig, ClientError, Neighbour, Rerank, SearchOptions, SearchResult,
+};
 use oboro_index::keys::ClientKey;
 use oboro_simulated::SimulatedVerifier;
 use rand_core::{Rng, SeedableRng};
@@ -19,6 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::Outcome;
 use crate::data::{Data, TRUTH};
+use crate::guests::{Guests, Seen, State};
 use crate::roles::Roles;
 
 /// A search may take this long, keeper away or not.
@@ -46,7 +49,7 @@ impl Tally {
         }
     }
 
-    fn fault(&self, what: String) {
+    pub(crate) fn fault(&self, what: String) {
         self.fault
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -81,6 +84,7 @@ struct Task {
     address: String,
     folder: PathBuf,
     data: Arc<Data>,
+    guests: Arc<Guests>,
     tally: Arc<Tally>,
     stop: Arc<AtomicBool>,
     rng: ChaCha20Rng,
@@ -91,27 +95,24 @@ impl Clients {
         runtime: &Runtime,
         count: usize,
         roles: &Roles,
-        data: &Arc<Data>,
-        tally: &Arc<Tally>,
+        world: &World,
         seed: u64,
-    ) -> Outcome<Self> {
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let tasks = (0..count)
             .map(|number| {
                 let mut rng = ChaCha20Rng::seed_from_u64(seed);
                 rng.set_stream(1 + number as u64);
-                let task = Task {
-                    address: roles.searcher_address().to_owned(),
-                    folder: roles.keys("client"),
-                    data: Arc::clone(data),
-                    tally: Arc::clone(tally),
-                    stop: Arc::clone(&stop),
-                    rng,
-                };
-                runtime.spawn(task.run())
+                runtime.spawn(Task::new(roles, world, &stop, rng).run())
             })
             .collect();
-        Ok(Self { tasks, stop })
+        Self { tasks, stop }
+    }
+
+    /// Asks every query once, while nothing changes: each guest that should be there is.
+    pub(crate) fn sweep(runtime: &Runtime, roles: &Roles, world: &World) -> Outcome<()> {
+        let task = Task::new(roles, world, &Arc::default(), ChaCha20Rng::seed_from_u64(0));
+        runtime.block_on(task.sweep())
     }
 
     /// Asks all to stop; the number that did not.
@@ -129,7 +130,44 @@ impl Clients {
     }
 }
 
+/// What clients search in, and where they tell what they met.
+pub(crate) struct World {
+    pub(crate) data: Arc<Data>,
+    pub(crate) guests: Arc<Guests>,
+    pub(crate) tally: Arc<Tally>,
+}
+
 impl Task {
+    fn new(roles: &Roles, world: &World, stop: &Arc<AtomicBool>, rng: ChaCha20Rng) -> Self {
+        Self {
+            address: roles.searcher_address().to_owned(),
+            folder: roles.keys("client"),
+            data: Arc::clone(&world.data),
+            guests: Arc::clone(&world.guests),
+            tally: Arc::clone(&world.tally),
+            stop: Arc::clone(stop),
+            rng,
+        }
+    }
+
+    async fn sweep(mut self) -> Outcome<()> {
+        let client = self.connect().await.map_err(|error| error.to_string())?;
+        let options = SearchOptions {
+            k: TRUTH,
+            deadline: DEADLINE,
+            ..SearchOptions::default()
+        };
+        for query in 0..self.data.queries.len() {
+            let seen = self.guests.see_all();
+            let result = client
+                .search(&self.data.queries[query], &options)
+                .await
+                .map_err(|error| format!("in a calm: {error}"))?;
+            self.judge(query, &options, &result, &seen);
+        }
+        self.tally.check()
+    }
+
     async fn run(mut self) {
         while !self.stop.load(Relaxed) {
             let client = match self.connect().await {
@@ -186,11 +224,13 @@ impl Task {
             k: 1 + self.rng.next_u32() as usize % TRUTH,
             rerank,
             deadline: DEADLINE,
+            ..SearchOptions::default()
         };
+        let seen = self.guests.see_all();
         let begin = Instant::now();
         let found = client.search(&self.data.queries[query], &options);
         match tokio::time::timeout(HUNG, found).await {
-            Ok(Ok(result)) => self.judge(query, &options, &result),
+            Ok(Ok(result)) => self.judge(query, &options, &result, &seen),
             Ok(Err(error)) => self.trouble("search", &error).await,
             Err(_) => self
                 .tally
@@ -209,7 +249,8 @@ impl Task {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 
-    fn judge(&self, query: usize, options: &SearchOptions, result: &SearchResult) {
+    /// `seen` are the guests as they were before the query went out.
+    fn judge(&self, query: usize, options: &SearchOptions, result: &SearchResult, seen: &[Seen]) {
         let wrong = |what: &str| self.tally.fault(format!("a wrong answer: {what}"));
         let found = &result.neighbours;
         if found.len() != options.k {
@@ -219,12 +260,23 @@ impl Task {
         let mut ids: Vec<u64> = found.iter().map(|neighbour| neighbour.id).collect();
         let truth = &self.data.truth[query][..options.k];
         let right = ids.iter().filter(|id| truth.contains(id)).count();
+        let others = ids
+            .iter()
+            .filter(|id| self.guests.of(**id).is_none())
+            .count();
         ids.sort_unstable();
         ids.dedup();
         if ids.len() != found.len() {
             wrong("one neighbour twice");
         }
+        let reranked = matches!(options.rerank, Rerank::Candidates(_));
+        if let Err(what) = self.judge_guests(query, found, seen, reranked) {
+            wrong(what);
+        }
         for neighbour in found {
+            if self.guests.of(neighbour.id).is_some() {
+                continue;
+            }
             let distance = self.data.distance(query, neighbour.id);
             match options.rerank {
                 _ if distance.is_none() => wrong("an id that no vector has"),
@@ -238,11 +290,49 @@ impl Task {
             if !found.is_sorted_by(|a, b| a.distance <= b.distance) {
                 wrong("neighbours out of order");
             }
-            self.tally.neighbours.fetch_add(options.k as u64, Relaxed);
+            self.tally.neighbours.fetch_add(others as u64, Relaxed);
             self.tally.right.fetch_add(right as u64, Relaxed);
-            if options.k == TRUTH && right < TRUTH / 2 {
+            if options.k == TRUTH && right < others / 2 {
                 wrong("fewer than half of the true neighbours");
             }
+        }
+    }
+
+    /// Nothing that was deleted or never committed is found, and what was committed is.
+    fn judge_guests(
+        &self,
+        query: usize,
+        found: &[Neighbour],
+        seen: &[Seen],
+        reranked: bool,
+    ) -> Result<(), &'static str> {
+        let sure = |guest: usize| {
+            let still = self.guests.see(guest) == seen[guest];
+            still.then(|| seen[guest].state())
+        };
+        for neighbour in found {
+            let Some(guest) = self.guests.of(neighbour.id) else {
+                continue;
+            };
+            let is_at = |version| {
+                !reranked
+                    || neighbour.distance == Guests::distance(&self.data, query, guest, version)
+            };
+            match sure(guest) {
+                Some(State::Absent) => return Err("a vector that was deleted"),
+                Some(State::Present(version)) if !is_at(version) => {
+                    return Err("a vector that was replaced");
+                }
+                _ if !is_at(0) && !is_at(1) => return Err("a distance of no version of a vector"),
+                _ => {}
+            }
+        }
+        let nearest = found.first().map(|neighbour| neighbour.id);
+        match sure(query) {
+            Some(State::Present(_)) if reranked && nearest != Some(Guests::id(query)) => {
+                Err("a vector that was committed is not found")
+            }
+            _ => Ok(()),
         }
     }
 }

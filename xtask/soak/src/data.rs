@@ -9,7 +9,7 @@ use crate::Outcome;
 /// Values of a vector.
 pub(crate) const DIMENSION: usize = 32;
 /// Vectors in the index.
-const ROWS: usize = 50_000;
+pub(crate) const ROWS: usize = 50_000;
 /// Different queries.
 const QUERIES: usize = 256;
 /// Neighbours whose truth is known.

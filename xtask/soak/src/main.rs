@@ -1,5 +1,7 @@
 //! A long run: clients come and go, keeper and searcher are killed, stopped, frozen and
-//! restarted at random, keys are rotated, in calms too; every answer is checked against exact search.
+//! restarted at random, keys are rotated, in calms too; vectors are inserted, replaced and
+//! deleted all the time, and segments merged; every answer is checked against exact search
+//! and against what was committed.
 //!
 //! `cargo run --release -p xtask-soak -- [MINUTES] [SEED]` after `cargo build --release`.
 //! The run alternates storms (kills every few seconds) and calms (clients only), in which
@@ -7,24 +9,28 @@
 //! error that a client cannot get over by trying again, a request that hangs, growth, or
 //! anything lost.
 
+mod changes;
 mod clients;
 mod data;
 mod faults;
+mod guests;
 mod roles;
 mod usage;
 
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{Duration, Instant};
 
 use chacha20::ChaCha20Rng;
 use rand_core::SeedableRng;
 
-use crate::clients::{Clients, Tally};
+use crate::changes::Changes;
+use crate::clients::{Clients, Tally, World};
 use crate::data::Data;
 use crate::faults::Faults;
+use crate::guests::{Guests, State};
 use crate::roles::Roles;
 use crate::usage::{Growth, Usage};
 
@@ -70,16 +76,35 @@ fn run(length: Duration, seed: u64) -> Outcome<()> {
         .build()
         .map_err(|error| error.to_string())?;
     let tally = Arc::new(Tally::default());
-    let clients = Clients::start(&runtime, CLIENTS, &roles, &data, &tally, seed)?;
-    let outcome = phases(length, seed, &mut roles, &tally);
+    let guests = Arc::new(Guests::new(&data));
+    let changes = Changes::start(roles.verbs(), &data, &guests, &tally, seed);
+    let counts = Arc::clone(&changes.counts);
+    let world = World {
+        data,
+        guests,
+        tally,
+    };
+    let clients = Clients::start(&runtime, CLIENTS, &roles, &world, seed);
+    let outcome = phases(length, seed, &mut roles, &world.tally, &changes);
+    let changed = changes.stop();
+    let swept = match &outcome {
+        Ok(()) => Clients::sweep(&runtime, &roles, &world),
+        Err(_) => Ok(()),
+    };
     let hung = clients.stop(&runtime);
-    println!("soak: {tally}");
-    outcome?;
-    finish(&mut roles, &tally, hung, place.path())
+    println!("soak: {}; {counts}", world.tally);
+    outcome.and(changed).and(swept)?;
+    finish(&mut roles, &world, hung, place.path())
 }
 
 /// Storm, calm, storm, calm; growth is looked at in the calms.
-fn phases(length: Duration, seed: u64, roles: &mut Roles, tally: &Tally) -> Outcome<()> {
+fn phases(
+    length: Duration,
+    seed: u64,
+    roles: &mut Roles,
+    tally: &Tally,
+    changes: &Changes,
+) -> Outcome<()> {
     let phase = length / 4;
     let mut faults = Faults::new(ChaCha20Rng::seed_from_u64(seed));
     let mut ours = Growth::default();
@@ -94,6 +119,7 @@ fn phases(length: Duration, seed: u64, roles: &mut Roles, tally: &Tally) -> Outc
         let begin = Instant::now();
         // The first quarter of a calm is for pools and caches to fill.
         wait(phase / 4, roles, tally)?;
+        changes.calm.store(true, SeqCst);
         let (keeper, searcher) = (roles.keeper_usage()?, roles.searcher_usage()?);
         ours.note(Usage::of_this_process()?);
         let answered = tally.answers.load(Relaxed);
@@ -108,6 +134,8 @@ fn phases(length: Duration, seed: u64, roles: &mut Roles, tally: &Tally) -> Outc
         if tally.answers.load(Relaxed) == answered {
             return Err("no query was answered in a calm".to_owned());
         }
+        // A change may meet the rotation, and be told to try again.
+        changes.calm.store(false, SeqCst);
         // In a storm a rotation may be cut short, or the dice may give none. Here it must work.
         roles.rotate()?;
         wait(OVERLAP, roles, tally)?;
@@ -125,7 +153,8 @@ fn wait(length: Duration, roles: &mut Roles, tally: &Tally) -> Outcome<()> {
     Ok(())
 }
 
-fn finish(roles: &mut Roles, tally: &Tally, hung: usize, place: &Path) -> Outcome<()> {
+fn finish(roles: &mut Roles, world: &World, hung: usize, place: &Path) -> Outcome<()> {
+    let tally = &world.tally;
     tally.check()?;
     if hung > 0 {
         return Err(format!("{hung} clients did not stop"));
@@ -135,6 +164,19 @@ fn finish(roles: &mut Roles, tally: &Tally, hung: usize, place: &Path) -> Outcom
     }
     roles.stop_both()?;
     roles.verify()?;
+    let seen = world.guests.see_all();
+    let count = |wanted: fn(State) -> bool| {
+        let states = seen.iter().map(|seen| seen.state());
+        states.filter(|state| wanted(*state)).count() as u64
+    };
+    let present = data::ROWS as u64 + count(|state| matches!(state, State::Present(_)));
+    let most = present + count(|state| state == State::Unsure);
+    let found = roles.vectors()?;
+    if !(present..=most).contains(&found) {
+        return Err(format!(
+            "{found} vectors are in the index, and {present} to {most} must be"
+        ));
+    }
     let left = roles::leftovers(place)?;
     if !left.is_empty() {
         return Err(format!("temporary files are left: {}", left.join(", ")));

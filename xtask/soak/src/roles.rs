@@ -83,24 +83,19 @@ impl Roles {
         &self.searcher_address
     }
 
-    /// Runs a verb of the command to its end.
-    fn verb(&self, arguments: &[&str]) -> Outcome<()> {
-        let output = Command::new(&self.program)
-            .args(["--json", "--quiet"])
-            .args(arguments)
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|error| format!("cannot run the command: {error}"))?;
-        if output.status.success() {
-            return Ok(());
+    /// Runs a verb of the command to its end; what it printed.
+    fn verb(&self, arguments: &[&str]) -> Outcome<String> {
+        verb(&self.program, arguments)
+    }
+
+    /// For whoever changes the index.
+    pub(crate) fn verbs(&self) -> Verbs {
+        Verbs {
+            program: self.program.clone(),
+            folder: self.folder.clone(),
+            keys: self.path("keys"),
+            searcher: self.searcher_address.clone(),
         }
-        Err(format!(
-            "`oboro {}` ended with {}: {}{}",
-            arguments[0],
-            output.status,
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        ))
     }
 
     pub(crate) fn start_both(&mut self) -> Outcome<()> {
@@ -250,11 +245,23 @@ impl Roles {
             "2",
             "--allow-simulated",
         ])
+        .map(drop)
     }
 
     /// Checks every byte of the index.
     pub(crate) fn verify(&self) -> Outcome<()> {
         self.verb(&["verify", &self.path("index"), "--keys", &self.path("keys")])
+            .map(drop)
+    }
+
+    /// Vectors in the index's folder.
+    pub(crate) fn vectors(&self) -> Outcome<u64> {
+        let printed = self.verb(&["inspect", &self.path("index")])?;
+        let inspected: serde_json::Value =
+            serde_json::from_str(&printed).map_err(|error| error.to_string())?;
+        inspected["vectors"]
+            .as_u64()
+            .ok_or_else(|| "`oboro inspect` tells no number of vectors".to_owned())
     }
 
     pub(crate) fn keeper_usage(&self) -> Outcome<Usage> {
@@ -272,6 +279,51 @@ impl Roles {
                 Usage::of(child.id())
             })
     }
+}
+
+/// The verbs that change the served index.
+pub(crate) struct Verbs {
+    program: PathBuf,
+    folder: PathBuf,
+    keys: String,
+    searcher: String,
+}
+
+impl Verbs {
+    /// Runs such a verb to its end; what it printed.
+    pub(crate) fn changing(&self, arguments: &[&str]) -> Outcome<String> {
+        let at = [
+            "--connect",
+            &self.searcher,
+            "--keys",
+            &self.keys,
+            "--allow-simulated",
+        ];
+        verb(&self.program, &[arguments, &at].concat())
+    }
+
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.folder.join(name).display().to_string()
+    }
+}
+
+fn verb(program: &Path, arguments: &[&str]) -> Outcome<String> {
+    let output = Command::new(program)
+        .args(["--json", "--quiet"])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("cannot run the command: {error}"))?;
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        return Ok(printed);
+    }
+    Err(format!(
+        "`oboro {}` ended with {}: {printed}{}",
+        arguments[0],
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    ))
 }
 
 impl Drop for Roles {
