@@ -35,11 +35,11 @@ pub(crate) fn decrypt(run: &Run) {
     let masks = setup.evaluator.codebook().masks();
     let scale = *setup.evaluator.scale();
     let decryptor = MaskedDecryptor::new(SecretKey::generate(scale.set(), &mut run.rng()));
+    let prepared = decryptor
+        .prepare_batch(scale, &masks)
+        .expect("the parts fit");
     let mut dither = [run.rng()];
-    let shares = run.region(|| {
-        let prepared = decryptor.prepare_batch(scale, &masks)?;
-        decryptor.decrypt_batches(&prepared, &[masked], &mut dither)
-    });
+    let shares = run.region(|| decryptor.decrypt_batches(&prepared, &[masked], &mut dither));
     for share in shares.expect("the parts fit") {
         run.expect_secret(&share.to_bytes());
     }
