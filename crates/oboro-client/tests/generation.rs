@@ -7,7 +7,7 @@ mod common;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use common::{Shape, World, id_of_row, overlap, verifier};
-use oboro_channel::{ConnectOptions, Role, connect};
+use oboro_channel::{ConnectOptions, Identity, Role, connect};
 use oboro_client::{
     Client, ClientError, Rerank, SearchOptions,
     generation::{Generation, GenerationConfig, GenerationSession, SegmentParts},
@@ -78,11 +78,16 @@ impl Maker {
     }
 }
 
-fn config(world: &World, maker: &Maker, keeper: SocketAddr) -> GenerationConfig {
+fn config(
+    world: &World,
+    identity: &Identity,
+    maker: &Maker,
+    keeper: SocketAddr,
+) -> GenerationConfig {
     GenerationConfig {
         searcher: maker.address.to_string(),
         keeper: keeper.to_string(),
-        identity: world.owner_identity(),
+        identity: identity.clone(),
         trust: world.authority.trust(),
         verifier: verifier(),
         connect_timeout: Duration::from_secs(5),
@@ -119,7 +124,16 @@ impl From<ClientError> for Failed {
 
 impl Roles {
     async fn connect(world: &World, maker: &Maker, keeper: SocketAddr) -> Self {
-        let config = config(world, maker, keeper);
+        Self::connect_as(world, &world.owner_identity(), maker, keeper).await
+    }
+
+    async fn connect_as(
+        world: &World,
+        identity: &Identity,
+        maker: &Maker,
+        keeper: SocketAddr,
+    ) -> Self {
+        let config = config(world, identity, maker, keeper);
         Self {
             session: GenerationSession::connect(&config).await.unwrap(),
             runtime: Handle::current(),
@@ -386,6 +400,8 @@ async fn whoever_stops_in_the_middle_leaves_nothing_visible() {
     world.base = words(WORDS);
     let (_, keeper) = world.keeper("127.0.0.1:0").await;
     let before = names(&world);
+    // One owner, who leaves more generations behind than a keeper holds.
+    let owner = world.owner_identity();
     let mut options = options(WORDS, 2);
     options.metric = Metric::Cosine;
     options.centroids = 16;
@@ -395,7 +411,7 @@ async fn whoever_stops_in_the_middle_leaves_nothing_visible() {
     ] {
         // The owner stops, then the searcher is killed.
         let maker = Maker::start(&world, "blind", keeper.address).await;
-        let mut roles = Roles::connect(&world, &maker, keeper.address).await;
+        let mut roles = Roles::connect_as(&world, &owner, &maker, keeper.address).await;
         roles.stop_at = Some(step);
         let error = build(&world, &mut roles, &options).await.unwrap_err();
         assert!(matches!(error, Failed::Stopped), "{step}: {error:?}");
@@ -407,7 +423,7 @@ async fn whoever_stops_in_the_middle_leaves_nothing_visible() {
     // What they left is removed, and one that is not stopped works.
     let maker = Maker::start(&world, "blind", keeper.address).await;
     assert_eq!(names(&world), before);
-    let mut roles = Roles::connect(&world, &maker, keeper.address).await;
+    let mut roles = Roles::connect_as(&world, &owner, &maker, keeper.address).await;
     let report = build(&world, &mut roles, &options).await.unwrap();
     assert_eq!(report.vectors, WORDS);
     let folder = maker.folder.clone();
@@ -514,8 +530,7 @@ async fn fail_messages_out_of_order_and_of_others() {
     let status = raw.train(request).await.unwrap_err();
     assert_eq!(reason_of(&status), Some(Reason::UnknownSession));
     // A client does not even get a connection.
-    let mut client = config(&world, &maker, keeper.address);
-    client.identity = world.client_identity.clone();
+    let client = config(&world, &world.client_identity, &maker, keeper.address);
     assert!(GenerationSession::connect(&client).await.is_err());
     // Nor does a second searcher get the folder.
     let key = world.owner_key.storage_key();

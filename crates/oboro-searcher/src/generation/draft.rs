@@ -23,8 +23,8 @@ use crate::{SearcherError, folder};
 pub(super) struct Place {
     target: PathBuf,
     building: PathBuf,
-    /// Nobody else makes an index for the same place.
-    _lock: File,
+    /// While it is held, nobody else makes an index for the same place.
+    lock: Mutex<Option<File>>,
 }
 
 impl Place {
@@ -69,14 +69,24 @@ impl Place {
         let place = Self {
             target: target.to_owned(),
             building: beside(".generating"),
-            _lock: lock,
+            lock: Mutex::new(Some(lock)),
         };
         place.clean()?;
         Ok(place)
     }
 
+    /// Lets go of the place, and removes what is not whole. Connections that end later
+    /// find that nothing is theirs any more.
+    pub(super) fn release(&self) {
+        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if lock.is_some() {
+            let _ = self.clean();
+        }
+        *lock = None;
+    }
+
     /// Removes an index that did not become whole.
-    pub(super) fn clean(&self) -> Result<(), SearcherError> {
+    fn clean(&self) -> Result<(), SearcherError> {
         match fs::remove_dir_all(&self.building) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(SearcherError::Index(
                 format!("{}: {error}", self.building.display()),
@@ -93,6 +103,10 @@ impl Place {
         codebook: &EncryptedCodebook,
         rng: &mut impl CryptoRng,
     ) -> Result<Draft, SearcherError> {
+        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if lock.is_none() {
+            return Err(SearcherError::Stopping);
+        }
         self.clean()?;
         let mut writer = IndexWriter::create_under(&self.building, keys(), false)?;
         writer.set_codebook(codebook, rng);
@@ -117,7 +131,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let _ = self.clean();
+        self.release();
     }
 }
 

@@ -108,6 +108,7 @@ impl GeneratorServer {
             generator_server::GeneratorServer::new(GeneratorService(Arc::clone(&self.shared)))
                 .max_decoding_message_size(generation::MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(generation::MAX_MESSAGE_BYTES);
+        let _closing = Closing(Arc::clone(&self.shared));
         let (began, stopping) = tokio::sync::oneshot::channel();
         let mut finished = self.shared.finished.subscribe();
         let server = tuned_server()
@@ -139,8 +140,18 @@ impl GeneratorServer {
             () = grace => Ok(()),
             () = expire => Ok(()),
         };
-        self.shared.close();
         result?;
         Ok(self.shared.finished.borrow().clone())
+    }
+}
+
+/// Lets go of the folder when the server ends, however it ends: another one may make an
+/// index there then, though connections here may be open still.
+struct Closing(Arc<Shared>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
+        self.0.place.release();
     }
 }
