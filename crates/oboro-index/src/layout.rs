@@ -3,6 +3,7 @@
 use crate::IndexError;
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The file that makes a folder an index.
@@ -165,6 +166,16 @@ pub(crate) fn exchange(new: &Path, old: &Path) -> io::Result<PathBuf> {
         return Err(error);
     }
     Ok(aside)
+}
+
+/// Whether the open file or folder is still the one under its name.
+pub(crate) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match std::fs::metadata(path) {
+        Ok(theirs) => Ok((ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Takes an exclusive lock on an open folder, or says that another has it.

@@ -105,9 +105,7 @@ impl IndexWriter {
         let mut name = prefix;
         name.push(&layout::hex(&index_id)[..16]);
         let building = folder.join(name);
-        fs::create_dir(&building).map_err(IndexError::io(&building))?;
-        let lock = File::open(&building).map_err(IndexError::io(&building))?;
-        layout::try_lock(&lock);
+        let lock = make_locked(&building).map_err(IndexError::io(&building))?;
         Ok(Self {
             target,
             building,
@@ -449,6 +447,31 @@ fn building_prefix(target: &Path) -> Result<OsString, IndexError> {
     prefix.push(name);
     prefix.push(".building-");
     Ok(prefix)
+}
+
+/// Attempts at a folder that another build takes for a leftover.
+const ATTEMPTS: usize = 10;
+
+/// Makes the folder `path` and locks it. Between the two another build of the
+/// same target may remove it: then it is made again.
+fn make_locked(path: &Path) -> io::Result<File> {
+    for attempt in 0..ATTEMPTS {
+        match fs::create_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt > 0 => {}
+            made => made?,
+        }
+        match File::open(path) {
+            Ok(lock) if layout::try_lock(&lock) && layout::is_at(&lock, path)? => return Ok(lock),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        // Whoever locked it is about to remove it.
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    Err(io::Error::other(
+        "other builds of the same index remove its folder again and again; run one at a time",
+    ))
 }
 
 /// Removes what killed builds of the same target left behind. A build that

@@ -14,7 +14,7 @@ pub(crate) fn extras_and_ids(
     let mut payloads = records.payloads.into_iter();
     let (mut numbers, mut texts) = (Vec::new().into_iter(), Vec::new().into_iter());
     match records.ids {
-        Ids::Rows => numbers = rows.to_vec().into_iter(),
+        Ids::Rows => numbers = Vec::from(rows).into_iter(),
         Ids::Numbers(ids) => numbers = ids.into_iter(),
         Ids::Text(ids) => texts = ids.into_iter(),
     }

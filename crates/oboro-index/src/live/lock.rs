@@ -7,7 +7,6 @@ use crate::IndexError;
 use crate::layout::{self, LOCK};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -40,7 +39,7 @@ impl FolderLock {
             }
             // A build with force may have exchanged the folder between the two
             // calls: then this is the lock of what was there before.
-            if is_at(&file, &path).map_err(io)? {
+            if layout::is_at(&file, &path).map_err(io)? {
                 // For the message of whoever comes next; without it that one
                 // is told less.
                 let _ = note_process(&mut file);
@@ -51,15 +50,6 @@ impl FolderLock {
             path: folder.to_owned(),
             pid: None,
         })
-    }
-}
-
-fn is_at(file: &File, path: &Path) -> io::Result<bool> {
-    let ours = file.metadata()?;
-    match std::fs::metadata(path) {
-        Ok(theirs) => Ok((ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
     }
 }
 
