@@ -105,19 +105,16 @@ impl SetUp {
             .rate
             .map_or_else(RateLimit::default, RateLimit::per_second);
         let lockdown = self.lockdown.lockdown.name();
-        let mut configuration =
-            Configuration::new(Role::Searcher.name(), policy, lockdown, trust)?;
+        let mut configuration = Configuration::new(Role::Searcher.name(), policy, lockdown, trust)?;
         if self.generate {
             configuration = configuration.with("generates", vec![Role::Owner.name()]);
         }
-        Ok(
-            configuration
-                .with("answers", vec![Role::Client.name(), Role::Owner.name()])
-                .with("keyholder", if keeper { "keeper" } else { "client" })
-                .with("storage_release", keeper)
-                .with("rate_per_second", rate.per_second)
-                .with("rate_burst", rate.burst),
-        )
+        Ok(configuration
+            .with("answers", vec![Role::Client.name(), Role::Owner.name()])
+            .with("keyholder", if keeper { "keeper" } else { "client" })
+            .with("storage_release", keeper)
+            .with("rate_per_second", rate.per_second)
+            .with("rate_burst", rate.burst))
     }
 }
 
@@ -171,15 +168,13 @@ pub fn run(options: &Options, json: bool, platforms: &dyn Platforms) -> Outcome<
     }
     let folder = Folder::of(&options.keys, Role::Searcher)?;
     let has_keeper = options.keeper != NO_KEEPER;
-    let configuration = options.set_up.configuration(
-        verifier.policy(),
-        &folder.trust()?,
-        has_keeper,
-    )?;
+    let configuration =
+        options
+            .set_up
+            .configuration(verifier.policy(), &folder.trust()?, has_keeper)?;
     let platform = attester.platform();
     let config = || -> Outcome<SearcherConfig> {
-        let keeper =
-            has_keeper.then(|| KeeperConfig::new(&options.keeper, verifier.clone()));
+        let keeper = has_keeper.then(|| KeeperConfig::new(&options.keeper, verifier.clone()));
         let mut config = SearcherConfig::new(
             folder.identity()?,
             folder.trust()?,

@@ -14,6 +14,7 @@ use oboro_quant::Metric;
 use oboro_server::policy::PolicyOptions;
 use oboro_vectors::VectorsError;
 
+use super::blind;
 use super::built::Built;
 use super::estimate;
 use super::registry::Registry;
@@ -32,6 +33,16 @@ const KEEPER: &str = "keeper";
 /// Who decrypts them where no keeper takes part.
 const CLIENT: &str = "client";
 
+/// Rounds of k-means where nothing else is said, which most data needs no more of.
+const ROUNDS: usize = 25;
+/// The same in a blind build, where a round costs as much as encoding the sample.
+const BLIND_ROUNDS: usize = 10;
+
+/// Where codebook and codes are made.
+const LOCAL: &str = "local";
+/// At a searcher and a keeper, blindly.
+const BLIND: &str = "blind";
+
 /// Options of `oboro build`.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
@@ -39,9 +50,16 @@ pub(crate) struct Options {
     /// standard input
     #[arg(value_name = "VECTORS")]
     pub(crate) vectors: PathBuf,
-    /// Folder of the new index
-    #[arg(long, value_name = "DIR")]
-    pub(crate) out: PathBuf,
+    /// Folder of the new index; in a blind build the searcher has one
+    #[arg(long, value_name = "DIR", required_unless_present = "searcher")]
+    pub(crate) out: Option<PathBuf>,
+    /// Who makes codebook and codes: `local`, this process, or `blind`, a searcher and a
+    /// keeper that see no vector
+    #[arg(long, default_value = LOCAL, value_name = "MODE")]
+    pub(crate) mode: String,
+    /// In a blind build, address of the searcher, which was started with --generate
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) searcher: Option<String>,
     /// Keys of the owner: the folder of `oboro keygen` or its owner/
     #[arg(long, default_value = "keys", value_name = "DIR")]
     pub(crate) keys: PathBuf,
@@ -88,7 +106,8 @@ pub(crate) struct Options {
     /// Who decrypts tables: keeper, or client for an index that no keeper takes part in
     #[arg(long, default_value = "keeper", value_name = "WHO")]
     pub(crate) keyholder: String,
-    /// Register the new index with the keeper at this address, so that no older copy is served
+    /// Register the new index with the keeper at this address, so that no older copy is served;
+    /// in a blind build, the keeper that takes part
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) keeper: Option<String>,
     #[command(flatten)]
@@ -96,12 +115,12 @@ pub(crate) struct Options {
     /// Register with a keeper that no hardware protects
     #[arg(long)]
     pub(crate) allow_simulated: bool,
-    /// Vectors to train on; 256 a centroid when not given
+    /// Vectors to train on; 256 a centroid when not given, 128 in a blind build
     #[arg(long, value_name = "N")]
     pub(crate) sample: Option<usize>,
-    /// Rounds of k-means
-    #[arg(long, default_value_t = 25, value_name = "N")]
-    pub(crate) iterations: usize,
+    /// Rounds of k-means; 25 when not given, 10 in a blind build
+    #[arg(long, value_name = "N")]
+    pub(crate) iterations: Option<usize>,
     /// Seed of the training, for the same codebook again; random when not given
     #[arg(long, value_name = "NUMBER")]
     pub(crate) seed: Option<u64>,
@@ -115,7 +134,9 @@ impl Options {
     pub(crate) fn new(vectors: &Path, keys: &Path, out: &Path) -> Self {
         Self {
             vectors: vectors.to_owned(),
-            out: out.to_owned(),
+            out: Some(out.to_owned()),
+            mode: LOCAL.to_owned(),
+            searcher: None,
             keys: keys.to_owned(),
             passphrase: KeyPassphrase::default(),
             force: false,
@@ -136,9 +157,43 @@ impl Options {
             policy: PolicyOptions::default(),
             allow_simulated: false,
             sample: None,
-            iterations: 25,
+            iterations: None,
             seed: None,
             threads: None,
+        }
+    }
+
+    /// The folder of the new index.
+    pub(super) fn folder(&self) -> &Path {
+        self.out.as_deref().unwrap_or(Path::new("."))
+    }
+
+    /// Whether searcher and keeper make the index, blindly.
+    fn is_blind(&self) -> Outcome<bool> {
+        let blind = named(
+            "mode",
+            &self.mode,
+            |name| match name {
+                LOCAL => Some(false),
+                BLIND => Some(true),
+                _ => None,
+            },
+            &[LOCAL, BLIND],
+        )?;
+        match (blind, &self.searcher, &self.out) {
+            (false, Some(_), _) => Err(Failure::usage(
+                "--searcher is for a blind build; add --mode blind, or name a folder with --out",
+            )),
+            (true, _, Some(_)) => Err(Failure::usage(
+                "in a blind build the index lies at the searcher; name that with --searcher and leave --out away",
+            )),
+            (true, ..) if self.keyholder != KEEPER => Err(Failure::usage(
+                "a blind build needs a keeper; leave --keyholder away",
+            )),
+            (true, ..) if self.dry_run || self.estimate || self.force => Err(Failure::usage(
+                "--dry-run, --estimate and --force are for local builds; leave them away",
+            )),
+            (blind, ..) => Ok(blind),
         }
     }
 }
@@ -147,6 +202,9 @@ impl Options {
 pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     let cancel = Arc::new(AtomicBool::new(false));
     stop_on_signal(&cancel)?;
+    if options.is_blind()? {
+        return blind::run(options, global, &cancel);
+    }
     let progress = Progress::new(global);
     if options.dry_run {
         return output::print(&estimate::of(options, &progress, &cancel)?, global.json);
@@ -189,7 +247,7 @@ pub(crate) fn build_from(
 ) -> Outcome<Built> {
     let (owner, settings) = prepared(options, progress, cancel)?;
     let report = owner
-        .build(source, &options.out, &settings, &mut keys::os_rng()?)
+        .build(source, options.folder(), &settings, &mut keys::os_rng()?)
         .map_err(|error| named_failure(error, failure))?;
     Ok(Built::new(options, &report))
 }
@@ -249,7 +307,10 @@ fn settings(options: &Options, progress: &Progress) -> Outcome<BuildOptions> {
         centroids: options.centroids,
         split: options.split,
         sample: options.sample,
-        iterations: options.iterations,
+        iterations: options.iterations.unwrap_or(match options.mode.as_str() {
+            BLIND => BLIND_ROUNDS,
+            _ => ROUNDS,
+        }),
         seed,
         threads: options.threads,
         rotation: named(

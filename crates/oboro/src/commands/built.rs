@@ -111,7 +111,7 @@ impl Built {
             })
             .collect();
         Self {
-            index: options.out.display().to_string(),
+            index: options.folder().display().to_string(),
             index_id: output::hex(&report.state.index_id),
             epoch: report.state.epoch,
             generation: report.state.generation,

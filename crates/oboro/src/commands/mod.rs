@@ -4,6 +4,7 @@ pub(crate) mod attest;
 pub(crate) mod backup;
 pub(crate) mod bench;
 mod bench_insert;
+mod blind;
 pub(crate) mod build;
 mod built;
 pub(crate) mod compact;
