@@ -129,9 +129,12 @@ mod tests {
              oboro_test_stage_seconds_count{stage=\"slow\"} 2\n\
              # HELP oboro_test_seen_total Things seen.\n\
              # TYPE oboro_test_seen_total counter\n\
-             oboro_test_seen_total 3\n"
+             oboro_test_seen_total 3\n\
+             # HELP oboro_test_open Things open.\n\
+             # TYPE oboro_test_open gauge\n\
+             oboro_test_open 2\n"
         ));
         let buckets = 2 * (BUCKETS_US.len() + 1);
-        assert_eq!(text.lines().count(), 2 + buckets + 4 + 3);
+        assert_eq!(text.lines().count(), 2 + buckets + 4 + 3 + 3);
     }
 }
