@@ -44,7 +44,7 @@ pub(crate) enum Command {
     /// Make the keys of all roles, one folder for each
     Keygen(keygen::Options),
     /// Make an encrypted index from a file of vectors
-    Build(build::Options),
+    Build(Box<build::Options>),
     /// Run searcher and keeper on this machine, as two processes
     Serve(serve::Options),
     /// Run the keeper: holds the decryption key, sees no query and no index

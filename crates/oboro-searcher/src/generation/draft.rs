@@ -155,7 +155,7 @@ impl Draft {
         mut self,
         place: &Place,
         rng: &mut impl CryptoRng,
-    ) -> Result<(IndexHead, u64, Vec<(String, u64)>), SearcherError> {
+    ) -> Result<Made, SearcherError> {
         let staged = std::mem::take(&mut self.staged);
         let staged = staged.into_inner().unwrap_or_else(PoisonError::into_inner);
         let change = Change {
@@ -177,8 +177,20 @@ impl Draft {
         place.publish().map_err(|error| {
             SearcherError::Index(format!("{}: {error}", place.target.display()))
         })?;
-        Ok((head, outcome.index.vectors(), files))
+        Ok(Made {
+            head,
+            vectors: outcome.index.vectors(),
+            files,
+        })
     }
+}
+
+/// An index that is visible.
+pub(super) struct Made {
+    pub(super) head: IndexHead,
+    pub(super) vectors: u64,
+    /// Names and sizes.
+    pub(super) files: Vec<(String, u64)>,
 }
 
 /// Names and sizes, the manifest first.

@@ -11,7 +11,7 @@ use oboro_protocol::{
 };
 use tokio::task::JoinSet;
 
-use super::{blocking, generation::Generation, malformed, refused, training::Trained};
+use super::{blocking, malformed, open::Generation, refused, training::Trained};
 use crate::SearcherError;
 
 /// Segments whose codes are in memory at the same time.

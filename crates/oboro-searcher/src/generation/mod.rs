@@ -3,7 +3,7 @@
 //! [`GeneratorServer`] is a searcher without an index: it serves one owner until an index
 //! lies in its folder, and then ends; a [`SearcherServer`](crate::SearcherServer) serves
 //! that. Reading order: `server`, `service` (the owner's requests, in their order),
-//! `generation` (what one generation holds), `training` (blind k-means with the keeper),
+//! `open` (what one generation holds), `training` (blind k-means with the keeper),
 //! `pass` (batches through evaluation, keeper and decoding), `encoding` (codes of
 //! segments), `draft` (the index, out of sight until it is whole), `keeper`.
 //!
@@ -15,8 +15,8 @@
 
 mod draft;
 mod encoding;
-mod generation;
 mod keeper;
+mod open;
 mod pass;
 mod server;
 mod service;

@@ -8,7 +8,7 @@ use oboro_ckks::{
     EncryptedBatch, MaskedBatch,
 };
 
-use super::{blocking, generation::Generation, malformed};
+use super::{blocking, malformed, open::Generation};
 use crate::SearcherError;
 
 /// One codebook, whose evaluator is a part of `S`.

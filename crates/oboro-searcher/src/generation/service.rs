@@ -23,10 +23,10 @@ use zeroize::Zeroizing;
 
 use super::{
     blocking,
-    draft::Place,
+    draft::{Made, Place},
     encoding,
-    generation::{Generation, Phase},
     keeper::GenerationKeeper,
+    open::{Generation, Phase},
     refused,
     server::Generated,
     shape::{Plan, Shape},
@@ -229,9 +229,12 @@ impl Shared {
         encoding::check_whole(&generation)?;
         let draft = generation.take_draft()?;
         let shared = Arc::clone(&self);
-        let (head, vectors, files) =
-            blocking(move || draft.commit(&shared.place, &mut shared.randomness.generator()))
-                .await?;
+        let Made {
+            head,
+            vectors,
+            files,
+        } = blocking(move || draft.commit(&shared.place, &mut shared.randomness.generator()))
+            .await?;
         // A keeper that is away hears of it when the index is first served.
         let recorded = async { Keeper::connect(&self.access).await?.register(&head).await };
         let recorded = recorded.await.inspect_err(|error| {

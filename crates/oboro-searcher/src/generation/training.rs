@@ -11,7 +11,7 @@ use oboro_ckks::{
 use rand_core::CryptoRng;
 use tokio::task::JoinSet;
 
-use super::{blocking, generation::Generation, malformed, pass::Pass};
+use super::{blocking, malformed, open::Generation, pass::Pass};
 use crate::SearcherError;
 
 /// What a training gave.
