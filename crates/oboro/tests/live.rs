@@ -495,7 +495,7 @@ fn an_interrupted_insert_says_where_it_is_and_goes_on() {
     let rows = stopped["rows"].as_u64().unwrap();
     assert_eq!(stopped["inserted"], rows);
     assert!(
-        rows >= 200 && rows < count as u64 && rows % 50 == 0,
+        rows >= 200 && rows < count as u64 && rows.is_multiple_of(50),
         "{rows}"
     );
     assert_eq!(json(&["inspect", &index])["vectors"], 400 + rows);

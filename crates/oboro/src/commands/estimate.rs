@@ -57,7 +57,12 @@ pub(super) fn of(
     // Before the first rows are built: what is there already comes on top of the build.
     let resident = resident_bytes().unwrap_or(0);
     let estimate = owner
-        .estimate(&mut source, options.folder(), &settings, &mut keys::os_rng()?)
+        .estimate(
+            &mut source,
+            options.folder(),
+            &settings,
+            &mut keys::os_rng()?,
+        )
         .map_err(|error| named_failure(error, |error| input.failure(error)))?;
     bar.finish_and_clear();
     Ok(Estimated::new(&estimate, resident))
