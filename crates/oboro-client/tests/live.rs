@@ -257,8 +257,9 @@ async fn filters_find_what_has_the_tags_and_nothing_else() {
     let query = &world.base[80..88];
     let exact = world.exact(query, 600);
     let row_of = |id: u64| (id - id_of_row(0)) / 3;
+    type Tags = &'static [&'static str];
     type Rule = fn(u64) -> bool;
-    let cases: [(&[&str], &[&str], &[&str], Rule); 4] = [
+    let cases: [(Tags, Tags, Tags, Rule); 4] = [
         (&["even"], &[], &[], |row| row % 2 == 0),
         (&["odd", "third"], &[], &[], |row| {
             row % 2 == 1 || row % 3 == 0
