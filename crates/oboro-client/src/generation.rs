@@ -272,20 +272,28 @@ impl GenerationSession {
     pub async fn shares(&self, shares: &[u8]) -> Result<(), ClientError> {
         let mut offset = 0;
         for piece in shares.chunks(generation::USUAL_PAYLOAD_BYTES) {
-            let request = v1::SharesRequest {
-                session: self.session.clone(),
-                offset,
-                shares: Bytes::copy_from_slice(piece),
-            };
-            let keeper = &self.keeper;
-            persist(|| {
-                let (mut keeper, request) = (keeper.clone(), request.clone());
-                async move { keeper.shares(request).await }
-            })
-            .await?;
+            self.shares_at(offset, Bytes::copy_from_slice(piece))
+                .await?;
+            // The searcher has no part in this, and gives up whom it does not hear.
+            self.sample_at(0, Vec::new()).await?;
             offset += piece.len() as u64;
         }
         Ok(())
+    }
+
+    async fn shares_at(&self, offset: u64, shares: Bytes) -> Result<(), ClientError> {
+        let request = v1::SharesRequest {
+            session: self.session.clone(),
+            offset,
+            shares,
+        };
+        let keeper = &self.keeper;
+        persist(|| {
+            let (mut keeper, request) = (keeper.clone(), request.clone());
+            async move { keeper.shares(request).await }
+        })
+        .await
+        .map(drop)
     }
 
     /// Brings the searcher batches of the sample.
@@ -293,18 +301,25 @@ impl GenerationSession {
     /// # Errors
     /// As [`begin`](Self::begin).
     pub async fn sample(&self, first: usize, batches: Vec<Vec<u8>>) -> Result<(), ClientError> {
+        let batches = batches.into_iter().map(Bytes::from).collect();
+        self.sample_at(first as u32, batches).await?;
+        // Now it is the keeper that has no part.
+        self.shares_at(0, Bytes::new()).await
+    }
+
+    async fn sample_at(&self, first: u32, batches: Vec<Bytes>) -> Result<(), ClientError> {
         let request = v1::SampleRequest {
             session: self.session.clone(),
-            first: first as u32,
-            batches: batches.into_iter().map(Bytes::from).collect(),
+            first,
+            batches,
         };
         let searcher = &self.searcher;
         persist(|| {
             let (mut searcher, request) = (searcher.clone(), request.clone());
             async move { searcher.sample(request).await }
         })
-        .await?;
-        Ok(())
+        .await
+        .map(drop)
     }
 
     /// Starts the training, or waits a moment and looks how far it is.

@@ -101,6 +101,12 @@ impl Metrics {
         self.count(peer, |count| count.0 += 1);
     }
 
+    /// Batches of a generation, which hold `tables` tables together.
+    pub(crate) fn batches(&self, peer: &[u8; 32], batches: u64, tables: u64) {
+        self.batches.fetch_add(batches, Relaxed);
+        self.count(peer, |count| count.0 += tables);
+    }
+
     pub(crate) fn refuse(&self, peer: &[u8; 32]) {
         self.refused.fetch_add(1, Relaxed);
         self.count(peer, |count| count.1 += 1);

@@ -147,7 +147,7 @@ impl World {
                     let reply = self.searcher.means(request.clone()).await.unwrap();
                     let again = self.searcher.means(request).await.unwrap().into_inner();
                     // The same question, the same answer.
-                    assert!(reply.into_inner().codebook == again.codebook);
+                    assert!(reply.into_inner() == again);
                     let masked =
                         MaskedBatchCodebook::from_bytes(&self.packing, &again.codebook).unwrap();
                     trainer.install(masked).unwrap();
@@ -398,7 +398,7 @@ async fn fail_wrong_order_and_too_much() {
 async fn fail_shapes_that_no_generation_has() {
     let mut world = World::new().await;
     type Change = fn(&mut v1::Shape);
-    let changes: [Change; 9] = [
+    let changes: [Change; 10] = [
         |s| s.index_id = vec![0; 16].into(),
         |s| s.index_id = vec![1; 15].into(),
         |s| s.batch_packing = s.batch_packing.slice(1..),
@@ -408,6 +408,13 @@ async fn fail_shapes_that_no_generation_has() {
         |s| s.rounds = 101,
         |s| s.vectors = 0,
         |s| s.segments = u32::MAX,
+        // Labels of so large a sample fit no message.
+        |s| {
+            let packing = BatchPacking::new(SET, 64, 1, 16).unwrap();
+            s.batch_packing = packing.to_bytes().to_vec().into();
+            let samples = (1u32 << 20).to_le_bytes();
+            s.bounds = [samples.as_slice(), &s.bounds[4..]].concat().into();
+        },
     ];
     for change in changes {
         let mut request = world.request();

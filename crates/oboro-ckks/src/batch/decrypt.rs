@@ -47,7 +47,9 @@ impl PreparedBatchCodebook {
         &self.scale
     }
 
-    pub(crate) const fn id(&self) -> &[u8; 32] {
+    /// Names the codebook: the same encryption, the same name.
+    #[must_use]
+    pub const fn id(&self) -> &[u8; 32] {
         &self.id
     }
 

@@ -23,7 +23,8 @@
 //!
 //! # Security
 //! As for queries: the keeper's view is pseudorandom even to the holder of the
-//! key; the searcher sees tables in plaintext and, from them, codes. Offsets
+//! key; the searcher sees tables in plaintext: codes, and with lengths and
+//! products of centroids all that [`mod@crate::generation`] says. Offsets
 //! (-|c|²/2) are known to the searcher and added after decoding.
 //!
 //! [`mod@scale`] has the noise. [`mod@crate::generation`] makes the codebook.

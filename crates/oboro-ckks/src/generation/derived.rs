@@ -13,15 +13,15 @@ use crate::{
 /// Generators for the steps of a generation, each a function of a secret seed
 /// and of everything that the step computes with.
 ///
-/// A step that is done again with the same inputs gives the same bytes, so an
-/// interrupted build can go on; one with other inputs gets other randomness,
-/// which a counter could not promise after a restart. It also takes from a
-/// searcher the means to average a keeper's dither away: the same question
-/// gets the same answer.
+/// A step that is done again with the same inputs and seed gives the same
+/// bytes, so a request may be repeated after a broken connection; one with other
+/// inputs gets other randomness, which a counter could not promise. It also
+/// takes from a searcher the means to average a keeper's dither away: the same
+/// question gets the same answer.
 ///
 /// # Security
-/// Each role has a seed of its own, drawn from the operating system for one
-/// generation and sealed with its state. Zeroized on drop.
+/// Each role has a seed of its own, drawn for one generation and never used for
+/// another. Zeroized on drop.
 pub struct DerivedRandomness {
     seed: Zeroizing<[u8; 32]>,
 }

@@ -1,5 +1,7 @@
 //! To which cluster each sub-vector of the sample belongs.
 
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
 use crate::key::exact;
 use crate::{BatchPacking, CkksError};
 
@@ -9,13 +11,21 @@ use crate::{BatchPacking, CkksError};
 /// # Security
 /// What the keeper learns in training. The owner put the samples of every
 /// sub-space into a random order of its own, so labels of two sub-spaces have
-/// nothing to do with one another.
+/// nothing to do with one another. Zeroized on drop.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Labels {
     subquantizers: usize,
     samples: usize,
     values: Vec<u16>,
 }
+
+impl Drop for Labels {
+    fn drop(&mut self) {
+        self.values.zeroize();
+    }
+}
+
+impl ZeroizeOnDrop for Labels {}
 
 /// Stands for "in no cluster".
 const NONE: u16 = u16::MAX;

@@ -9,6 +9,12 @@
 //! below the error that every encryption adds; and all of it happens before
 //! the reduction modulo q.
 //!
+//! Mathematical libraries differ in the last bits of a cosine or a logarithm, and the
+//! roles may run on different ones; an entry that differs by one would multiply a whole
+//! mask. Cosines and the scale are therefore rounded to 32 bits first, where such
+//! differences vanish: no cosine lies near enough to a boundary, as a test shows, and a
+//! scale does with a probability of about 2^-20.
+//!
 //! With θ_i = π(4i+1)/(2S), slot values z_i have the coefficients
 //! p_u = (1/S)·Σ_i (Re z_i·cos θ_i·u + Im z_i·sin θ_i·u), u < 2S.
 
@@ -23,6 +29,15 @@ use crate::CkksError;
 const WEIGHT_BITS: i32 = 38;
 /// Bits of precision that the rounded matrix has at least.
 const LEAST_WEIGHT_BITS: i32 = 22;
+
+/// Bits of cosines and scales that do not depend on a mathematical library.
+const WEIGHT_PRECISION: i32 = 32;
+
+/// `x` rounded to a multiple of 2^-`bits`.
+fn coarse(x: f64, bits: i32) -> f64 {
+    let unit = f64::from(bits).exp2();
+    (x * unit).round() / unit
+}
 
 /// The integer matrix for one scale.
 pub(super) struct LinearMap {
@@ -44,6 +59,7 @@ impl LinearMap {
             return Err(CkksError::Bound("unit of the shares"));
         }
         let bits = weight.log2().ceil() as i32;
+        let weight = coarse(weight, WEIGHT_PRECISION - bits);
         let shift = WEIGHT_BITS - bits;
         if shift < 0 || 64 + bits < LEAST_WEIGHT_BITS {
             return Err(CkksError::Bound("scale of the shares"));
@@ -57,8 +73,9 @@ impl LinearMap {
                 // The angle modulo a full turn first, for precision.
                 let turn = ((4 * slot + 1) * u) % (4 * slots);
                 let angle = PI * turn as f64 / (2 * slots) as f64;
-                cos.push((angle.cos() * factor).round() as i64);
-                sin.push((angle.sin() * factor).round() as i64);
+                let entry = |x: f64| (coarse(x, WEIGHT_PRECISION) * factor).round() as i64;
+                cos.push(entry(angle.cos()));
+                sin.push(entry(angle.sin()));
             }
         }
         let mut constant = vec![0i128; ring.degree()];
@@ -116,5 +133,25 @@ impl LinearMap {
         low.zeroize();
         column.iter_mut().for_each(|values| values.zeroize());
         message
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_cosine_is_rounded_one_way_here_and_another_way_there() {
+        for slots in (0..12).map(|log| 1usize << log) {
+            for turn in 0..4 * slots {
+                let angle = PI * turn as f64 / (2 * slots) as f64;
+                for x in [angle.cos(), angle.sin()] {
+                    let scaled = x * f64::from(WEIGHT_PRECISION).exp2();
+                    let margin = ((scaled - scaled.floor()) - 0.5).abs();
+                    // The last place of a number below 1 is 2^-21 of a unit here.
+                    assert!(margin > 2f64.powi(-16), "{slots} {turn} {margin}");
+                }
+            }
+        }
     }
 }

@@ -52,12 +52,21 @@
 //! # What each role learns
 //! | role | learns | does not |
 //! |---|---|---|
-//! | keeper | how many samples; for every sub-space the labels of the sample in an order nobody knows, every round: sizes of clusters, how they change, which clusters exchange members | values, centroids, distances; which sub-vectors belong to one vector; anything of the vectors that are encoded |
-//! | searcher | as in search, tables: inner products of samples and centroids, of up to 4K samples with one another, lengths of centroids; codes. That determines sub-vectors up to a rotation of each sub-space | values, centroids, which sub-vectors of the sample belong to one vector |
+//! | keeper | how many samples, and the bounds on norms that scales are made of; for every sub-space the labels of the sample in an order nobody knows, every round: sizes of clusters, how they change, which clusters exchange members | values, centroids, distances; which sub-vectors belong to one vector; anything else of the vectors that are encoded |
+//! | searcher | as in search, tables: inner products of samples and centroids, of up to 4K samples with one another, lengths of centroids; inner products of every encoded vector with the centroids; codes | values and centroids as such |
 //! | owner | bounds of the finished codebook | |
 //!
+//! The searcher's tables determine sub-vectors, of the sample and of every encoded
+//! vector, up to one rotation of each sub-space and the noise of tables: all distances
+//! between vectors follow. About d vectors that are known, with their ids, determine
+//! these rotations, and then everything. Where vectors of the sample are encoded
+//! afterwards, as in a build, their tables also tell which sub-vectors of the sample
+//! belong together; the orders hide that from the keeper for good, from the searcher
+//! only until then.
+//!
 //! A host that sees which addresses either role uses learns the labels, as the
-//! keeper does, and no more: sums by label go where labels point.
+//! keeper does, for sums by label go where labels point; and at the searcher which
+//! samples were tried as first centroids.
 //!
 //! # The same bytes
 //! All random choices come from [`TrainingPlan::seed`]; tables carry noise from the

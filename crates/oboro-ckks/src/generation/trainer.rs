@@ -434,7 +434,7 @@ impl BlindTrainer {
         Ok(TrainedCodebook {
             evaluator: installed.evaluator,
             means: installed.means,
-            offsets: std::mem::take(&mut self.offsets),
+            offsets: std::mem::take(&mut self.offsets).into(),
         })
     }
 
@@ -614,7 +614,7 @@ impl BlindTrainer {
 pub struct TrainedCodebook {
     evaluator: BatchEvaluator,
     means: MeanShares,
-    offsets: Vec<f32>,
+    offsets: Zeroizing<Vec<f32>>,
 }
 
 impl TrainedCodebook {

@@ -123,6 +123,7 @@ impl Shared {
             ));
         }
         let session = self.generation(&request.session, searcher)?;
+        let peer = searcher.spki_sha256;
         if request.batches.is_empty() || request.batches.len() > MAX_BATCHES {
             return Err(Failure::new(
                 Reason::Limit,
@@ -141,9 +142,12 @@ impl Shared {
                 }
             }
             let blocks = request.first_block as usize..request.end_block as usize;
+            let part = blocks.len();
             let shares = session.tables(request.number, blocks, &request.batches)?;
-            let batches = request.batches.len() as u64;
-            shared.metrics.batches.fetch_add(batches, Relaxed);
+            let (batches, packing) = (request.batches.len(), &session.shape.batches);
+            // A request may hold a part of the tables' blocks only.
+            let tables = (batches * packing.batch() * part).div_ceil(packing.blocks());
+            shared.metrics.batches(&peer, batches as u64, tables as u64);
             let shares = shares.iter().map(|share| Bytes::from(share.to_bytes()));
             Ok(v1::TablesReply {
                 shares: shares.collect(),

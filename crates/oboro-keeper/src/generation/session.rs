@@ -255,7 +255,12 @@ impl Session {
             .encrypt_batch_codebook(&means, &scale, &mut rng)
             .map_err(malformed)?;
         let mut work = self.work();
-        let number = work.newest.as_ref().map_or(1, |newest| newest.number + 1);
+        let number = match &work.newest {
+            // Asked twice, since an answer was lost: the number must stay, for whichever
+            // of the two is done last.
+            Some(newest) if newest.prepared.id() == prepared.id() => newest.number,
+            newest => newest.as_ref().map_or(1, |newest| newest.number + 1),
+        };
         work.newest = Some(Newest {
             number,
             means: Arc::new(means),

@@ -2,7 +2,7 @@
 
 use crate::shared::malformed;
 use oboro_ckks::{
-    BatchPacking, MaskedBatchCodebook, MaskedCodebook, Packing, ParameterSet, SampleBounds,
+    BatchPacking, Labels, MaskedBatchCodebook, MaskedCodebook, Packing, ParameterSet, SampleBounds,
     SampleShares,
 };
 use oboro_protocol::generation::{MAX_PAYLOAD_BYTES, MAX_ROUNDS, MAX_SEGMENTS, v1};
@@ -91,6 +91,12 @@ impl Shape {
         if codebook > MAX_PAYLOAD_BYTES {
             return limit(format!(
                 "a codebook of this shape takes {codebook} bytes and a message at most {MAX_PAYLOAD_BYTES}; use fewer centroids or more sub-quantizers, or build locally"
+            ));
+        }
+        let labels = Labels::encoded_len(&self.batches, self.bounds.samples());
+        if labels > MAX_PAYLOAD_BYTES {
+            return limit(format!(
+                "the labels of this sample take {labels} bytes and a message at most {MAX_PAYLOAD_BYTES}; take a smaller sample"
             ));
         }
         let shares = SampleShares::encoded_len(&self.batches, self.bounds.samples());

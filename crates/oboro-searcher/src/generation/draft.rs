@@ -120,6 +120,13 @@ impl Place {
 
     /// Gives the whole index its name, in one step.
     fn publish(&self) -> io::Result<()> {
+        // Held until the end: what is being renamed must not be cleaned away.
+        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if lock.is_none() {
+            return Err(io::Error::other(
+                "the searcher stops, and what it was making is gone; begin again",
+            ));
+        }
         fs::rename(&self.building, &self.target)?;
         let parent = match self.target.parent() {
             Some(parent) if parent != Path::new("") => parent,

@@ -1,8 +1,8 @@
 //! What is to be made, as the owner says it.
 
 use oboro_ckks::{
-    BatchPacking, EncryptedBatch, MaskSeed, MaskedBatch, MaskedBatchCodebook, Packing, PublicKey,
-    SampleBounds,
+    BatchPacking, EncryptedBatch, Labels, MaskSeed, MaskedBatch, MaskedBatchCodebook, Packing,
+    PublicKey, SampleBounds,
 };
 use oboro_protocol::generation::{
     MAX_PAYLOAD_BYTES, MAX_ROUNDS, MAX_SEGMENTS, USUAL_PAYLOAD_BYTES, v1,
@@ -68,10 +68,11 @@ impl Shape {
         }
         let largest = MaskedBatchCodebook::encoded_len(&batches)
             .max(MaskedBatch::encoded_len(&batches, batches.blocks()))
-            .max(EncryptedBatch::encoded_len(&batches));
+            .max(EncryptedBatch::encoded_len(&batches))
+            .max(Labels::encoded_len(&batches, bounds.samples()));
         if largest > MAX_PAYLOAD_BYTES {
             return bad(format!(
-                "messages of this shape take {largest} bytes, and at most {MAX_PAYLOAD_BYTES} are sent; use fewer centroids or more sub-quantizers, or build locally"
+                "messages of this shape take {largest} bytes, and at most {MAX_PAYLOAD_BYTES} are sent; use fewer centroids, a smaller sample or other sub-quantizers, or build locally"
             ));
         }
         Ok(Self {
