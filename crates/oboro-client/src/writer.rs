@@ -231,9 +231,11 @@ impl Writer {
     /// When a strict change cannot be made whole ([`Reason::Conflict`]), a stage is not
     /// there any more, the identity may only search, or the searcher cannot write:
     /// nothing has changed then. When the connection breaks, the change was made whole
-    /// or not at all.
+    /// or not at all. With [`Reason::Stale`] this searcher has a copy of the index that
+    /// does not count, and what it changed in it will not be found.
     ///
     /// [`Reason::Conflict`]: oboro_protocol::Reason::Conflict
+    /// [`Reason::Stale`]: oboro_protocol::Reason::Stale
     pub async fn commit(&self, change: Change) -> Result<CommitReport, ClientError> {
         let on_existing = match change.on_existing {
             OnExisting::Refuse => v1::OnExisting::Refuse,

@@ -387,6 +387,54 @@ async fn fail_an_older_copy_than_the_last_commit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fail_changes_of_a_copy_after_another_copy_changed() {
+    let world = world();
+    let (server, keeper) = world.keeper("127.0.0.1:0").await;
+    let address = keeper.address;
+    let (_metrics, searcher) = world.searcher(Some(address)).await;
+    let copy = world.folder.path().join("copy");
+    // Before anything is written, so that both are of one state.
+    let writer = world.writer(searcher.address).await;
+    common::copy_folder(&world.index_path(), &copy);
+    let (_metrics, other) = world
+        .searcher_of(copy, world.searcher_config(Some(address)), "127.0.0.1:0")
+        .await;
+    let left_behind = world.writer(other.address).await;
+    let report = writer.commit(deleting(vec![id_of_row(1)])).await.unwrap();
+    assert!(!report.unrecorded);
+    let stale = |error: ClientError| assert_eq!(error.reason(), Some(Reason::Stale), "{error}");
+    stale(
+        left_behind
+            .commit(deleting(vec![id_of_row(2)]))
+            .await
+            .unwrap_err(),
+    );
+    // One more would pass for a newer state than the one that was recorded.
+    stale(
+        left_behind
+            .commit(deleting(vec![id_of_row(3)]))
+            .await
+            .unwrap_err(),
+    );
+    stale(left_behind.compact().await.unwrap_err());
+    keeper.stop().await;
+    drop(server);
+    stale(
+        left_behind
+            .commit(deleting(vec![id_of_row(4)]))
+            .await
+            .unwrap_err(),
+    );
+    let (server, _keeper) = world.keeper(&address.to_string()).await;
+    let report = writer.commit(deleting(vec![id_of_row(5)])).await.unwrap();
+    let newest = server.newest(&writer.descriptor().index_id).unwrap();
+    assert_eq!(
+        (report.vectors, newest.generation),
+        (598, report.generation)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_keeper_that_was_away_is_told_of_commits_later() {
     let world = world();
     let (server, keeper) = world.keeper("127.0.0.1:0").await;

@@ -225,7 +225,9 @@ impl CoarseCentroids {
         }
         let lists = self.lists();
         let capacity = (slack * rows as f64 / lists as f64).ceil() as usize;
-        let capacity = capacity.max(rows.div_ceil(lists)).next_multiple_of(BLOCK);
+        // No more than there are, however large the slack.
+        let capacity = capacity.clamp(rows.div_ceil(lists), rows);
+        let capacity = capacity.next_multiple_of(BLOCK);
         let choices = CHOICES.min(lists);
         let near = self.nearest_lists(vectors, choices);
         let mut full: Vec<BinaryHeap<(u32, u32)>> = vec![BinaryHeap::new(); lists];

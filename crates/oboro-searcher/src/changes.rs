@@ -81,10 +81,14 @@ impl Searcher {
         let bytes = request.codes.len()
             + request.records.len()
             + (request.ids.len() + request.tags.len()) * 8;
-        // Files are written without the lock on the index: a commit goes on meanwhile.
-        let stager = self.changes.folder.look(|live| live.stager())?;
+        self.changes.folder.refuse_unless_writing()?;
         let room = self.changes.stages.room(bytes, Instant::now())?;
-        let staged = blocking(move || {
+        let writing = Arc::clone(&self);
+        // The room goes along: the work goes on when the writer goes away, and
+        // takes it until it is done.
+        let (staged, room) = blocking(move || {
+            // Files are written without the lock on the index: a commit goes on meanwhile.
+            let stager = writing.changes.folder.look(|live| live.stager())?;
             let segment = NewSegment {
                 segment_id,
                 ids: &request.ids,
@@ -92,7 +96,7 @@ impl Searcher {
                 tags: &request.tags,
                 records: &request.records,
             };
-            stager.stage(&segment).map_err(refused)
+            Ok((stager.stage(&segment).map_err(refused)?, room))
         })
         .await?;
         let stage = self.workshop.randomness.bytes::<{ limits::STAGE_BYTES }>();
@@ -115,8 +119,9 @@ impl Searcher {
         let epoch = self.newest()?;
         let names = validate::change(&request, epoch.id())?;
         // Refused before any stage is used up.
-        self.changes.folder.look(|_| ())?;
+        self.changes.folder.refuse_unless_writing()?;
         let _one = self.changes.one.lock().await;
+        self.refuse_if_stale()?;
         let stages = self.changes.stages.take(&names, &peer, Instant::now())?;
         let change = Change {
             stages,
@@ -151,7 +156,12 @@ impl Searcher {
         Metrics::add(&metrics.commits, 1);
         Metrics::add(&metrics.inserted, (inserted + replaced) as usize);
         Metrics::add(&metrics.deleted, (deleted + replaced) as usize);
-        let unrecorded = self.record().await.is_err();
+        let recorded = self.record().await;
+        if let Err(error @ SearcherError::Stale(_)) = recorded {
+            // The change is in a copy that does not count, and will never be
+            // recorded.
+            return Err(error);
+        }
         self.compactor.look();
         Ok(v1::CommitReply {
             inserted,
@@ -161,7 +171,7 @@ impl Searcher {
             unknown,
             vectors: index.vectors(),
             generation: index.generation(),
-            unrecorded,
+            unrecorded: recorded.is_err(),
         })
     }
 
@@ -173,6 +183,16 @@ impl Searcher {
             .store(snapshot.segments().len() as u64, Relaxed);
         self.newest()?.engine.replace(Arc::new(snapshot));
         Ok(())
+    }
+
+    /// Refuses changes of a copy of the index that the keeper called old. They
+    /// would be lost; worse, with enough of them the copy would pass for the
+    /// newest state, since states go by their number.
+    pub(crate) fn refuse_if_stale(&self) -> Result<(), SearcherError> {
+        match &self.link {
+            Some(link) => link.refuse_if_stale(),
+            None => Ok(()),
+        }
     }
 
     /// Has the keeper, if there is one, record the newest state. Where it cannot

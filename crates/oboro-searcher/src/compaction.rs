@@ -78,7 +78,7 @@ impl Searcher {
     ) -> Result<v1::CompactReply, SearcherError> {
         let epoch = self.newest()?;
         validate::changed_index(&request.index_id, epoch.id())?;
-        self.changes.folder.look(|_| ())?;
+        self.changes.folder.refuse_unless_writing()?;
         let (reply, done) = oneshot::channel();
         self.compactor
             .orders
@@ -149,13 +149,22 @@ impl Searcher {
     }
 
     async fn attempt(self: &Arc<Self>, policy: &CompactionPolicy) -> Result<bool, SearcherError> {
-        let planned = self.changes.folder.look(|live| live.compaction(policy))?;
+        self.refuse_if_stale()?;
+        let (planning, policy) = (Arc::clone(self), *policy);
+        let planned = blocking(move || {
+            planning
+                .changes
+                .folder
+                .look(|live| live.compaction(&policy))
+        })
+        .await?;
         let Some(compaction) = planned else {
             return Ok(false);
         };
         let before = self.newest()?.snapshot();
         let done = self.work(compaction).await?;
         let _one = self.changes.one.lock().await;
+        self.refuse_if_stale()?;
         let changing = Arc::clone(self);
         blocking(move || {
             let mut rng = changing.workshop.randomness.generator();

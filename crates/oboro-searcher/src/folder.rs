@@ -7,7 +7,7 @@
 use std::{
     io,
     path::Path,
-    sync::{PoisonError, RwLock},
+    sync::{PoisonError, RwLock, TryLockError},
 };
 
 use oboro_index::{EpochKey, Index, IndexError, LiveIndex};
@@ -53,6 +53,22 @@ impl Folder {
     pub(crate) fn look<T>(&self, look: impl FnOnce(&LiveIndex) -> T) -> Result<T, SearcherError> {
         match &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
             State::Writing(live) => Ok(look(live)),
+            state => Err(refusal(state)),
+        }
+    }
+
+    /// Refuses what this process cannot change. Unlike a [look](Self::look) it
+    /// never waits for a change at work, and so may be asked on threads that
+    /// serve the network.
+    pub(crate) fn refuse_unless_writing(&self) -> Result<(), SearcherError> {
+        let state = match self.0.try_read() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(state)) => state.into_inner(),
+            // Only who writes to it changes it.
+            Err(TryLockError::WouldBlock) => return Ok(()),
+        };
+        match &*state {
+            State::Writing(_) => Ok(()),
             state => Err(refusal(state)),
         }
     }

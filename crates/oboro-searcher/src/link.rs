@@ -9,7 +9,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Instant,
 };
 
@@ -85,6 +85,8 @@ pub(crate) struct KeeperLink {
     /// What is served, the newest last; none before the index is open.
     epochs: Mutex<Vec<Arc<Epoch>>>,
     state: Mutex<State>,
+    /// What the keeper said when it first called what is served old.
+    stale: OnceLock<String>,
     /// Held by the one task that connects.
     connecting: tokio::sync::Mutex<()>,
 }
@@ -96,6 +98,7 @@ impl KeeperLink {
             metrics,
             epochs: Mutex::default(),
             state: Mutex::default(),
+            stale: OnceLock::new(),
             connecting: tokio::sync::Mutex::default(),
         }
     }
@@ -116,6 +119,15 @@ impl KeeperLink {
     /// Why the last attempt failed, while nothing has worked since.
     pub(crate) fn last_failure(&self) -> Option<SearcherError> {
         self.with_state(|state| state.failed.as_ref().map(|(_, why)| why.clone().into()))
+    }
+
+    /// Refuses once the keeper has called what is served old, also when it is
+    /// away afterwards.
+    pub(crate) fn refuse_if_stale(&self) -> Result<(), SearcherError> {
+        match self.stale.get() {
+            Some(why) => Err(SearcherError::Stale(why.clone())),
+            None => Ok(()),
+        }
     }
 
     /// Shortest time between two attempts.
@@ -147,8 +159,9 @@ impl KeeperLink {
             Err(error @ SearcherError::Stale(_)) => {
                 // Somebody else serves a newer or another state: nothing is answered from
                 // this one any more.
-                self.settle(&Err(SearcherError::Stale(error.to_string())));
-                Err(error)
+                let result = Err(error);
+                self.settle(&result);
+                result.map(drop)
             }
             Err(SearcherError::KeeperUnreachable(_)) => {
                 self.lost(&up);
@@ -292,7 +305,10 @@ impl KeeperLink {
             };
         });
         match result {
-            Err(error @ SearcherError::Stale(_)) => tracing::error!(%error, "index refused"),
+            Err(error @ SearcherError::Stale(why)) => {
+                let _ = self.stale.set(why.clone());
+                tracing::error!(%error, "index refused");
+            }
             Err(error) => tracing::warn!(%error, "keeper not usable"),
             Ok(_) => {}
         }

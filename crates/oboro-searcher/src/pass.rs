@@ -19,6 +19,10 @@ use crate::{
 /// Vectors from which on a segment is divided among the threads.
 const DIVIDED: usize = 1 << 16;
 
+/// Small segments whose candidates are in memory at the same time: however many
+/// there are, a pass takes no more.
+const SIDE_BY_SIDE: usize = 256;
+
 /// Plans kept for different sizes and numbers of candidates.
 const MAX_PLANS: usize = 4_096;
 
@@ -96,18 +100,20 @@ impl Pass {
             };
             merge(self.segment(snapshot, &tables, &filters, width, work)?);
         }
-        let found: Vec<Vec<Vec<Key>>> = small
-            .into_par_iter()
-            .map(|(segment, plan)| {
-                let work = Work {
-                    segment,
-                    plan,
-                    threads: 1,
-                };
-                self.segment(snapshot, &tables, &filters, width, work)
-            })
-            .collect::<Result<_, _>>()?;
-        found.into_iter().for_each(merge);
+        for part in small.chunks(SIDE_BY_SIDE) {
+            let found: Vec<Vec<Vec<Key>>> = part
+                .par_iter()
+                .map(|&(segment, plan)| {
+                    let work = Work {
+                        segment,
+                        plan,
+                        threads: 1,
+                    };
+                    self.segment(snapshot, &tables, &filters, width, work)
+                })
+                .collect::<Result<_, _>>()?;
+            found.into_iter().for_each(&mut merge);
+        }
         for keys in &mut best {
             keys.truncate(candidates);
         }

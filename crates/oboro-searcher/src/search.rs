@@ -282,9 +282,7 @@ impl Wanted {
             }
             let end = records.len();
             for _ in missing {
-                // Steele and Vigna's multiplier: a new place each time.
-                spare = spare.wrapping_mul(0xd134_2543_de82_ef95).wrapping_add(1);
-                if let Some((segment, position)) = snapshot.place(spare >> 16) {
+                if let Some((segment, position)) = snapshot.spare(&mut spare) {
                     snapshot
                         .append_record(segment, position, &mut records)
                         .map_err(SearcherError::Records)?;

@@ -10,6 +10,9 @@ use crate::SearcherError;
 /// Most segments: a candidate's key has 16 bits for the segment.
 const MAX_SEGMENTS: usize = 1 << 16;
 
+/// Places drawn for one that is not deleted.
+const SPARE_ATTEMPTS: usize = 64;
+
 /// What a pass reads.
 pub(crate) trait Codes: Send + Sync + 'static {
     /// Number of segments.
@@ -100,9 +103,29 @@ impl Snapshot {
         self.segments()[segment].ids()[position as usize]
     }
 
+    /// A place whose record can be read in place of a candidate's; `None` when
+    /// there is none at all. `random` goes on to the next one.
+    ///
+    /// Like a candidate it is not deleted, or a host that learns later what was
+    /// deleted could tell one from the other. Only where hardly any vector is
+    /// left it may be.
+    pub(crate) fn spare(&self, random: &mut u64) -> Option<(usize, u32)> {
+        let mut place = None;
+        for _ in 0..SPARE_ATTEMPTS {
+            // Steele and Vigna's multiplier: a new place each time.
+            *random = random.wrapping_mul(0xd134_2543_de82_ef95).wrapping_add(1);
+            place = self.place(*random >> 16);
+            let (segment, position) = place?;
+            if self.segments()[segment].is_alive(position) {
+                break;
+            }
+        }
+        place
+    }
+
     /// A place in the snapshot, uniform over all if `random` is; `None` when
     /// there is none. Deleted vectors count: their records are still there.
-    pub(crate) fn place(&self, random: u64) -> Option<(usize, u32)> {
+    fn place(&self, random: u64) -> Option<(usize, u32)> {
         let places = self.vectors + self.deleted;
         let mut left = random.checked_rem(places)?;
         for (segment, part) in self.segments().iter().enumerate() {

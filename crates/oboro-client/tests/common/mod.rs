@@ -353,8 +353,18 @@ impl World {
         config: SearcherConfig,
         address: &str,
     ) -> (Arc<Metrics>, Running) {
+        self.searcher_of(self.index_path(), config, address).await
+    }
+
+    /// A searcher of a copy of the index.
+    pub async fn searcher_of(
+        &self,
+        index: PathBuf,
+        config: SearcherConfig,
+        address: &str,
+    ) -> (Arc<Metrics>, Running) {
         let key = self.owner_key.storage_key();
-        let server = SearcherServer::new(self.index_path(), key, config).unwrap();
+        let server = SearcherServer::new(index, key, config).unwrap();
         let metrics = server.metrics();
         let listener = bind(address).await;
         let address = listener.local_addr().unwrap();
