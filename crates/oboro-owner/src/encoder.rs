@@ -276,9 +276,12 @@ impl Encoder {
             return Some(Reason::NoDirection);
         }
         let (least, greatest) = range(self.model.encoding);
+        // Whole numbers as bytes, which a build takes for exact data only: others would be
+        // rounded, the smallest of them to nothing.
+        let whole = self.model.encoding == RecordEncoding::INTEGERS;
         // Without early exit, so that the compiler can vectorize it.
         let within = vector.iter().fold(true, |ok, &value| {
-            ok & (value >= least) & (value <= greatest)
+            ok & (value >= least) & (value <= greatest) & (!whole | (value.trunc() == value))
         });
         (!within).then_some(Reason::BeyondEncoding)
     }

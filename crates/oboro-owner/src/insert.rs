@@ -247,7 +247,9 @@ fn take<T: Target>(
     let begin = Instant::now();
     let mut report = InsertReport::default();
     let mut stages = Vec::new();
-    let mut rows = 0;
+    // Those before it are passed over: a stop before the first commit goes on there.
+    let mut rows = options.from_row.min(total);
+    report.rows = rows;
     for batch in receive {
         if let (true, Some((row, reason))) = (options.strict, batch.segment.refused.first().first())
         {

@@ -414,6 +414,41 @@ fn rows_are_refused_one_by_one_with_counts() {
 }
 
 #[test]
+fn fail_others_than_whole_numbers_where_originals_are_bytes() {
+    let whole = |seed, count| -> Vec<f32> {
+        vectors(seed, count)
+            .iter()
+            .map(|value| value.abs().round())
+            .collect()
+    };
+    let mut settings = options();
+    settings.originals = EncodingChoice::Auto;
+    let built = Built::of(&mut rows(&whole(1, 300)), &settings);
+    let mut more = whole(2, 20);
+    more[3 * DIMENSION] = 1.25;
+    let report = built
+        .insert(&mut numbered(&more, 1_000), &InsertOptions::default())
+        .unwrap();
+    assert_eq!(report.changed.inserted, 19);
+    assert_eq!(report.refused.first(), [(3, Reason::BeyondEncoding)]);
+}
+
+#[test]
+fn a_stop_before_the_first_commit_goes_on_where_it_was_to_begin() {
+    let built = Built::of(&mut rows(&vectors(1, 300)), &options());
+    let stopped = InsertOptions {
+        from_row: 40,
+        ..InsertOptions::default()
+    };
+    stopped.cancel.store(true, Ordering::Relaxed);
+    let report = built
+        .insert(&mut numbered(&vectors(2, 100), 1_000), &stopped)
+        .unwrap();
+    assert!(report.stopped);
+    assert_eq!((report.rows, report.commits), (40, 0));
+}
+
+#[test]
 fn fail_strict_changes_nothing() {
     let built = Built::of(&mut rows(&vectors(1, 300)), &options());
     let strict = InsertOptions {

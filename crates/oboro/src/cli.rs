@@ -54,8 +54,9 @@ pub(crate) enum Command {
     /// Search with queries that no server can read
     Search(search::Options),
     /// Insert vectors into an index, also while it is searched; --upsert replaces
-    #[command(visible_alias = "upsert")]
     Insert(insert::Options),
+    /// As insert --upsert: where an id is there already, the new vector takes its place
+    Upsert(insert::Options),
     /// Delete vectors by their ids; no search finds them from then on
     Delete(delete::Options),
     /// Merge the segments of an index and take deleted vectors off the disk

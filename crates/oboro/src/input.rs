@@ -171,7 +171,13 @@ pub(crate) enum GivenIds {
 
 impl GivenIds {
     /// Numbers where all are numbers, as in a file of ids, and `text` does not say otherwise.
+    /// White space around them and empty ones do not count, as in a file.
     pub(crate) fn of(ids: Vec<String>, text: bool) -> Self {
+        let ids: Vec<String> = ids
+            .iter()
+            .map(|id| id.trim().to_owned())
+            .filter(|id| !id.is_empty())
+            .collect();
         let numbers = ids.iter().map(|id| number_of_id(id));
         if !text && let Some(numbers) = numbers.collect() {
             return Self::Numbers(numbers);
@@ -191,7 +197,11 @@ impl GivenIds {
                     ))
                 })
             });
-            return Ok(Self::Numbers(numbers.collect::<Outcome<_>>()?));
+            let numbers: Vec<u64> = numbers.collect::<Outcome<_>>()?;
+            if text {
+                return Ok(Self::Text(numbers.iter().map(u64::to_string).collect()));
+            }
+            return Ok(Self::Numbers(numbers));
         }
         let reader: Box<dyn Read> = if path == Path::new("-") {
             Box::new(std::io::stdin())
@@ -227,6 +237,22 @@ mod tests {
         assert_eq!(forced, text(&["3", "18446744073709551615", "7"]));
         std::fs::write(&path, "3\n-1\n").unwrap();
         assert_eq!(GivenIds::read(&path, false).unwrap(), text(&["3", "-1"]));
+    }
+
+    #[test]
+    fn ids_of_the_command_line_and_of_npy_are_read_as_those_of_a_file() {
+        let of = |text: &str| GivenIds::of(text.split(',').map(str::to_owned).collect(), false);
+        assert_eq!(of("1, 2,"), GivenIds::Numbers(vec![1, 2]));
+        assert_eq!(of("1,a "), GivenIds::Text(vec!["1".into(), "a".into()]));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ids.npy");
+        let mut file = std::fs::File::create(&path).unwrap();
+        let rows = Matrix::new(1, vec![3_i64, 7]).unwrap();
+        oboro_vectors::encode_npy_i64(&mut file, &rows).unwrap();
+        let numbers = GivenIds::read(&path, false).unwrap();
+        assert_eq!(numbers, GivenIds::Numbers(vec![3, 7]));
+        let text = GivenIds::read(&path, true).unwrap();
+        assert_eq!(text, GivenIds::Text(vec!["3".into(), "7".into()]));
     }
 
     #[test]

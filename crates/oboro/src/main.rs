@@ -59,6 +59,7 @@ fn run(cli: &Cli) -> Outcome<()> {
         Command::Searcher(options) => commands::searcher::run(options, global),
         Command::Search(options) => commands::search::run(options, global),
         Command::Insert(options) => commands::insert::run(options, global),
+        Command::Upsert(options) => commands::insert::upsert(options, global),
         Command::Delete(options) => commands::delete::run(options, global),
         Command::Compact(options) => commands::compact::run(options, global),
         Command::Eval(options) => commands::eval::run(options, global),

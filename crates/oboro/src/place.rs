@@ -9,7 +9,8 @@ use oboro_channel::Role;
 use oboro_client::ClientError;
 use oboro_client::writer::{Change, StageToken, Writer, WriterConfig};
 use oboro_index::{
-    CompactionPolicy, Index, LiveIndex, NewSegment, OnExisting, OwnerKey, Throttle, WriterKey,
+    CompactionPolicy, Index, IndexError, LiveIndex, NewSegment, OnExisting, OwnerKey, Throttle,
+    WriterKey,
 };
 use oboro_owner::{
     Changed, EncodedSegment, Encoder, FolderTarget, InsertOptions, InsertReport, OwnerError,
@@ -112,7 +113,7 @@ impl Place {
         let head = Index::peek(index)?;
         let epoch = key.epoch_key(&head.index_id, head.epoch, head.released);
         let live = LiveIndex::open(index, epoch).map_err(|error| match error {
-            oboro_index::IndexError::Locked { .. } => Failure::refused(format_args!(
+            IndexError::Locked { .. } => Failure::refused(format_args!(
                 "{error}; if that is a searcher, change the index there with --connect"
             )),
             error => error.into(),
@@ -276,7 +277,13 @@ impl Opened {
         let mut dropped = 0;
         while let Some(plan) = live.compaction(policy) {
             dropped += plan.dropped();
-            let done = plan.run(&Throttle::NONE, cancel, &mut rng)?;
+            let done =
+                plan.run(&Throttle::NONE, cancel, &mut rng)
+                    .map_err(|error| match error {
+                        // Nothing is wrong with the index.
+                        IndexError::Cancelled => Failure::failed(error),
+                        error => error.into(),
+                    })?;
             live.commit_compaction(done, &mut rng)?;
         }
         Ok(Merged {

@@ -184,10 +184,18 @@ fn an_index_lives() {
     let other = vectors(40, DIMENSION, 4);
     let file = place.write_fvecs("other.fvecs", &other);
     let ids = numbers(place, "other.txt", 1_200..1_240);
-    for _ in 0..2 {
-        let arguments = ["upsert", &file, "--ids", &ids, "--upsert"];
-        json(&[&arguments[..], &at].concat());
+    let (verb, option) = (
+        ["upsert", &file, "--ids", &ids],
+        ["insert", &file, "--ids", &ids, "--upsert"],
+    );
+    for arguments in [&verb[..], &option[..]] {
+        let upserted = json(&[arguments, &at].concat());
+        assert_eq!(upserted["existing"], 0);
     }
+    fails(2, &[&verb[..], &["--resume"], &at].concat());
+    // Without ids, rows would replace what has their numbers.
+    let message = fails(2, &[&verb[..2], &at].concat());
+    assert!(message.contains("--ids"), "{message}");
     expected.extend(rows(1_200, &other));
     world.check(&served, &expected);
 
@@ -535,6 +543,10 @@ fn a_dry_run_builds_nothing() {
     );
     assert!(expected.abs_diff(total) * 20 < total, "{expected} {total}");
     assert!(built["peak_bytes"].as_u64().unwrap() > 1 << 20);
+    // Standard input comes once, and an estimate reads it before the build does.
+    let input = [&["build", "-", "--estimate"][..], &arguments[2..]].concat();
+    let message = fails(2, &input);
+    assert!(message.contains("standard input"), "{message}");
     // Both at once make no sense.
     let output = oboro()
         .args(arguments)

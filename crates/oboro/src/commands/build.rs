@@ -205,6 +205,11 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     if options.is_blind()? {
         return blind::run(options, global, &cancel);
     }
+    if options.estimate && options.vectors == Path::new("-") {
+        return Err(Failure::usage(
+            "--estimate reads the vectors before the build does, and standard input comes once; write them to a file",
+        ));
+    }
     let progress = Progress::new(global);
     if options.dry_run {
         return output::print(&estimate::of(options, &progress, &cancel)?, global.json);

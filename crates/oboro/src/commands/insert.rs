@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use oboro_index::{CompactionPolicy, LiveIndex, OnExisting};
 use oboro_owner::{InsertOptions, InsertReport, VectorSource};
+use oboro_vectors::IdKind;
 use serde::Serialize;
 
 use super::build::{bars, named_failure, stop_on_signal};
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::figures::round;
 use crate::global::Global;
 use crate::input::{Input, RecordArgs};
@@ -97,8 +98,22 @@ struct Row {
     reason: String,
 }
 
-/// Runs the verb.
+/// Runs `oboro insert`.
 pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
+    changed(options, options.upsert, global)
+}
+
+/// Runs `oboro upsert`.
+pub(crate) fn upsert(options: &Options, global: &Global) -> Outcome<()> {
+    if options.resume {
+        return Err(Failure::usage(
+            "--resume passes over ids that are there, and upsert replaces their vectors; leave --resume away",
+        ));
+    }
+    changed(options, true, global)
+}
+
+fn changed(options: &Options, upsert: bool, global: &Global) -> Outcome<()> {
     let cancel = Arc::new(AtomicBool::new(false));
     stop_on_signal(&cancel)?;
     let progress = Progress::new(global);
@@ -107,6 +122,11 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     let encoder = place.encoder(key)?;
     let dimension = encoder.descriptor().dimension as usize;
     let mut source = input.records(&options.records, Some(dimension))?;
+    if upsert && source.id_kind() == IdKind::Rows {
+        return Err(Failure::usage(
+            "these vectors have no ids, and by their row numbers they would replace others; name ids with --ids or --ids-column",
+        ));
+    }
     let present = match &place {
         Opened::Folder(live) if options.resume => Some(ids(live)),
         _ => None,
@@ -120,7 +140,7 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     };
     let settings = InsertOptions {
         batch: options.batch.unwrap_or(usual),
-        on_existing: if options.upsert {
+        on_existing: if upsert {
             OnExisting::Replace
         } else {
             OnExisting::Refuse
@@ -140,12 +160,26 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     })?;
     if matches!(place, Opened::Folder(_)) && !options.no_compact && !report.stopped {
         let bar = progress.bar("merging segments", None);
-        place.compact(&CompactionPolicy::default(), &cancel)?;
+        let merged = place.compact(&CompactionPolicy::default(), &cancel);
         bar.finish_and_clear();
+        // Ctrl-C ends the merging only: the rows are there.
+        if let Err(failure) = merged
+            && !cancel.load(Ordering::Relaxed)
+        {
+            return Err(Failure::new(
+                failure.kind,
+                format_args!(
+                    "all rows are settled ({} inserted, {} replaced), but segments could not be merged afterwards: {}",
+                    report.changed.inserted, report.changed.replaced, failure.message
+                ),
+            ));
+        }
     }
     let inserted = Inserted::new(&report, &place)?;
     output::print(&inserted, global.json)?;
     if report.stopped {
+        // Exit runs no destructors, and a copy of standard input must not stay.
+        drop(input);
         // As programs end that a signal ends; what was committed stays.
         std::process::exit(shutdown::INTERRUPTED);
     }
