@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,7 +14,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::configuration::Configuration;
-use crate::failure::{Failure, Named, Outcome, usage_of};
+use crate::failure::{Failure, Outcome, usage_of};
 use crate::keys::{self, Folder, STATE};
 use crate::lockdown::{self, LockdownOptions, Needs};
 use crate::output::{self, Report};
@@ -243,11 +242,9 @@ fn make_state_folder(options: &Options, folder: &Folder) -> Outcome<PathBuf> {
             directory.display()
         )));
     }
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&directory)
-        .named("make", directory.display())?;
+    if options.set_up.new_state {
+        KeeperState::make_directory(&directory)?;
+    }
     Ok(directory)
 }
 

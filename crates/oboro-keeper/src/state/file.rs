@@ -108,7 +108,12 @@ impl StateFile {
         counted: bool,
         rng: &mut impl CryptoRng,
     ) -> Result<Self, KeeperError> {
-        make_directory(directory).map_err(KeeperError::io(directory))?;
+        match make_directory(directory) {
+            // A process that is locked down may not open what is above its directory, and
+            // has made that before (`KeeperState::make_directory`).
+            Err(error) if error.kind() == ErrorKind::PermissionDenied && directory.is_dir() => {}
+            made => made.map_err(KeeperError::io(directory))?,
+        }
         let lock = lock(directory)?;
         if Self::exists(directory) {
             return Err(KeeperError::StateExists(directory.to_owned()));
@@ -270,7 +275,7 @@ fn unseal(cipher: &Aes256GcmSiv, bytes: &[u8]) -> Result<Zeroizing<Vec<u8>>, Kee
 
 /// Makes the directory and those above it where they are missing, and makes their names
 /// durable: what is synced within is lost with the directory's own name.
-fn make_directory(directory: &Path) -> std::io::Result<()> {
+pub(super) fn make_directory(directory: &Path) -> std::io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]

@@ -224,6 +224,15 @@ impl KeeperState {
         Ok(contents.release.share(&state.index_id, state.epoch))
     }
 
+    /// Makes the directory for a new state, durably. [`create`](Self::create) does it as
+    /// well; a process that locks itself down first cannot do it there any more.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn make_directory(directory: &Path) -> Result<(), KeeperError> {
+        file::make_directory(directory).map_err(KeeperError::io(directory))
+    }
+
     /// Records a state that is not older than the newest; the newest afterwards.
     ///
     /// # Errors
