@@ -23,11 +23,61 @@ pub(crate) const FILL: f64 = 0.4;
 /// Part of q beyond which a decoded target is taken for an error.
 pub(crate) const LIMIT: f64 = 0.45;
 /// The dither's error is kept at 2^-11 of the range that entries take.
-pub(crate) const DITHER_PRECISION: f64 = 2048.0;
+const DITHER_PRECISION: f64 = 2048.0;
 /// Bits of a table share on the wire.
-pub(crate) const SHARE_BITS: u32 = 16;
+const SHARE_BITS: u32 = 16;
 /// Bits of precision below which a shape is refused.
-pub(crate) const MINIMUM_PRECISION: u32 = 7;
+const MINIMUM_PRECISION: u32 = 7;
+
+/// How much of a share the keeper drops, and what is left of a table.
+pub(crate) struct Dither {
+    /// w: the low bits that are drowned and dropped.
+    pub(crate) dropped_bits: u32,
+    /// Standard deviation of a table entry's error, in the units of the data.
+    pub(crate) entry_error: f64,
+}
+
+impl Dither {
+    /// For tables of `range` = max |Σ_i t_i| that lie in the product with scale
+    /// `delta`, whose coefficients have noise of `variance`.
+    ///
+    /// # Errors
+    /// When less than 7 bits of precision are left.
+    pub(crate) fn new(
+        set: ParameterSet,
+        range: f64,
+        subquantizers: usize,
+        slots: f64,
+        delta: f64,
+        variance: f64,
+    ) -> Result<Self, CkksError> {
+        // Entries of one sub-space range over about |q_i|·|c_i| ~ range/M.
+        let entry_range = range / subquantizers as f64;
+        let to_entry = slots.sqrt() / delta;
+        let wanted = (entry_range / DITHER_PRECISION / (to_entry * 0.41))
+            .log2()
+            .floor();
+        // A share's value must also fit its 16 bits.
+        let least = (set.log2_modulus().exp2().log2() - f64::from(SHARE_BITS)).ceil();
+        let dropped_bits = wanted.max(least) as u32;
+        // Dithered rounding to multiples of 2^w has variance at most 4^w / 4,
+        // 4^w / 6 on average.
+        let dither = f64::from(2 * dropped_bits).exp2() / 6.0;
+        let entry_error = to_entry * (variance + dither).sqrt();
+        let bits = (entry_range / entry_error).log2();
+        if bits < f64::from(MINIMUM_PRECISION) {
+            return Err(CkksError::Precision {
+                set: set.name(),
+                bits,
+                minimum: MINIMUM_PRECISION,
+            });
+        }
+        Ok(Self {
+            dropped_bits,
+            entry_error,
+        })
+    }
+}
 
 /// The scales of one index, fixed when it is built.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -96,27 +146,17 @@ impl TableScale {
             + truncation;
         let noise = variance.sqrt();
 
-        // Entries of one sub-space range over about |q_i|·|c_i| ~ range/M.
-        let entry_range = range / packing.subquantizers() as f64;
-        let to_entry = slots.sqrt() / delta;
-        let wanted = (entry_range / DITHER_PRECISION / (to_entry * 0.41))
-            .log2()
-            .floor();
-        // A share's value must also fit its 16 bits.
-        let least = (q.log2() - f64::from(SHARE_BITS)).ceil();
-        let dropped_bits = wanted.max(least) as u32;
-        // Dithered rounding to multiples of 2^w has variance at most 4^w / 4,
-        // 4^w / 6 on average.
-        let dither = f64::from(2 * dropped_bits).exp2() / 6.0;
-        let entry_error = to_entry * (variance + dither).sqrt();
-        let bits = (entry_range / entry_error).log2();
-        if bits < f64::from(MINIMUM_PRECISION) {
-            return Err(CkksError::Precision {
-                set: set.name(),
-                bits,
-                minimum: MINIMUM_PRECISION,
-            });
-        }
+        let Dither {
+            dropped_bits,
+            entry_error,
+        } = Dither::new(
+            packing.set(),
+            range,
+            packing.subquantizers(),
+            slots,
+            delta,
+            variance,
+        )?;
         Ok(Self {
             set,
             query_norm_bound,

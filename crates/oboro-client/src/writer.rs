@@ -13,7 +13,7 @@
 //! never in part: bring it again with [`OnExisting::Replace`], which gives the same in
 //! both cases.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use oboro_attest::Verifier;
@@ -60,8 +60,8 @@ pub struct WriterConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StageToken(Bytes);
 
-/// One change, visible in one step or not at all.
-#[derive(Debug, Default)]
+/// One change, visible in one step or not at all. `Debug` shows no ids.
+#[derive(Default)]
 pub struct Change {
     /// Staged segments; where ids meet, the first counts.
     pub stages: Vec<StageToken>,
@@ -72,6 +72,13 @@ pub struct Change {
     /// Refuse the whole change where a vector would be left out or an id to delete is
     /// not there. Its stages are used up then.
     pub strict: bool,
+}
+
+impl fmt::Debug for Change {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (stages, deletes) = (self.stages.len(), self.deletes.len());
+        write!(formatter, "Change({stages} stages, {deletes} deletes)")
+    }
 }
 
 /// What a change did.

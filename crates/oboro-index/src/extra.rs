@@ -14,6 +14,7 @@
 
 use crate::IndexError;
 use crate::cursor::Cursor;
+use std::fmt;
 
 const NAME: &str = "the extra bytes of a record";
 /// The two lengths.
@@ -23,13 +24,22 @@ const LENGTHS: usize = 2 + 4;
 pub const MAX_EXTRA_BYTES: u32 = 1 << 16;
 
 /// A string id and a payload, each optional.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+///
+/// `Debug` shows sizes, never the contents.
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct Extra {
     /// The id that its owner knows the vector by; inside, a number stands for
     /// it ([`RecordKey::id_of`](crate::RecordKey::id_of)). Never empty.
     pub id: Option<String>,
     /// Whatever the owner wants to come with the vector.
     pub payload: Vec<u8>,
+}
+
+impl fmt::Debug for Extra {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let id = if self.id.is_some() { "an id" } else { "no id" };
+        write!(formatter, "Extra({id}, {} bytes)", self.payload.len())
+    }
 }
 
 impl Extra {
@@ -138,6 +148,15 @@ pub(crate) const fn is_region(bytes: u32) -> bool {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fail_debug_output_shows_no_contents() {
+        let extra = Extra {
+            id: Some("patient 17".into()),
+            payload: b"diagnosis".to_vec(),
+        };
+        assert_eq!(format!("{extra:?}"), "Extra(an id, 9 bytes)");
+    }
     use proptest::prelude::*;
 
     #[test]

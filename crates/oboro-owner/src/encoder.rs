@@ -1,6 +1,7 @@
 //! Encoding of new vectors for an index that exists.
 
 use std::collections::HashSet;
+use std::fmt;
 
 use oboro_index::{
     Descriptor, Extra, IndexError, Model, RecordEncoding, RotationMatrix, SegmentSealer, WriterKey,
@@ -29,7 +30,9 @@ pub struct Encoder {
 }
 
 /// The vectors of one new segment as the searcher takes them, by position.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+///
+/// `Debug` shows how many there are, never ids or codes.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct EncodedSegment {
     /// Its random id, which the records are bound to.
     pub segment_id: [u8; 16],
@@ -43,6 +46,12 @@ pub struct EncodedSegment {
     pub records: Vec<u8>,
     /// Rows that were left out.
     pub refused: Refusals,
+}
+
+impl fmt::Debug for EncodedSegment {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "EncodedSegment({} vectors)", self.ids.len())
+    }
 }
 
 impl EncodedSegment {

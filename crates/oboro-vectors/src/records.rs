@@ -17,7 +17,9 @@ pub const MAX_TAG_NAMES: usize = 4_096;
 
 /// Some records of a source, one after the other. Record `i` has
 /// `vectors[i * dimension..][..dimension]`, `rows[i]` and so on.
-#[derive(Debug, Clone, PartialEq)]
+///
+/// `Debug` shows sizes, never the contents.
+#[derive(Clone, PartialEq)]
 pub struct Records {
     /// Values of a vector.
     pub dimension: usize,
@@ -35,6 +37,17 @@ pub struct Records {
     pub payloads: Vec<Vec<u8>>,
     /// Rows between these that cannot be records, ascending.
     pub refused: Vec<Refusal>,
+}
+
+impl fmt::Debug for Records {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (records, refused) = (self.rows.len(), self.refused.len());
+        write!(
+            formatter,
+            "Records({records} x {}, {:?}, {refused} refused)",
+            self.dimension, self.ids
+        )
+    }
 }
 
 impl Records {
@@ -102,8 +115,8 @@ impl Records {
     }
 }
 
-/// The ids of [`Records`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The ids of [`Records`]. `Debug` shows how many.
+#[derive(Clone, PartialEq, Eq)]
 pub enum Ids {
     /// The source has none: a record's id is its row.
     Rows,
@@ -111,6 +124,16 @@ pub enum Ids {
     Numbers(Vec<u64>),
     /// A text for each record, not empty, at most [`MAX_TEXT_ID`] bytes.
     Text(Vec<String>),
+}
+
+impl fmt::Debug for Ids {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rows => write!(formatter, "Rows"),
+            Self::Numbers(ids) => write!(formatter, "Numbers({})", ids.len()),
+            Self::Text(ids) => write!(formatter, "Text({})", ids.len()),
+        }
+    }
 }
 
 /// Which ids a source has.

@@ -272,3 +272,13 @@ proptest! {
         prop_assert_eq!(next, shape.len() as u64);
     }
 }
+
+#[test]
+fn fail_debug_output_shows_no_contents() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = put(&folder, "a.fvecs", &fvecs(&[&[47.25, 3.5]]));
+    let ids = put(&folder, "ids.txt", b"patient-17\n");
+    let mut source = RecordSource::open(&path, &with_ids(ids)).unwrap();
+    let records = source.read(10).unwrap().unwrap();
+    assert_eq!(format!("{records:?}"), "Records(1 x 2, Text(1), 0 refused)");
+}

@@ -23,9 +23,7 @@
 //! | `N4096_Q100`, codebook by the keeper | 2^56.7 | 86 | 29.3 bits |
 
 use crate::key::exact;
-use crate::scale::{
-    DITHER_PRECISION, ERROR_VARIANCE, FILL, MINIMUM_PRECISION, SHARE_BITS, TERNARY_VARIANCE,
-};
+use crate::scale::{Dither, ERROR_VARIANCE, FILL, TERNARY_VARIANCE};
 use crate::{BatchPacking, CkksError, ParameterSet};
 
 /// Who encrypted a codebook, which decides how much noise it carries.
@@ -105,23 +103,10 @@ impl BatchScale {
             + truncation;
         let noise = variance.sqrt();
 
-        let entry_range = range / packing.subquantizers() as f64;
-        let to_entry = slots.sqrt() / delta;
-        let wanted = (entry_range / DITHER_PRECISION / (to_entry * 0.41))
-            .log2()
-            .floor();
-        let least = (q.log2() - f64::from(SHARE_BITS)).ceil();
-        let dropped_bits = wanted.max(least) as u32;
-        let dither = f64::from(2 * dropped_bits).exp2() / 6.0;
-        let entry_error = to_entry * (variance + dither).sqrt();
-        let bits = (entry_range / entry_error).log2();
-        if bits < f64::from(MINIMUM_PRECISION) {
-            return Err(CkksError::Precision {
-                set: set.name(),
-                bits,
-                minimum: MINIMUM_PRECISION,
-            });
-        }
+        let Dither {
+            dropped_bits,
+            entry_error,
+        } = Dither::new(set, range, packing.subquantizers(), slots, delta, variance)?;
         Ok(Self {
             packing: *packing,
             vector_norm,
