@@ -74,14 +74,16 @@ impl Scenario for Build {
             .map_err(fixture::words)
     }
 
-    fn is_turned_away(&self, said: &str, _other: u32) -> Option<bool> {
+    fn is_turned_away(&self, said: &str, other: u32) -> Option<bool> {
         // Two builds are both let begin; the first that is complete stays.
         // Their hidden folders have one name here, which indexes elsewhere, of random
         // ids, have not: so one may find the other's, or lose its own.
         let hidden = said.contains(".index.building-");
         // With force, the index that one looks at may be exchanged under its eyes.
         let exchanged = said.contains("derived for another index");
-        Some(hidden || exchanged || said.contains("exists already"))
+        // With force, the old index is locked while the new one takes its place.
+        let held = self.force && super::names_the_holder(said, other);
+        Some(hidden || exchanged || held || said.contains("exists already"))
     }
 
     fn belongs(&self, folder: &Path) -> Outcome<BTreeSet<PathBuf>> {

@@ -189,9 +189,7 @@ impl Scenario for Live {
     }
 
     fn is_turned_away(&self, said: &str, other: u32) -> Option<bool> {
-        // For a moment the lock is held and the number of its holder not yet written.
-        let holder = [format!("process {other}"), "another process".to_owned()];
-        Some(holder.iter().any(|holder| said.contains(holder)))
+        Some(super::names_the_holder(said, other))
     }
 
     fn belongs(&self, folder: &Path) -> Outcome<BTreeSet<PathBuf>> {

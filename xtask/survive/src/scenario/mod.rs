@@ -72,6 +72,15 @@ pub(crate) trait Scenario: Sync {
     }
 }
 
+/// Whether this names process `other` as the holder of an index's lock.
+///
+/// For a moment the lock is held and the number of its holder not yet written.
+fn names_the_holder(said: &str, other: u32) -> bool {
+    [format!("process {other}"), "another process".to_owned()]
+        .iter()
+        .any(|holder| said.contains(&format!("is being written by {holder};")))
+}
+
 /// Every scenario.
 pub(crate) fn all() -> Vec<Box<dyn Scenario>> {
     let mut all: Vec<Box<dyn Scenario>> = vec![

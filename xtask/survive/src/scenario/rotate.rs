@@ -106,7 +106,7 @@ impl Scenario for Rotate {
         // It may also find that the other one was quicker.
         let overtaken = said.contains("holds another state of the index")
             || said.contains("the storage key was derived for epoch");
-        Some(overtaken || said.contains(&format!("process {other}")))
+        Some(overtaken || super::names_the_holder(said, other))
     }
 
     fn belongs(&self, folder: &Path) -> Outcome<BTreeSet<PathBuf>> {
