@@ -24,6 +24,18 @@ pub enum LearnError {
         /// The length it needs.
         expected: usize,
     },
+    /// A label that a loss was not built with.
+    #[error(
+        "item {row} of the batch is of class {label}, but the loss was built for {classes} classes; build it with the number of classes of the training set"
+    )]
+    Label {
+        /// The first such item.
+        row: usize,
+        /// Its label.
+        label: usize,
+        /// Classes of the loss.
+        classes: usize,
+    },
     /// A value that is not finite.
     #[error(
         "row {row} of {what} holds a value that is not finite; find out where the training went wrong"

@@ -2,9 +2,11 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`backend`] | the devices of burn, and parameters whose identity is drawn from the given generator |
 //! | [`geometry`] | the Poincaré ball: maps, distance and its gradient, the lift to the hyperboloid that a private index ranks by |
 //! | [`data`] | labelled images: loaders with the official splits, decoding within limits, the class-balanced sampler |
 //! | [`evaluation`] | exact retrieval metrics of embeddings: R@k, R-precision, MAP@R, nDCG@k, NMI |
+//! | [`losses`] | losses over proxies, pairs and trees, composed of distance, pooling, reducer and regularisers |
 //!
 //! Everything here is deterministic: the same input and seed give the same
 //! bits on one thread and on many.
@@ -13,9 +15,11 @@
 //! This crate runs where images and embeddings are known in the clear, on the
 //! owner's machine. Nothing in it is data-oblivious.
 
+pub mod backend;
 pub mod data;
 mod error;
 pub mod evaluation;
 pub mod geometry;
+pub mod losses;
 
 pub use error::LearnError;

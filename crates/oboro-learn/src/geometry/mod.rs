@@ -1,14 +1,16 @@
-//! The Poincaré ball and the hyperboloid, on plain slices.
+//! The Poincaré ball and the hyperboloid, on plain slices and on tensors.
 //!
 //! Embeddings are trained as points of the Poincaré ball of curvature `-c`
 //! ([`Ball`]). A private index ranks by the Lorentz inner product, so a point
 //! leaves through [`Ball::lift`]: with the lifted vectors, `oboro build
 //! --metric lorentz` orders as hyperbolic distance does.
 //!
-//! Everything is generic over `f32` and `f64`.
+//! Everything on slices is generic over `f32` and `f64`; [`tensor`] holds the
+//! same on tensors with gradients, for training.
 
 mod ball;
 mod lorentz;
+pub mod tensor;
 mod tree;
 
 pub use ball::Ball;
