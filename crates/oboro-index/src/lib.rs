@@ -27,6 +27,7 @@
 //! format version and is bound to its index, kind and place.
 
 mod alive;
+mod building;
 mod cursor;
 mod derive;
 pub mod descriptor;
@@ -41,6 +42,7 @@ mod layout;
 pub mod live;
 mod manifest;
 mod model;
+mod receiver;
 pub mod record;
 pub mod rotation;
 mod sealed;
@@ -62,8 +64,8 @@ pub use error::IndexError;
 pub use extra::{Extra, MAX_EXTRA_BYTES};
 pub use index::Index;
 pub use keys::{
-    ClientKey, DescriptorKey, EpochKey, ModelKey, OwnerKey, RecordKey, ReleaseKey, ReleaseShare,
-    RotationSeed, StorageKey, WriterKey,
+    BuildKeys, ClientKey, DescriptorKey, EpochKey, ModelKey, OwnerKey, RecordKey, ReleaseKey,
+    ReleaseShare, RotationSeed, StorageKey, WriterKey,
 };
 pub use live::{
     Change, Compacted, Compaction, CompactionPolicy, LiveIndex, NewSegment, OnExisting, Outcome,
@@ -71,6 +73,7 @@ pub use live::{
 };
 pub use manifest::IndexHead;
 pub use model::Model;
+pub use receiver::IndexReceiver;
 pub use record::{Record, RecordLayout, RecordOpener, RecordSealer};
 pub use rotation::{Rotation, RotationMatrix};
 pub use segment::Segment;

@@ -1,8 +1,8 @@
 //! Making an index: everything under a name of its own, visible at the end.
 
+use crate::building::Building;
 use crate::keys::{DescriptorKey, EpochKey, ReleaseKey, StorageKey};
 use crate::layout::{self, FileKind, MANIFEST};
-use crate::live::FolderLock;
 use crate::manifest::{FileEntry, IndexHead, Manifest, SegmentEntry};
 use crate::record::RecordLayout;
 use crate::segment_writer::SegmentWriter;
@@ -10,11 +10,7 @@ use crate::{Descriptor, IndexError, RecordKey, RecordSealer, model, sealed};
 use oboro_ckks::EncryptedCodebook;
 use oboro_quant::BlockedCodes;
 use rand_core::CryptoRng;
-use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 /// Writes a new index.
 ///
@@ -24,19 +20,14 @@ use std::sync::Arc;
 /// removes the hidden folder. With `force` an existing index is exchanged for
 /// the new one at the commit and not before.
 pub struct IndexWriter {
-    target: PathBuf,
-    building: PathBuf,
-    /// Held while the build lives, so that nobody takes it for a leftover.
-    _lock: File,
+    building: Building,
     key: EpochKey,
     index_id: [u8; 16],
-    force: bool,
     codebook: Option<(EncryptedCodebookFile, [u8; 32])>,
     model: Option<Vec<u8>>,
     segments: Vec<(SegmentEntry, RecordLayout)>,
     /// Every bit that a vector's tags have.
     tags_used: u64,
-    committed: bool,
 }
 
 /// The epoch that a build makes.
@@ -95,29 +86,15 @@ impl IndexWriter {
             });
         }
         let index_id = *key.index_id();
-        let target = target.as_ref().to_owned();
-        refuse_existing(&target, force)?;
-        // So that the news does not come after an hour of work.
-        drop(lock_index(&target)?);
-        let prefix = building_prefix(&target)?;
-        let folder = layout::parent(&target);
-        remove_leftovers(&folder, &prefix)?;
-        let mut name = prefix;
-        name.push(&layout::hex(&index_id)[..16]);
-        let building = folder.join(name);
-        let lock = make_locked(&building).map_err(IndexError::io(&building))?;
+        let building = Building::create(target.as_ref(), &index_id, force)?;
         Ok(Self {
-            target,
             building,
-            _lock: lock,
             key,
             index_id,
-            force,
             codebook: None,
             model: None,
             segments: Vec::new(),
             tags_used: 0,
-            committed: false,
         })
     }
 
@@ -135,7 +112,7 @@ impl IndexWriter {
         let mut segment_id = [0; 16];
         rng.fill_bytes(&mut segment_id);
         let sealer = RecordSealer::new(key, self.index_id, segment_id, layout);
-        SegmentWriter::create(&self.building, sealer, vectors)
+        SegmentWriter::create(self.building.folder(), sealer, vectors)
     }
 
     /// Completes a segment with its codes and tags, in the order of positions.
@@ -270,9 +247,9 @@ impl IndexWriter {
             segments: self.segments.iter().map(|(entry, ..)| *entry).collect(),
         };
         let bytes = manifest.to_bytes(&self.key);
-        layout::write_new(&self.building.join(MANIFEST), &bytes)?;
-        layout::sync_folder(&self.building)?;
-        self.publish()?;
+        layout::write_new(&self.building.folder().join(MANIFEST), &bytes)?;
+        layout::sync_folder(self.building.folder())?;
+        self.building.publish()?;
         Ok(Committed {
             head: manifest.head(&bytes),
             files: manifest.list(bytes.len() as u64),
@@ -348,7 +325,7 @@ impl IndexWriter {
         let mut id = [0; 16];
         rng.fill_bytes(&mut id);
         let name = FileKind::Model.file_name(FIRST_EPOCH, &id);
-        layout::write_new(&self.building.join(name), bytes)?;
+        layout::write_new(&self.building.folder().join(name), bytes)?;
         Ok(Some(FileEntry {
             id,
             bytes: bytes.len() as u64,
@@ -362,140 +339,6 @@ impl IndexWriter {
         file_id: [u8; 16],
         payload: &[u8],
     ) -> Result<FileEntry, IndexError> {
-        sealed::write_file(&self.building, &self.key, kind, file_id, payload)
+        sealed::write_file(self.building.folder(), &self.key, kind, file_id, payload)
     }
-
-    fn publish(&mut self) -> Result<(), IndexError> {
-        if self.force && self.target.exists() {
-            refuse_existing(&self.target, true)?;
-            // Nobody may be writing to what is replaced, and nobody begin to
-            // before it is gone.
-            let _lock = lock_index(&self.target)?;
-            let old = layout::exchange(&self.building, &self.target)
-                .map_err(IndexError::io(&self.target))?;
-            self.committed = true;
-            layout::sync_folder(&layout::parent(&self.target))?;
-            // The new index is in place; an old one that cannot be removed is
-            // a leftover of the next build.
-            let _ = fs::remove_dir_all(old);
-            return Ok(());
-        }
-        layout::rename_new(&self.building, &self.target).map_err(|source| {
-            if source.kind() == io::ErrorKind::AlreadyExists {
-                IndexError::Exists {
-                    path: self.target.clone(),
-                }
-            } else {
-                IndexError::io(&self.target)(source)
-            }
-        })?;
-        self.committed = true;
-        layout::sync_folder(&layout::parent(&self.target))
-    }
-}
-
-impl Drop for IndexWriter {
-    fn drop(&mut self) {
-        if !self.committed {
-            let _ = fs::remove_dir_all(&self.building);
-        }
-    }
-}
-
-/// Locks the index that is to be replaced, if there is one.
-fn lock_index(target: &Path) -> Result<Option<Arc<FolderLock>>, IndexError> {
-    match target.join(MANIFEST).is_file() {
-        true => FolderLock::acquire(target).map(Some),
-        false => Ok(None),
-    }
-}
-
-/// Refuses a target that must not be replaced.
-fn refuse_existing(target: &Path, force: bool) -> Result<(), IndexError> {
-    let metadata = match fs::symlink_metadata(target) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(IndexError::io(target)(error)),
-    };
-    if !force {
-        return Err(IndexError::Exists {
-            path: target.to_owned(),
-        });
-    }
-    // Force replaces an index or an empty folder, never somebody's files.
-    let replaceable = metadata.is_dir()
-        && (target.join(MANIFEST).is_file()
-            || fs::read_dir(target)
-                .map_err(IndexError::io(target))?
-                .next()
-                .is_none());
-    if replaceable {
-        Ok(())
-    } else {
-        Err(IndexError::NotReplaced {
-            path: target.to_owned(),
-        })
-    }
-}
-
-/// `.NAME.building-`
-fn building_prefix(target: &Path) -> Result<OsString, IndexError> {
-    let name = target.file_name().ok_or_else(|| IndexError::NotReplaced {
-        path: target.to_owned(),
-    })?;
-    let mut prefix = OsString::from(".");
-    prefix.push(name);
-    prefix.push(".building-");
-    Ok(prefix)
-}
-
-/// Attempts at a folder that another build takes for a leftover.
-const ATTEMPTS: usize = 10;
-
-/// Makes the folder `path` and locks it. Between the two another build of the
-/// same target may remove it: then it is made again.
-fn make_locked(path: &Path) -> io::Result<File> {
-    for attempt in 0..ATTEMPTS {
-        match fs::create_dir(path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt > 0 => {}
-            made => made?,
-        }
-        match File::open(path) {
-            Ok(lock) if layout::try_lock(&lock) && layout::is_at(&lock, path)? => return Ok(lock),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-        // Whoever locked it is about to remove it.
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
-    Err(io::Error::other(
-        "other builds of the same index remove its folder again and again; run one at a time",
-    ))
-}
-
-/// Removes what killed builds of the same target left behind. A build that
-/// still lives holds a lock and is left alone.
-fn remove_leftovers(folder: &Path, prefix: &OsString) -> Result<(), IndexError> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) => return Err(IndexError::io(folder)(error)),
-    };
-    for entry in entries {
-        let entry = entry.map_err(IndexError::io(folder))?;
-        let name = entry.file_name();
-        if !name
-            .as_encoded_bytes()
-            .starts_with(prefix.as_encoded_bytes())
-        {
-            continue;
-        }
-        let path = entry.path();
-        if let Ok(lock) = File::open(&path)
-            && layout::try_lock(&lock)
-        {
-            let _ = fs::remove_dir_all(&path);
-        }
-    }
-    Ok(())
 }

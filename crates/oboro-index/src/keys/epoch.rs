@@ -103,6 +103,21 @@ impl EpochKey {
     pub(crate) const fn secret(&self) -> &[u8; 32] {
         &self.secret
     }
+
+    /// A key that was derived elsewhere.
+    pub(super) const fn of_secret(
+        secret: &[u8; 32],
+        index_id: [u8; 16],
+        epoch: u64,
+        released: bool,
+    ) -> Self {
+        Self {
+            secret: *secret,
+            index_id,
+            epoch,
+            released,
+        }
+    }
 }
 
 impl StorageKey {

@@ -7,6 +7,7 @@
 //! | [`WriterKey`] | client that inserts | as a client key, and open the owner's model |
 //! | [`StorageKey`] | searcher | its half of what opens codes, ids and the encrypted codebook at rest |
 //! | [`ReleaseKey`] | keeper | the other half |
+//! | [`BuildKeys`] | program that builds one index for its owner | as a writer key, and seal this index at rest |
 //! | keeper's secret ([`read_keeper_secret`]) | keeper | decrypt masked tables |
 //! | keeper's public key ([`read_keeper_public`]) | everyone | encrypt |
 //!
@@ -37,6 +38,7 @@
 mod age;
 mod armour;
 pub mod backup;
+mod build;
 mod epoch;
 mod file;
 mod pem;
@@ -48,6 +50,7 @@ pub use armour::{
     read_keeper_public, read_keeper_secret, write_keeper_public, write_keeper_secret,
 };
 
+pub use build::BuildKeys;
 pub use epoch::{EpochKey, ReleaseKey, ReleaseShare};
 pub use writer::{ModelKey, WriterKey};
 

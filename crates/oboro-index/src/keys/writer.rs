@@ -58,14 +58,14 @@ impl WriterKey {
         &self.model
     }
 
-    fn bytes(&self) -> Zeroizing<[u8; 128]> {
+    pub(super) fn bytes(&self) -> Zeroizing<[u8; 128]> {
         let mut out = Zeroizing::new([0; 128]);
         out[..96].copy_from_slice(&self.client.bytes()[..]);
         out[96..].copy_from_slice(&self.model.0);
         out
     }
 
-    fn from_secret(bytes: &[u8; 128]) -> Self {
+    pub(super) fn from_secret(bytes: &[u8; 128]) -> Self {
         let mut client = Zeroizing::new([0; 96]);
         client.copy_from_slice(&bytes[..96]);
         let mut model = [0; 32];
