@@ -7,11 +7,12 @@ use std::time::Instant;
 use chacha20::ChaCha20Rng;
 use oboro_ckks::{EncryptedCodebook, ParameterSet, PublicKey, TableScale};
 use oboro_index::{
-    Descriptor, IndexWriter, MAX_EXTRA_BYTES, Model, OwnerKey, RecordLayout, Rotation,
+    BuildKeys, Descriptor, IndexWriter, MAX_EXTRA_BYTES, Model, OwnerKey, RecordLayout, Rotation,
     RotationMatrix, permutation,
 };
 use oboro_quant::{Codebook, Metric, TrainOptions};
 use rand_core::{CryptoRng, SeedableRng};
+use zeroize::Zeroizing;
 
 use crate::nearest::Nearest;
 use crate::prepare::Prepare;
@@ -83,33 +84,114 @@ impl Owner {
     ) -> Result<BuildReport, OwnerError> {
         let mut clock = Clock::start();
         let shape = Shape::of(source, self.keeper.parameter_set(), options)?;
+        let drawn = Drawn::from(rng);
+        let keys = self.key.build_keys(&drawn.index_id, options.released);
         // First of all, so that an output that exists costs no time.
-        let mut index_id = [0; 16];
-        rng.fill_bytes(&mut index_id);
-        let release = options.released.then(|| self.key.release_key());
-        let mut writer = IndexWriter::create(
-            out,
-            &self.key.storage_key(),
-            release.as_ref(),
-            index_id,
-            options.force,
-        )?;
+        let writer = IndexWriter::create_under(out, keys.to_epoch_key(), options.force)?;
+        let looked = Looked::at(source, &shape, &keys, options)?;
+        clock.seconds.read = clock.lap();
+        let rest = Rest {
+            keys: &keys,
+            keeper: &self.keeper,
+            shape: &shape,
+            options,
+        };
+        rest.run(source, looked, writer, clock, &mut drawn.generator())
+    }
+}
 
+/// What a build draws of its caller's generator: everything random in it follows from that.
+pub(crate) struct Drawn {
+    pub(crate) index_id: [u8; 16],
+    pub(crate) seed: Zeroizing<[u8; 32]>,
+}
+
+impl Drawn {
+    pub(crate) fn from(rng: &mut impl CryptoRng) -> Self {
+        let mut drawn = Self {
+            index_id: [0; 16],
+            seed: Zeroizing::new([0; 32]),
+        };
+        rng.fill_bytes(&mut drawn.index_id);
+        rng.fill_bytes(&mut *drawn.seed);
+        drawn
+    }
+
+    pub(crate) fn generator(&self) -> ChaCha20Rng {
+        ChaCha20Rng::from_seed(*self.seed)
+    }
+}
+
+/// What the first pass found, and what follows from it.
+pub(crate) struct Looked {
+    pub(crate) found: Survey,
+    pub(crate) layout: RecordLayout,
+    pub(crate) tags: NewTags,
+}
+
+impl Looked {
+    /// The first pass.
+    pub(crate) fn at(
+        source: &mut dyn VectorSource,
+        shape: &Shape,
+        keys: &BuildKeys,
+        options: &BuildOptions,
+    ) -> Result<Self, OwnerError> {
         let mut sampling = ChaCha20Rng::from_seed(options.seed);
         sampling.set_stream(SAMPLE_STREAM);
-        let record_key = self.key.record_key();
-        let mut found = survey(source, shape.sample, &record_key, options, &mut sampling)?;
+        let found = survey(
+            source,
+            shape.sample,
+            keys.record_key(),
+            options,
+            &mut sampling,
+        )?;
         let layout = RecordLayout {
             encoding: found.encoding.choose(options.originals)?,
             dimension: shape.dimension,
             extra_bytes: extra_bytes(found.extra_needed, options)?,
         };
-        let descriptor_key = self.key.descriptor_key();
-        let tags = NewTags::choose(source, &index_id, &descriptor_key, options)?;
-        clock.seconds.read = clock.lap();
+        let tags = NewTags::choose(source, keys.index_id(), keys.descriptor_key(), options)?;
+        Ok(Self {
+            found,
+            layout,
+            tags,
+        })
+    }
+}
 
+/// Everything of a build after the first pass, wherever that was made.
+pub(crate) struct Rest<'a> {
+    pub(crate) keys: &'a BuildKeys,
+    pub(crate) keeper: &'a PublicKey,
+    pub(crate) shape: &'a Shape,
+    pub(crate) options: &'a BuildOptions,
+}
+
+impl Rest<'_> {
+    /// Trains, encodes, tries and writes; reads `source` once.
+    pub(crate) fn run(
+        &self,
+        source: &mut dyn VectorSource,
+        looked: Looked,
+        mut writer: IndexWriter,
+        mut clock: Clock,
+        rng: &mut (impl CryptoRng + Send),
+    ) -> Result<BuildReport, OwnerError> {
+        let Self {
+            keys,
+            keeper,
+            shape,
+            options,
+        } = *self;
+        let Looked {
+            mut found,
+            layout,
+            tags,
+        } = looked;
+        let record_key = keys.record_key();
         let rotation = RotationMatrix::derive(
-            &self.key.rotation_seed(),
+            keys.rotation_seed(),
             &shape.subspaces,
             options.rotation,
             options.metric,
@@ -120,23 +202,23 @@ impl Owner {
             dimension: shape.dimension,
         };
         let mut sample = std::mem::take(&mut found.sample);
-        let plain = (options.rotation == Rotation::Full).then(|| cut(&sample, &shape).to_vec());
+        let plain = (options.rotation == Rotation::Full).then(|| cut(&sample, shape).to_vec());
         prepare.rows(&mut sample)?;
         let rotation_cost = match plain {
-            Some(plain) => Some(rotation_cost(plain, cut(&sample, &shape), &shape, options)?),
+            Some(plain) => Some(rotation_cost(plain, cut(&sample, shape), shape, options)?),
             None => None,
         };
-        let codebook = train(&sample, &shape, shape.sample, options)?;
+        let codebook = train(&sample, shape, shape.sample, options)?;
         drop(sample);
         clock.seconds.train = clock.lap();
 
-        let segment = writer.begin_segment(&record_key, layout, shape.rows, rng)?;
+        let segment = writer.begin_segment(record_key, layout, shape.rows, rng)?;
         let pass = SecondPass {
-            shape: &shape,
+            shape,
             codebook: &codebook,
             prepare: &prepare,
             order: permutation(shape.rows, rng),
-            record_key: &record_key,
+            record_key,
             tags: &tags,
         };
         let encoded = pass.run(source, segment, &found, options)?;
@@ -170,11 +252,12 @@ impl Owner {
         let encrypted = EncryptedCodebook::encrypt(
             shape.packing,
             &scale,
-            &self.keeper,
+            keeper,
             codebook.values(),
             codebook.offsets(options.metric).as_deref(),
             rng,
         )?;
+        let index_id = *keys.index_id();
         let descriptor = Descriptor {
             index_id,
             epoch: 1,
@@ -188,7 +271,7 @@ impl Owner {
             packing: shape.packing,
             scale,
             codebook_digest: encrypted.masks().digest(),
-            public_key: self.keeper.clone(),
+            public_key: keeper.clone(),
         };
         writer.set_codebook(&encrypted, rng);
         writer.add_segment(encoded.segment, &encoded.codes, &encoded.tags)?;
@@ -199,9 +282,9 @@ impl Owner {
             encoding: layout.encoding,
             norm_bound,
         };
-        writer.set_model(self.key.model_key().seal(&index_id, &model, rng))?;
+        writer.set_model(keys.model_key().seal(&index_id, &model, rng))?;
         options.check_cancelled()?;
-        let committed = writer.commit(&descriptor, &descriptor_key, rng)?;
+        let committed = writer.commit(&descriptor, keys.descriptor_key(), rng)?;
         clock.seconds.write = clock.lap();
         Ok(BuildReport {
             state: committed.head,
@@ -320,14 +403,14 @@ pub(crate) fn extra_bytes(needed: usize, options: &BuildOptions) -> Result<u32, 
 }
 
 /// Seconds of each stage.
-struct Clock {
+pub(crate) struct Clock {
     begin: Instant,
     last: Instant,
-    seconds: StageSeconds,
+    pub(crate) seconds: StageSeconds,
 }
 
 impl Clock {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let now = Instant::now();
         Self {
             begin: now,
@@ -336,14 +419,14 @@ impl Clock {
         }
     }
 
-    fn lap(&mut self) -> f64 {
+    pub(crate) fn lap(&mut self) -> f64 {
         let now = Instant::now();
         let seconds = (now - self.last).as_secs_f64();
         self.last = now;
         seconds
     }
 
-    fn finish(mut self) -> StageSeconds {
+    pub(crate) fn finish(mut self) -> StageSeconds {
         self.seconds.total = self.begin.elapsed().as_secs_f64();
         self.seconds
     }
