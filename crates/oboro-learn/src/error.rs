@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// An error of this crate; the message says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +82,32 @@ pub enum LearnError {
         /// What is wrong with it.
         what: String,
     },
+    /// A checkpoint that cannot be written.
+    #[error(
+        "cannot write the checkpoint {}: {source}; make room and resume from the one before it, which is whole",
+        path.display()
+    )]
+    Checkpoint {
+        /// Its folder.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A loss or gradient that is not finite. The step was not taken.
+    #[error(
+        "{what} of step {step} is not finite at a learning rate of {rate}; {}",
+        go_on(checkpoint.as_deref())
+    )]
+    Diverged {
+        /// What is not finite.
+        what: &'static str,
+        /// The step, from 0.
+        step: u64,
+        /// Its learning rate.
+        rate: f64,
+        /// The last good checkpoint.
+        checkpoint: Option<PathBuf>,
+    },
     /// Records of a data set that cannot be used, where all were demanded.
     #[error("{refused}; mend them or skip bad records")]
     Refused {
@@ -96,4 +122,34 @@ pub enum LearnError {
         /// What was refused.
         refused: crate::data::Refused,
     },
+    /// Weights that do not fit a network.
+    #[error("the weights of {origin} do not fit: {mismatch}")]
+    Weights {
+        /// The file, or what else they come from.
+        origin: String,
+        /// The first tensor that does not fit.
+        mismatch: crate::model::Mismatch,
+    },
+    /// Somebody asked to stop.
+    #[error("stopped on request; what was not finished is not kept")]
+    Cancelled,
+    /// A file that cannot be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A file of vectors that cannot be written.
+    #[error(transparent)]
+    Vectors(#[from] oboro_vectors::VectorsError),
+}
+
+/// What to do after a run has diverged.
+fn go_on(checkpoint: Option<&Path>) -> String {
+    match checkpoint {
+        Some(path) => format!("lower the rate and resume from {}", path.display()),
+        None => "there is no checkpoint yet: lower the rate and start again".to_owned(),
+    }
 }

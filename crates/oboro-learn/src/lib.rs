@@ -7,6 +7,8 @@
 //! | [`data`] | labelled images: loaders with the official splits, decoding within limits, the class-balanced sampler |
 //! | [`evaluation`] | exact retrieval metrics of embeddings: R@k, R-precision, MAP@R, nDCG@k, NMI |
 //! | [`losses`] | losses over proxies, pairs and trees, composed of distance, pooling, reducer and regularisers |
+//! | [`model`] | backbones with a Euclidean and a hyperbolic head, pretrained weights, saved networks |
+//! | [`embed`] | the embeddings of a whole data set |
 //!
 //! Everything here is deterministic: the same input and seed give the same
 //! bits on one thread and on many.
@@ -17,9 +19,11 @@
 
 pub mod backend;
 pub mod data;
+pub mod embed;
 mod error;
 pub mod evaluation;
 pub mod geometry;
 pub mod losses;
+pub mod model;
 
 pub use error::LearnError;

@@ -1,4 +1,4 @@
-//! Labelled images: loaders, decoding, sampling.
+//! Labelled images: loaders, decoding, sampling, augmentation.
 //!
 //! | loader | layout | split |
 //! |---|---|---|
@@ -11,22 +11,29 @@
 //! | [`omniglot`] | `images_background`, `images_evaluation` (or `_small1`, `_small2`) | background train, evaluation test |
 //! | [`cifar_folders`] | `train/<class>/`, `test/<class>/` | as stored |
 //!
+//! A network takes images as its [`Input`] says; for training an
+//! [`Augmentation`] changes them on the way.
+//!
 //! Bad records are refused one by one and counted ([`Refused`]), or fail the
 //! whole set, as [`OnBad`] says. Loaders read lists and names; whether every
 //! image decodes is for [`Dataset::verify`], which reads them all.
 
+mod augment;
 mod dataset;
 mod folders;
 mod idx;
+mod input;
 mod listed;
 mod mat;
 mod pixels;
 mod refused;
 mod sampler;
 
+pub use augment::{Augmentation, Crop};
 pub use dataset::{Dataset, Record, Source, Split, Testing};
 pub use folders::{cifar_folders, folders, omniglot};
 pub use idx::idx;
+pub use input::Input;
 pub use listed::{cars, cub, in_shop, sop};
 pub use pixels::{ImageLimits, Pixels, decode};
 pub use refused::{OnBad, Reason, Refused};
