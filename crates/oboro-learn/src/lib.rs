@@ -9,6 +9,7 @@
 //! | [`losses`] | losses over proxies, pairs and trees, composed of distance, pooling, reducer and regularisers |
 //! | [`model`] | backbones with a Euclidean and a hyperbolic head, pretrained weights, saved networks |
 //! | [`embed`] | the embeddings of a whole data set |
+//! | [`train`] | training: batches, gradients on several threads, AdamW, checkpoints and exact resumption, metrics |
 //!
 //! Everything here is deterministic: the same input and seed give the same
 //! bits on one thread and on many.
@@ -25,5 +26,6 @@ pub mod evaluation;
 pub mod geometry;
 pub mod losses;
 pub mod model;
+pub mod train;
 
 pub use error::LearnError;

@@ -1,0 +1,559 @@
+//! The training loop.
+
+use super::Config;
+use super::checkpoint::{self, Best, Checkpoint};
+use super::config::setting;
+use super::images::Images;
+use super::metrics::Recorder;
+use super::observer::{Observer, Progress, Validated};
+use super::optimizer::{AdamW, Moments, Update, norm};
+use super::parallel::{self, Pools};
+use super::parameters::{self, Values};
+use super::validation::{Validation, recall_at_1};
+use crate::LearnError;
+use crate::data::{ClassBalanced, Dataset, ImageLimits};
+use crate::losses::AnyLoss;
+use crate::model::Network;
+use burn::module::Module;
+use burn::tensor::{Device, Tensor, TensorData};
+use chacha20::ChaCha20Rng;
+use rand_core::SeedableRng;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// All steps are done.
+    Finished,
+    /// No validation has been better for as long as the patience says.
+    Stopped,
+    /// It was cancelled, and can be resumed.
+    Interrupted,
+}
+
+/// What a run came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// How it ended.
+    pub end: End,
+    /// Steps done.
+    pub step: u64,
+    /// The best validation.
+    pub best: Option<Best>,
+    /// The newest checkpoint.
+    pub checkpoint: Option<PathBuf>,
+}
+
+/// What a step came to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    /// The loss of the batch.
+    pub loss: f64,
+    /// The learning rate, before the groups' factors.
+    pub rate: f64,
+    /// The norm of the gradient before it was clipped.
+    pub gradient_norm: f64,
+}
+
+/// Trains a network and the proxies of its loss.
+///
+/// The same settings, data and seed give the same checkpoints, byte for byte,
+/// on one thread and on many, interrupted and resumed or not.
+pub struct Trainer {
+    config: Config,
+    // Both without gradients; every step records its own.
+    network: Network,
+    loss: AnyLoss,
+    optimizer: AdamW,
+    pools: Pools,
+    device: Device,
+    about: serde_json::Value,
+    step: u64,
+    best: Option<Best>,
+    stale: u64,
+    run: Option<PathBuf>,
+    last: Option<PathBuf>,
+    /// The hash of the labels that a checkpoint was made with.
+    labels: Option<String>,
+}
+
+impl Trainer {
+    /// A trainer of `network` and `loss`, which live on `device`.
+    ///
+    /// # Errors
+    /// When a setting is out of range or no thread can be started.
+    pub fn new(
+        config: Config,
+        network: &Network,
+        loss: &AnyLoss,
+        device: Device,
+    ) -> Result<Self, LearnError> {
+        config.check()?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self {
+            pools: Pools::new(config.parts.min(cores))?,
+            config,
+            network: network.valid(),
+            loss: loss.valid(),
+            optimizer: AdamW::default(),
+            device: device.without_autodiff(),
+            about: serde_json::Value::Null,
+            step: 0,
+            best: None,
+            stale: 0,
+            run: None,
+            last: None,
+            labels: None,
+        })
+    }
+
+    /// Uses this many threads; the results are the same.
+    ///
+    /// # Errors
+    /// When they cannot be started.
+    pub fn with_threads(mut self, threads: usize) -> Result<Self, LearnError> {
+        self.pools = Pools::new(threads.min(self.config.parts))?;
+        Ok(self)
+    }
+
+    /// Stores what the caller says about the run in every checkpoint, such as
+    /// the settings of network and loss.
+    #[must_use]
+    pub fn describe(mut self, about: serde_json::Value) -> Self {
+        self.about = about;
+        self
+    }
+
+    /// Keeps checkpoints and metrics in a folder, which is made.
+    ///
+    /// # Errors
+    /// When the folder cannot be made or holds checkpoints already.
+    pub fn into_folder(mut self, run: &Path) -> Result<Self, LearnError> {
+        fs::create_dir_all(run).map_err(|source| LearnError::Write {
+            path: run.to_owned(),
+            source,
+        })?;
+        if let Some(latest) = Checkpoint::latest(run)? {
+            return Err(setting(
+                "the folder of a new run",
+                latest.display(),
+                "resume that run or choose an empty folder",
+            ));
+        }
+        self.run = Some(run.to_owned());
+        Ok(self)
+    }
+
+    /// Goes on where the newest checkpoint in a folder stands.
+    ///
+    /// Seed, batch and parts must be those of the checkpoint; other settings
+    /// may change, such as the rate or the number of epochs.
+    ///
+    /// # Errors
+    /// When there is no checkpoint, it cannot be read, or it is of another
+    /// network, loss or batch.
+    pub fn resume(mut self, run: &Path) -> Result<Self, LearnError> {
+        let Some(folder) = Checkpoint::latest(run)? else {
+            return Err(setting(
+                "the folder of a run to resume",
+                run.display(),
+                "give one that holds checkpoints",
+            ));
+        };
+        let saved = Checkpoint::read(&folder)?;
+        let (then, now) = (&saved.config, &self.config);
+        if (then.seed, then.classes, then.items, then.parts)
+            != (now.seed, now.classes, now.items, now.parts)
+        {
+            return Err(setting(
+                "the seed, classes, items and parts",
+                format!(
+                    "{}, {}, {}, {}",
+                    now.seed, now.classes, now.items, now.parts
+                ),
+                "give those of the checkpoint",
+            ));
+        }
+        let unfit = |what| LearnError::Malformed {
+            path: folder.clone(),
+            what,
+        };
+        self.network.restore(&saved.network)?;
+        self.loss = parameters::restore(self.loss, saved.loss).map_err(unfit)?;
+        let lengths = self.lengths()?;
+        for (path, (updates, first, second)) in saved.moments {
+            if lengths.get(&path) != first.shape.first() {
+                return Err(unfit(format!("the moments of {path} fit no parameter")));
+            }
+            let tensor =
+                |v: Values| Tensor::from_data(TensorData::new(v.values, v.shape), &self.device);
+            let moments = Moments {
+                updates,
+                first: tensor(first),
+                second: tensor(second),
+            };
+            self.optimizer.moments.insert(path, moments);
+        }
+        self.step = saved.step;
+        self.best = saved.best;
+        self.stale = saved.stale;
+        self.labels = Some(saved.labels);
+        if self.about.is_null() {
+            self.about = saved.about;
+        }
+        self.run = Some(run.to_owned());
+        self.last = Some(folder);
+        Ok(self)
+    }
+
+    /// The number of values of each parameter, by `module.path`.
+    fn lengths(&self) -> Result<BTreeMap<String, usize>, LearnError> {
+        let network = parameters::collect(&self.network)?;
+        let loss = parameters::collect(&self.loss)?;
+        let named = |module: &'static str, values: BTreeMap<String, Values>| {
+            values
+                .into_iter()
+                .map(move |(path, v)| (format!("{module}.{path}"), v.values.len()))
+        };
+        Ok(named("network", network)
+            .chain(named("loss", loss))
+            .collect())
+    }
+
+    /// The network as it stands.
+    #[must_use]
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// The loss as it stands.
+    #[must_use]
+    pub fn loss(&self) -> &AnyLoss {
+        &self.loss
+    }
+
+    /// Steps done.
+    #[must_use]
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// Trains to the end, or until `cancel` is set, which ends the run after
+    /// the current step or validation with a checkpoint.
+    ///
+    /// # Errors
+    /// When an image cannot be read, a loss or gradient is not finite
+    /// ([`LearnError::Diverged`]), or a checkpoint cannot be written; the
+    /// checkpoints before it stay whole.
+    pub fn run(
+        &mut self,
+        dataset: &Dataset,
+        validation: Option<&Validation<'_>>,
+        cancel: &AtomicBool,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome, LearnError> {
+        let labels = dataset.labels();
+        self.bind(&labels)?;
+        let sampler = ClassBalanced::new(
+            &labels,
+            self.config.classes,
+            self.config.items,
+            self.seed("sampler"),
+        )?;
+        let batches = sampler.batches() as u64;
+        let steps = self.config.epochs.saturating_mul(batches);
+        let mut recorder = match &self.run {
+            Some(run) => Some(Recorder::open(run, self.step)?),
+            None => None,
+        };
+        let input = self.network.settings().input.clone();
+        let images = Images {
+            dataset,
+            input: &input,
+            augmentation: self.config.augmentation,
+            limits: ImageLimits::default(),
+            seed: self.seed("augmentation"),
+        };
+        let started = Instant::now();
+        let first = self.step;
+        let batch_size = self.config.batch() as u64;
+        while self.step < steps && !self.exhausted() {
+            let epoch = self.step / batches;
+            let done = (self.step % batches) as usize;
+            for batch in sampler.epoch(epoch).skip(done) {
+                if cancel.load(Ordering::Relaxed) {
+                    self.save(observer)?;
+                    return Ok(self.outcome(End::Interrupted));
+                }
+                let order = interleave(&batch, self.config.parts);
+                let stream = self.step.wrapping_mul(batch_size);
+                let tensor = images.batch(&order, stream, &self.device)?;
+                let classes: Vec<usize> = order.iter().map(|&i| labels[i] as usize).collect();
+                let step = self.learn(tensor, &classes, steps)?;
+                let progress = self.progress(&step, epoch, steps, first, started.elapsed());
+                observer.stepped(&progress);
+                if let Some(recorder) = &mut recorder
+                    && (self.step % self.config.log_every == 0 || self.step == steps)
+                {
+                    recorder.step(&progress)?;
+                }
+            }
+            let epochs = epoch + 1;
+            let last = self.step == steps;
+            let mut improved = false;
+            if let Some(validation) = validation
+                && (epochs % self.config.validate_every == 0 || last)
+            {
+                let validated = self.validate(validation, epochs)?;
+                improved = validated.best;
+                if let Some(recorder) = &mut recorder {
+                    recorder.validation(&validated)?;
+                }
+                observer.validated(&validated);
+            }
+            if improved || last || epochs % self.config.checkpoint_every == 0 || self.exhausted() {
+                self.save(observer)?;
+            }
+        }
+        Ok(self.outcome(if self.step < steps {
+            End::Stopped
+        } else {
+            End::Finished
+        }))
+    }
+
+    /// One step on a batch: gradients, clipping, update. `steps` is the
+    /// length of the whole run, which the schedule needs.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn learn(
+        &mut self,
+        images: Tensor<4>,
+        labels: &[usize],
+        steps: u64,
+    ) -> Result<Step, LearnError> {
+        let rate = self.config.rate_at(self.step, steps);
+        let mut rng = ChaCha20Rng::from_seed(self.seed("loss"));
+        rng.set_stream(self.step);
+        let found = parallel::gradients(
+            &self.pools,
+            self.config.parts.min(labels.len().max(1)),
+            &self.network,
+            &self.loss,
+            images,
+            labels,
+            &mut rng,
+        );
+        let found = match found {
+            Err(LearnError::NotFinite { what, .. }) => return Err(self.diverged(what, rate)),
+            found => found?,
+        };
+        let value = found.value;
+        if !value.is_finite() {
+            return Err(self.diverged("the loss", rate));
+        }
+        let mut optimizer = std::mem::take(&mut self.optimizer);
+        let (network, loss) = (self.network.clone(), self.loss.clone());
+        let config = &self.config;
+        let (network, loss, optimizer, gradient_norm) = self.pools.alone(move || {
+            let gradient_norm = norm((&network, &found.network), (&loss, &found.loss));
+            if !gradient_norm.is_finite() {
+                return (network, loss, optimizer, gradient_norm);
+            }
+            let update = Update {
+                config,
+                rate,
+                scale: match config.clip {
+                    Some(most) if gradient_norm > most => most / (gradient_norm + 1e-6),
+                    _ => 1.0,
+                },
+            };
+            let groups = config.groups;
+            let network = parallel::put(network, found.moved);
+            let network = optimizer.step("network", network, found.network, &update, |path| {
+                if path.starts_with("heads.") {
+                    groups.head
+                } else {
+                    groups.backbone
+                }
+            });
+            let loss = optimizer.step("loss", loss, found.loss, &update, |_| groups.proxies);
+            (network, loss, optimizer, gradient_norm)
+        });
+        self.network = network;
+        self.loss = loss;
+        self.optimizer = optimizer;
+        if !gradient_norm.is_finite() {
+            return Err(self.diverged("the gradient", rate));
+        }
+        self.step += 1;
+        Ok(Step {
+            loss: value,
+            rate,
+            gradient_norm,
+        })
+    }
+
+    /// Refuses labels other than those of the checkpoint: batches are drawn
+    /// from them.
+    fn bind(&mut self, labels: &[u32]) -> Result<(), LearnError> {
+        let mut hasher = blake3::Hasher::new();
+        for label in labels {
+            hasher.update(&label.to_le_bytes());
+        }
+        let hash = hasher.finalize().to_hex().to_string();
+        match &self.labels {
+            Some(then) if *then != hash => Err(setting(
+                "the labels of the training set",
+                format!("{} in number", labels.len()),
+                "resume with the images that the run was started with",
+            )),
+            _ => {
+                self.labels = Some(hash);
+                Ok(())
+            }
+        }
+    }
+
+    /// The seed of one of the uses of randomness.
+    fn seed(&self, of: &str) -> [u8; 32] {
+        blake3::derive_key(
+            &format!("oboro-learn 1 training {of}"),
+            &self.config.seed.to_le_bytes(),
+        )
+    }
+
+    fn exhausted(&self) -> bool {
+        self.config
+            .patience
+            .is_some_and(|patience| self.stale >= patience)
+    }
+
+    fn diverged(&self, what: &'static str, rate: f64) -> LearnError {
+        LearnError::Diverged {
+            what,
+            step: self.step,
+            rate,
+            checkpoint: self.last.clone(),
+        }
+    }
+
+    fn progress(
+        &self,
+        step: &Step,
+        epoch: u64,
+        steps: u64,
+        first: u64,
+        elapsed: Duration,
+    ) -> Progress {
+        let done = (self.step - first) as f64;
+        let seconds = elapsed.as_secs_f64().max(1e-9);
+        Progress {
+            step: self.step,
+            steps,
+            epoch,
+            loss: step.loss,
+            rate: step.rate,
+            gradient_norm: step.gradient_norm,
+            images_per_second: done * self.config.batch() as f64 / seconds,
+            left: Duration::try_from_secs_f64(seconds / done.max(1.0) * (steps - self.step) as f64)
+                .unwrap_or(Duration::MAX),
+        }
+    }
+
+    fn validate(
+        &mut self,
+        validation: &Validation<'_>,
+        epochs: u64,
+    ) -> Result<Validated, LearnError> {
+        let threads = self.pools.workers();
+        let report = validation.run(&self.network, self.config.batch(), threads)?;
+        let figure = validation.metric.of(&report);
+        let best = self.best.is_none_or(|best| figure > best.figure);
+        if best {
+            self.best = Some(Best {
+                step: self.step,
+                figure,
+            });
+            self.stale = 0;
+        } else {
+            self.stale += 1;
+        }
+        Ok(Validated {
+            step: self.step,
+            epoch: epochs,
+            figure,
+            best,
+            recall_at_1: recall_at_1(&report),
+            map_at_r: report.map_at_r,
+        })
+    }
+
+    /// Writes a checkpoint, unless this step has one or there is no folder.
+    fn save(&mut self, observer: &mut dyn Observer) -> Result<(), LearnError> {
+        let Some(run) = self.run.clone() else {
+            return Ok(());
+        };
+        if self.last.as_ref() == Some(&checkpoint::folder(&run, self.step)) {
+            return Ok(());
+        }
+        let folder = self.checkpoint()?.write(&run)?;
+        observer.saved(&folder);
+        self.last = Some(folder);
+        Ok(())
+    }
+
+    fn checkpoint(&self) -> Result<Checkpoint, LearnError> {
+        let mut moments = BTreeMap::new();
+        for (path, state) in &self.optimizer.moments {
+            let first = parameters::values(state.first.clone())?;
+            let second = parameters::values(state.second.clone())?;
+            moments.insert(path.clone(), (state.updates, first, second));
+        }
+        Ok(Checkpoint {
+            step: self.step,
+            best: self.best,
+            stale: self.stale,
+            config: self.config.clone(),
+            labels: self.labels.clone().unwrap_or_default(),
+            about: self.about.clone(),
+            network: self.network.to_bytes()?,
+            loss: parameters::collect(&self.loss)?,
+            moments,
+        })
+    }
+
+    fn outcome(&self, end: End) -> Outcome {
+        Outcome {
+            end,
+            step: self.step,
+            best: self.best,
+            checkpoint: self.last.clone(),
+        }
+    }
+}
+
+/// The batch in the parts' order: the sampler gives class after class, and
+/// every part is to have items of every class.
+fn interleave(batch: &[usize], parts: usize) -> Vec<usize> {
+    (0..parts)
+        .flat_map(|part| batch.iter().skip(part).step_by(parts).copied())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_have_items_of_every_class() {
+        let batch = [10, 11, 12, 20, 21, 22];
+        assert_eq!(interleave(&batch, 1), batch);
+        assert_eq!(interleave(&batch, 2), [10, 12, 21, 11, 20, 22]);
+    }
+}
