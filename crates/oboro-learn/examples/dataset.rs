@@ -12,18 +12,6 @@ use oboro_vectors::Matrix;
 use std::error::Error;
 use std::path::Path;
 
-const GARMENTS: [&str; 10] = [
-    "T-shirt",
-    "trousers",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
-];
 const DIGITS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -39,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "cars" => data::cars(folder, on_bad)?,
         "sop" => data::sop(folder, on_bad)?,
         "in-shop" => data::in_shop(folder, on_bad)?,
-        "fashion-mnist" => data::idx(folder, &GARMENTS, on_bad)?,
+        "fashion-mnist" => data::idx(folder, &data::GARMENTS, on_bad)?,
         "mnist" => data::idx(folder, &DIGITS, on_bad)?,
         "omniglot" => data::omniglot(folder, on_bad)?,
         "cifar" => data::cifar_folders(folder, on_bad)?,

@@ -6,6 +6,7 @@
 //! | [`geometry`] | the Poincaré ball: maps, distance and its gradient, the lift to the hyperboloid that a private index ranks by |
 //! | [`data`] | labelled images: loaders with the official splits, decoding within limits, the class-balanced sampler |
 //! | [`evaluation`] | exact retrieval metrics of embeddings: R@k, R-precision, MAP@R, nDCG@k, NMI |
+//! | [`report`] | what came out, as text, JSON and one HTML page: curves, maps, the Poincaré disk and its tree, neighbours as images |
 //! | [`losses`] | losses over proxies, pairs and trees, composed of distance, pooling, reducer and regularisers |
 //! | [`model`] | backbones with a Euclidean and a hyperbolic head, pretrained weights, saved networks |
 //! | [`embed`] | the embeddings of a whole data set |
@@ -26,6 +27,7 @@ pub mod evaluation;
 pub mod geometry;
 pub mod losses;
 pub mod model;
+pub mod report;
 pub mod train;
 
 pub use error::LearnError;

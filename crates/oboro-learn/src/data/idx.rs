@@ -9,6 +9,20 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// The classes of Fashion-MNIST, in the order of its labels.
+pub const GARMENTS: [&str; 10] = [
+    "T-shirt",
+    "trousers",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+];
+
 /// Most bytes of a file once unpacked; MNIST's largest has 47 million.
 const MAX_BYTES: u64 = 1 << 30;
 
@@ -28,15 +42,46 @@ pub fn idx(root: &Path, classes: &[&str], on_bad: OnBad) -> Result<Split, LearnE
     })
 }
 
+/// 300 images of each class of Fashion-MNIST, which this crate brings along;
+/// `data/NOTICE.md` says where they come from and under which licence.
+///
+/// # Errors
+/// Never, unless this crate was built from damaged files.
+pub fn garments() -> Result<Dataset, LearnError> {
+    let images: &[u8] = include_bytes!("../../data/garments-images-idx3-ubyte.gz");
+    let labels: &[u8] = include_bytes!("../../data/garments-labels-idx1-ubyte.gz");
+    let images_path = Path::new("garments-images-idx3-ubyte.gz");
+    let labels_path = Path::new("garments-labels-idx1-ubyte.gz");
+    assemble(
+        parse(MultiGzDecoder::new(images), images_path)?,
+        parse(MultiGzDecoder::new(labels), labels_path)?,
+        labels_path,
+        &GARMENTS,
+    )?
+    .settle(Refused::default(), OnBad::Fail, images_path)
+}
+
 fn part(root: &Path, name: &str, classes: &[&str], on_bad: OnBad) -> Result<Dataset, LearnError> {
     let path = file(root, &format!("{name}-images-idx3-ubyte"));
-    let (sizes, data) = read::<3>(&path)?;
-    let [count, height, width] = sizes;
+    let images = read::<3>(&path)?;
     let labels_path = file(root, &format!("{name}-labels-idx1-ubyte"));
-    let ([label_count], labels) = read::<1>(&labels_path)?;
+    let labels = read::<1>(&labels_path)?;
+    let mut set = assemble(images, labels, &labels_path, classes)?;
+    let refused = std::mem::take(&mut set.refused);
+    set.settle(refused, on_bad, root)
+}
+
+/// The set of images and labels; labels out of range are left out.
+fn assemble(
+    (sizes, data): ([u32; 3], Vec<u8>),
+    ([label_count], labels): ([u32; 1], Vec<u8>),
+    labels_path: &Path,
+    classes: &[&str],
+) -> Result<Dataset, LearnError> {
+    let [count, height, width] = sizes;
     if count != label_count || width == 0 || height == 0 {
         return Err(LearnError::Malformed {
-            path: labels_path,
+            path: labels_path.to_owned(),
             what: format!(
                 "{label_count} labels do not fit {count} images of {width} x {height} pixels"
             ),
@@ -56,7 +101,7 @@ fn part(root: &Path, name: &str, classes: &[&str], on_bad: OnBad) -> Result<Data
             label: u32::from(label),
         });
     }
-    Dataset {
+    Ok(Dataset {
         classes: classes.iter().map(|&c| c.to_owned()).collect(),
         records,
         stack: Some(Arc::new(Stack {
@@ -64,9 +109,8 @@ fn part(root: &Path, name: &str, classes: &[&str], on_bad: OnBad) -> Result<Data
             height,
             data,
         })),
-        refused: Refused::default(),
-    }
-    .settle(refused, on_bad, root)
+        refused,
+    })
 }
 
 /// The plain file where there is one, else its compressed form.
@@ -140,4 +184,24 @@ fn parse<const N: usize>(
         )));
     }
     Ok((sizes, data))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_garments_of_this_crate_are_whole() {
+        let set = garments().unwrap();
+        assert_eq!((set.len(), set.classes().len()), (3000, 10));
+        for label in 0..10 {
+            assert_eq!(set.labels().iter().filter(|&&l| l == label).count(), 300);
+        }
+        // The test part of Fashion-MNIST begins with an ankle boot.
+        assert_eq!(set.records()[0].label, 9);
+        let image = set.image(0, &crate::data::ImageLimits::default()).unwrap();
+        assert_eq!((image.width, image.height, image.channels), (28, 28, 1));
+        assert!(image.data.iter().any(|&v| v > 200));
+    }
 }

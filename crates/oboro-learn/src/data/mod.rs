@@ -8,6 +8,7 @@
 //! | [`sop`] | Stanford Online Products: `Ebay_train.txt`, `Ebay_test.txt` | as listed |
 //! | [`in_shop`] | In-Shop Clothes: `list_eval_partition.txt`, `img/` | train, query and gallery as listed |
 //! | [`idx`] | MNIST, Fashion-MNIST: `*-ubyte`, with `.gz` or without | train and t10k |
+//! | [`garments`] | 3,000 images of Fashion-MNIST that this crate brings along | none |
 //! | [`omniglot`] | `images_background`, `images_evaluation` (or `_small1`, `_small2`) | background train, evaluation test |
 //! | [`cifar_folders`] | `train/<class>/`, `test/<class>/` | as stored |
 //!
@@ -32,7 +33,7 @@ mod sampler;
 pub use augment::{Augmentation, Crop};
 pub use dataset::{Dataset, Record, Source, Split, Testing};
 pub use folders::{cifar_folders, folders, omniglot};
-pub use idx::idx;
+pub use idx::{GARMENTS, garments, idx};
 pub use input::Input;
 pub use listed::{cars, cub, in_shop, sop};
 pub use pixels::{ImageLimits, Pixels, decode};
