@@ -9,6 +9,9 @@
 //! that much instead. [`paired_distances`] subtracts first and is exact for
 //! near pairs too.
 
+// Divisions by numbers are written as products with their reciprocals in the
+// losses: the gradient of burn's `div_scalar` rounds to single precision.
+
 use burn::tensor::{DType, Tensor};
 
 /// Added under roots of squares, so that their gradient at zero is zero; in
@@ -118,7 +121,7 @@ impl Ray {
         let cosh = length.cosh();
         Self {
             factor: tanh.clone() / norm.mul_scalar(c.sqrt()),
-            square: (tanh.clone() * tanh).div_scalar(c),
+            square: (tanh.clone() * tanh).mul_scalar(c.recip()),
             inverse_gap: cosh.clone() * cosh,
         }
     }

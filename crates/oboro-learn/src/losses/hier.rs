@@ -31,8 +31,8 @@ pub struct HierSettings {
     pub ancestors: usize,
     /// By how much the right ancestor has to be nearer.
     pub margin: f64,
-    /// Neighbours of an item among which its partner is drawn; the partner has
-    /// to have the item among its own.
+    /// Neighbours of an item among which its partner is drawn, at most half
+    /// the batch; the partner has to have the item among its own.
     pub neighbours: usize,
 }
 
@@ -154,7 +154,7 @@ fn sample(z: &Tensor<2>, c: f64, neighbours: usize, rng: &mut impl Rng) -> Vec<[
         .map(|(item, row)| {
             let mut others: Vec<usize> = (0..count).filter(|&o| o != item).collect();
             others.sort_by(|&a, &b| row[a].total_cmp(&row[b]).then(a.cmp(&b)));
-            others.truncate(neighbours);
+            others.truncate(neighbours.min(count.saturating_sub(1) / 2));
             others
         })
         .collect();

@@ -110,6 +110,6 @@ impl Loss for PairLoss {
         let above = similar.sub_scalar(base);
         let pull = log1p_sum_exp(above.clone().mul_scalar(-alpha), Some(no_positive), 1);
         let push = log1p_sum_exp(above.mul_scalar(beta), Some(no_negative), 1);
-        Ok((pull.div_scalar(alpha) + push.div_scalar(beta)).mean())
+        Ok((pull.mul_scalar(alpha.recip()) + push.mul_scalar(beta.recip())).mean())
     }
 }

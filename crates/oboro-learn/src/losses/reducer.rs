@@ -111,7 +111,7 @@ fn anchor(
             // Classes that are not present add log 1.
             log1p_sum_exp(z, Some(own.clone().bool_not()), 1)
                 .sum()
-                .div_scalar(labels.present() as f64)
+                .mul_scalar((labels.present() as f64).recip())
         }
         Side::Data => {
             let target = s.clone().gather(0, labels.indices(&device));

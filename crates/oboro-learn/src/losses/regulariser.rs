@@ -115,7 +115,7 @@ pub fn centres(proxies: Tensor<3>, epsilon: f64) -> Tensor<1> {
         .mask_fill(keep.bool_not(), 0.0);
     distances
         .sum()
-        .div_scalar((classes * local * (local - 1)) as f64)
+        .mul_scalar(((classes * local * (local - 1)) as f64).recip())
 }
 
 /// The mean L1 norm of the directions of proxies `[local, classes,

@@ -64,7 +64,7 @@ pub fn hyphc(points: [Tensor<2>; 3], similarities: Tensor<2>, temperature: f64) 
         ],
         1,
     );
-    let weights = softmax(depths.div_scalar(temperature), 1);
+    let weights = softmax(depths.mul_scalar(temperature.recip()), 1);
     // Every triple has three weights, so the mean is a third too small.
     (weights.neg().add_scalar(1.0) * similarities)
         .mean()
