@@ -273,7 +273,9 @@ impl Inner {
     ) -> Result<SearchResult, ClientError> {
         let start = Instant::now();
         let asked = check(&session.summary, vector, options)?;
-        let padded = Zeroizing::new(session.padded(vector)?);
+        let probes = probes(&session.summary, options)?;
+        let (padded, lists) = session.prepare(vector, probes)?;
+        let padded = Zeroizing::new(padded);
         let rng = &mut self.randomness.generator();
         let query = match &self.config.keyholder {
             Keyholder::Keeper => session.encryptor.encrypt(&padded, rng),
@@ -291,6 +293,8 @@ impl Inner {
             with_ids: !reranks,
             with_scores: !reranks,
             filter: options.filter.to_bytes().to_vec().into(),
+            // No index has more than 65,536.
+            lists: validate::pack_lists(lists.iter().map(|&list| list as u16)).into(),
             padding: Vec::new(),
         };
         match &session.prepared {
@@ -470,6 +474,17 @@ fn check(
             asked: candidates,
             most: most as usize,
         })
+}
+
+/// How many lists to look at.
+fn probes(index: &IndexSummary, options: &SearchOptions) -> Result<u32, ClientError> {
+    let most = index.probes_max;
+    match options.probes {
+        None => Ok(most),
+        Some(_) if index.lists == 0 => Err(ClientError::NoLists),
+        Some(probes) if (1..=most).contains(&probes) => Ok(probes),
+        Some(probes) => Err(ClientError::Probes { probes, most }),
+    }
 }
 
 /// Opens the records of a reply and measures exact distances.

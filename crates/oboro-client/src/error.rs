@@ -107,6 +107,17 @@ pub enum ClientError {
     /// A filter for an index without tags.
     #[error("the index has no tags; search without a filter, or build it again with tags")]
     NoTags,
+    /// Lists were asked for in an index without lists.
+    #[error("the index has no lists; search without --probes, or build it again with lists")]
+    NoLists,
+    /// Another number of lists than the index allows.
+    #[error("{probes} lists are to be looked at and this index allows 1 to {most}; ask for as many")]
+    Probes {
+        /// How many were asked for.
+        probes: u32,
+        /// The most.
+        most: u32,
+    },
     /// No neighbour was asked for.
     #[error("0 neighbours are asked for; ask for at least 1")]
     NoNeighbours,
@@ -180,6 +191,8 @@ impl ClientError {
                 | Self::MoreThanIndex { .. }
                 | Self::UnknownTag(_)
                 | Self::NoTags
+                | Self::NoLists
+                | Self::Probes { .. }
                 | Self::NoNeighbours
                 | Self::KeyInUse
                 | Self::Encrypt(_)

@@ -34,6 +34,9 @@ pub struct SearchOptions {
     /// Which vectors may be found, by their tags; the default lets all pass.
     /// [`Client::filter`](crate::Client::filter) makes one from names.
     pub filter: Filter,
+    /// Lists to look at, where the index has lists: at most, and `None` for, as many as
+    /// it allows. Fewer take less time and find less; the searcher sees which they are.
+    pub probes: Option<u32>,
     /// Longest time for one search, a reconnection included.
     pub deadline: Duration,
 }
@@ -45,6 +48,7 @@ impl Default for SearchOptions {
             k: 10,
             rerank: Rerank::default(),
             filter: Filter::default(),
+            probes: None,
             deadline: DEFAULT_SEARCH_DEADLINE,
         }
     }
@@ -133,6 +137,12 @@ pub struct IndexSummary {
     pub subquantizers: usize,
     /// Centroids K of one sub-quantizer.
     pub centroids: usize,
+    /// Queries are turned by a matrix that was learned from the vectors.
+    pub opq: bool,
+    /// Lists that vectors are in; 0 for none.
+    pub lists: u32,
+    /// Most lists that one search looks at, and the usual number.
+    pub probes_max: u32,
     /// Most candidates one search may ask for.
     pub candidates_max: u32,
     /// Name of the CKKS parameter set.

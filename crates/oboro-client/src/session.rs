@@ -5,7 +5,7 @@ use std::sync::Arc;
 use oboro_ckks::{
     CodebookMasks, EncryptedQuery, MaskedDecryptor, PreparedCodebook, QueryEncryptor, TableShare,
 };
-use oboro_index::{Descriptor, record::RecordOpener, rotation::RotationMatrix};
+use oboro_index::{Descriptor, QueryModel, record::RecordOpener, rotation::RotationMatrix};
 use oboro_protocol::{
     limits,
     sizes::{IndexShape, Sizes},
@@ -13,6 +13,7 @@ use oboro_protocol::{
 };
 use oboro_quant::Subspaces;
 use tonic::transport::Channel;
+use zeroize::Zeroizing;
 
 use crate::{
     ClientConfig, ClientError, IndexSummary, Keyholder,
@@ -31,6 +32,7 @@ pub(crate) struct Session {
     pub(crate) sizes: Sizes,
     subspaces: Subspaces,
     rotation: RotationMatrix,
+    query_model: QueryModel,
 }
 
 impl Session {
@@ -74,6 +76,7 @@ impl Session {
             descriptor.rotation,
             descriptor.metric,
         );
+        let query_model = query_model(&mut client, &descriptor, config).await?;
         let opener = RecordOpener::new(
             config.client_key.record_key(),
             descriptor.index_id,
@@ -95,6 +98,9 @@ impl Session {
             metric: descriptor.metric.name(),
             subquantizers: packing.subquantizers(),
             centroids: packing.centroids(),
+            opq: descriptor.query_model.is_some_and(|shape| shape.opq),
+            lists: descriptor.lists() as u32,
+            probes_max: descriptor.probes_max(),
             candidates_max: descriptor.candidates_max,
             parameter_set: packing.set().name(),
             security_bits: packing.set().security_bits(),
@@ -112,6 +118,7 @@ impl Session {
             share_bytes: TableShare::encoded_len(&packing),
             record_bytes: descriptor.record_bytes(),
             candidates_max: descriptor.candidates_max,
+            probes_max: descriptor.probes_max(),
         });
         Ok(Self {
             client,
@@ -123,19 +130,59 @@ impl Session {
             opener,
             subspaces,
             rotation,
+            query_model,
         })
     }
 
-    /// The query in the form that is encrypted: prepared for the metric,
-    /// rotated, cut into padded sub-vectors.
-    pub(crate) fn padded(&self, query: &[f32]) -> Result<Vec<f32>, ClientError> {
-        let mut vector = query.to_vec();
+    /// The query in the form that is encrypted: prepared for the metric, rotated, turned
+    /// by the learned matrix, cut into padded sub-vectors. And the lists to look at, as
+    /// many as asked for.
+    pub(crate) fn prepare(
+        &self,
+        query: &[f32],
+        probes: u32,
+    ) -> Result<(Vec<f32>, Vec<u32>), ClientError> {
+        let mut vector = Zeroizing::new(query.to_vec());
         self.descriptor.metric.prepare_query(&mut vector);
-        self.rotation
+        let metric = self.descriptor.metric;
+        let lists = self
+            .rotation
             .apply(&mut vector)
+            .and_then(|()| self.query_model.apply(&mut vector))
+            .and_then(|()| self.query_model.probes(&vector, metric, probes as usize))
             .map_err(|error| ClientError::Encrypt(error.to_string()))?;
-        Ok(self.subspaces.pad(&vector))
+        Ok((self.subspaces.pad(&vector), lists))
     }
+}
+
+/// Fetches what is done to queries beside the rotation, where the descriptor names
+/// something: it must be what the owner sealed.
+async fn query_model(
+    client: &mut SearcherClient<Channel>,
+    descriptor: &Descriptor,
+    config: &ClientConfig,
+) -> Result<QueryModel, ClientError> {
+    let Some(shape) = &descriptor.query_model else {
+        return Ok(QueryModel::default());
+    };
+    let mut client = client
+        .clone()
+        .max_decoding_message_size(limits::MAX_QUERY_MODEL_MESSAGE_BYTES);
+    let request = v1::QueryModelRequest {
+        index_id: descriptor.index_id.to_vec().into(),
+    };
+    // It may have megabytes.
+    let reply = within(limits::MAX_REQUEST_TIME, client.query_model(request)).await?;
+    config
+        .client_key
+        .descriptor_key()
+        .open_query_model(
+            &descriptor.index_id,
+            descriptor.dimension as usize,
+            shape,
+            &reply.query_model,
+        )
+        .map_err(|error| ClientError::Reply(error.to_string()))
 }
 
 /// Fetches the codebook's public part and prepares decryption with it.

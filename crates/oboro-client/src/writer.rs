@@ -22,6 +22,7 @@ use oboro_index::{Descriptor, DescriptorKey, NewSegment, OnExisting};
 use oboro_protocol::{
     limits,
     v1::{self, searcher_client::SearcherClient},
+    validate,
 };
 use tonic::transport::Channel;
 
@@ -127,6 +128,9 @@ pub struct WriterStatus {
     pub deleted: u64,
     /// Commits in the index's whole life.
     pub generation: u64,
+    /// The searcher can change it: it holds the folder. Where another process does, it
+    /// tries again every few seconds.
+    pub writing: bool,
 }
 
 /// A connection to a searcher that has proved what it is, for changing its index.
@@ -226,6 +230,7 @@ impl Writer {
             codes: segment.codes.to_vec().into(),
             tags: segment.tags.to_vec(),
             records: segment.records.to_vec().into(),
+            lists: validate::pack_lists(segment.lists.iter().copied()).into(),
         };
         let mut client = self.client.clone();
         let reply = within(limits::MAX_REQUEST_TIME, client.stage(request)).await?;
@@ -301,6 +306,7 @@ impl Writer {
             segments: status.segments,
             deleted: status.deleted,
             generation: status.generation,
+            writing: status.writing,
         })
     }
 

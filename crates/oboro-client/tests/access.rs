@@ -86,6 +86,9 @@ async fn fail_a_client_of_another_tenant() {
         raw.describe(v1::DescribeRequest {}).await.unwrap_err(),
         raw.status(v1::StatusRequest {}).await.unwrap_err(),
         raw.model(v1::ModelRequest::default()).await.unwrap_err(),
+        raw.query_model(v1::QueryModelRequest::default())
+            .await
+            .unwrap_err(),
         raw.stage(v1::StageRequest {
             records: vec![0; 1 << 20].into(),
             ..Default::default()

@@ -47,6 +47,7 @@ fn unpadded(client: &Client) -> v1::SearchRequest {
         with_ids: false,
         with_scores: false,
         filter: validate::pack_filter([0; 3]).to_vec().into(),
+        lists: bytes::Bytes::new(),
         padding: Vec::new(),
     }
 }

@@ -503,6 +503,7 @@ async fn fail_changes_that_no_writer_makes() {
         codes: segment.codes.clone().into(),
         tags: segment.tags.clone(),
         records: segment.records.clone().into(),
+        lists: bytes::Bytes::new(),
     };
     let mut raw = common::raw(
         searcher.address,
@@ -519,6 +520,7 @@ async fn fail_changes_that_no_writer_makes() {
         |r: &mut v1::StageRequest| r.tags.clear(),
         |r: &mut v1::StageRequest| r.tags[1] = u64::MAX,
         |r: &mut v1::StageRequest| r.records = r.records.slice(1..),
+        |r: &mut v1::StageRequest| r.lists = vec![0; 4].into(),
     ] {
         let mut bad = good.clone();
         change(&mut bad);

@@ -92,6 +92,7 @@ fn live(c: &mut Criterion) {
                 ids: &ids,
                 codes: &parts.codes,
                 tags: &[],
+                lists: &[],
                 records: &records,
             })
             .unwrap();

@@ -14,7 +14,7 @@ fn main() {
         .join("tests/stored")
         .join(format!("v{}", oboro_index::FORMAT_VERSION));
     std::fs::create_dir_all(&folder).unwrap();
-    let built = common::build_lived(&folder.join("index"), 43);
+    let built = common::build_lived(&folder.join("index"), 53);
     let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
     let remark = "# For tests only: published, so it protects nothing.\n";
     write(

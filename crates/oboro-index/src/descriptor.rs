@@ -2,6 +2,7 @@
 
 use crate::cursor::Cursor;
 use crate::keys::DescriptorKey;
+use crate::query_model::QueryShape;
 use crate::record::RecordLayout;
 use crate::rotation::Rotation;
 use crate::{IndexError, RecordEncoding, derive, extra, trailer};
@@ -18,8 +19,11 @@ pub const MAX_TAGS: usize = 64;
 /// Larger dimensions are refused.
 const MAX_DIMENSION: u32 = 1 << 16;
 
-/// The format that this crate writes and reads.
-pub const FORMAT_VERSION: u16 = 2;
+/// The format that this crate writes.
+pub const FORMAT_VERSION: u16 = 3;
+
+/// The oldest format that it reads: without query models.
+const OLD: u16 = 2;
 
 /// The shape of an index, and the key to encrypt for.
 ///
@@ -46,6 +50,8 @@ pub struct Descriptor {
     /// The names of the tags that vectors may have, in the order of their bits
     /// ([`DescriptorKey::tag_hash`]); empty if the index has none.
     pub tags: Vec<[u8; 8]>,
+    /// What is done to queries beside the rotation; `None` for nothing.
+    pub query_model: Option<QueryShape>,
     /// Sub-quantizers, width, centroids, and how they lie in the ring.
     pub packing: Packing,
     /// The fixed-point scales.
@@ -103,6 +109,18 @@ impl Descriptor {
             dimension: self.dimension as usize,
             extra_bytes: self.extra_bytes,
         }
+    }
+
+    /// Lists that vectors are in; 0 for none.
+    #[must_use]
+    pub fn lists(&self) -> usize {
+        self.query_model.map_or(0, |shape| shape.lists as usize)
+    }
+
+    /// Most lists that one search looks at; 0 without lists.
+    #[must_use]
+    pub fn probes_max(&self) -> u32 {
+        self.query_model.map_or(0, |shape| shape.probes_max)
     }
 
     /// Whether vectors have tags.
@@ -192,6 +210,7 @@ impl Descriptor {
             ),
             ("size of extra bytes", self.extra_bytes == next.extra_bytes),
             ("list of tags", self.tags == next.tags),
+            ("query model", self.query_model == next.query_model),
             ("packing", self.packing == next.packing),
             // As stored: floating-point equality has its exceptions.
             ("scale", self.scale.to_bytes() == next.scale.to_bytes()),
@@ -220,6 +239,10 @@ impl Descriptor {
         out.extend_from_slice(&self.extra_bytes.to_le_bytes());
         out.push(self.tags.len() as u8);
         out.extend_from_slice(self.tags.as_flattened());
+        out.push(u8::from(self.query_model.is_some()));
+        if let Some(shape) = &self.query_model {
+            shape.append(&mut out);
+        }
         out.extend_from_slice(&self.packing.to_bytes());
         out.extend_from_slice(&self.scale.to_bytes());
         out.extend_from_slice(&self.codebook_digest);
@@ -255,12 +278,12 @@ impl Descriptor {
 
     /// A later version may end in another way, so its number comes first.
     fn check_version(bytes: &[u8]) -> Result<(), IndexError> {
-        Cursor::new(NAME, bytes).magic(MAGIC, FORMAT_VERSION)
+        version(&mut Cursor::new(NAME, bytes)).map(|_| ())
     }
 
     pub(crate) fn parse(body: &[u8]) -> Result<Self, IndexError> {
         let mut cursor = Cursor::new(NAME, body);
-        cursor.magic(MAGIC, FORMAT_VERSION)?;
+        let version = version(&mut cursor)?;
         let index_id = cursor.array()?;
         let epoch = cursor.u64()?;
         let dimension = cursor.u32()?;
@@ -274,6 +297,14 @@ impl Descriptor {
         let extra_bytes = cursor.u32()?;
         let tags = usize::from(cursor.u8()?);
         let tags = cursor.take(8 * tags)?.as_chunks::<8>().0.to_vec();
+        let query_model = match version {
+            OLD => None,
+            _ => match cursor.u8()? {
+                0 => None,
+                1 => Some(QueryShape::parse(&mut cursor)?),
+                _ => return Err(IndexError::damaged(NAME, "its query model is unknown")),
+            },
+        };
         let packing = Packing::from_bytes(cursor.take(Packing::ENCODED_LEN)?)?;
         let scale = TableScale::from_bytes(&packing, cursor.take(TableScale::ENCODED_LEN)?)?;
         let codebook_digest = cursor.array()?;
@@ -288,6 +319,7 @@ impl Descriptor {
             record_encoding,
             extra_bytes,
             tags,
+            query_model,
             packing,
             scale,
             codebook_digest,
@@ -315,6 +347,9 @@ impl Descriptor {
                 self.tags.len()
             )));
         }
+        if let Some(shape) = &self.query_model {
+            shape.check(self.metric)?;
+        }
         let mut tags = self.tags.clone();
         tags.sort_unstable();
         if tags.windows(2).any(|pair| pair[0] == pair[1]) {
@@ -337,6 +372,15 @@ impl Descriptor {
             ));
         }
         Ok(())
+    }
+}
+
+/// The version of a descriptor that can be read.
+fn version(cursor: &mut Cursor<'_>) -> Result<u16, IndexError> {
+    match cursor.magic(MAGIC, FORMAT_VERSION) {
+        Ok(()) => Ok(FORMAT_VERSION),
+        Err(IndexError::Version { found: OLD, .. }) => Ok(OLD),
+        Err(error) => Err(error),
     }
 }
 

@@ -72,9 +72,9 @@ impl Draft {
     /// Puts a manifest in force that lists these files, which must be durable,
     /// in place of the state `before`.
     ///
-    /// An error leaves the old state in force, unless only making the new one
-    /// durable failed: then the files of both stay, and either may be found
-    /// when the index is opened next.
+    /// An error leaves the old state in force, unless it is
+    /// [`IndexError::Unsure`]: then the files of both stay, and either may be
+    /// found when the index is opened next.
     pub(crate) fn put_in_force(
         &mut self,
         before: &IndexHead,
@@ -88,7 +88,7 @@ impl Draft {
         layout::write_new(&next, manifest)?;
         fs::rename(&next, &path).map_err(IndexError::io(&path))?;
         self.in_force = true;
-        layout::sync_folder(&self.folder)
+        layout::sync_change(&self.folder)
     }
 }
 

@@ -14,12 +14,12 @@
 //! step 1 of the next attempt, or [`Index::remove_leftovers`], removes.
 
 use crate::draft::{Draft, refuse_other_state};
-use crate::index::{Index, OfEpoch};
+use crate::index::{Index, OfEpoch, read_manifest};
 use crate::keys::EpochKey;
 use crate::layout::{self, FileKind, NEXT};
 use crate::live::FolderLock;
 use crate::manifest::{IndexHead, Manifest, SegmentEntry};
-use crate::{Descriptor, IndexError, alive};
+use crate::{Descriptor, IndexError, alive, listed};
 use oboro_ckks::EncryptedCodebook;
 use rand_core::CryptoRng;
 use std::fs;
@@ -121,6 +121,13 @@ impl Index {
                         }
                         _ => None,
                     },
+                    lists: match segment.lists() {
+                        Some(lists) => {
+                            let payload = listed::to_bytes(lists);
+                            Some(draft.seal(key, FileKind::Lists, id, &payload)?)
+                        }
+                        None => None,
+                    },
                     ..*entry
                 })
             })
@@ -134,7 +141,9 @@ impl Index {
             descriptor: descriptor_entry,
             codebook: codebook_entry,
             model: old.model,
+            query_model: old.query_model,
             segments,
+            ancestors: old.ancestors_of_next(&self.head()),
         };
         let bytes = manifest.to_bytes(key);
         let of_epoch = OfEpoch {
@@ -142,6 +151,7 @@ impl Index {
             descriptor_bytes: descriptor.to_vec(),
             codebook_bytes: codebook,
             model: self.of_epoch().model.clone(),
+            query_model: self.of_epoch().query_model.clone(),
         };
         Ok(EpochWriter {
             before: self.head(),
@@ -202,13 +212,19 @@ impl Index {
         Ok(lock)
     }
 
+    /// The manifest of this state as it lies in `folder`.
+    fn manifest_of(&self, folder: &Path) -> Result<Vec<u8>, IndexError> {
+        refuse_other_state(folder, &self.head())?;
+        read_manifest(folder)
+    }
+
     pub(crate) fn remove_unlisted(&self, folder: &Path) -> Result<usize, IndexError> {
         let manifest = self.manifest();
         let listed: Vec<String> = manifest
             .files()
             .map(|(kind, entry)| manifest.file_name(kind, &entry))
             .collect();
-        let mut removed = 0;
+        let mut unlisted = Vec::new();
         for entry in fs::read_dir(folder).map_err(IndexError::io(folder))? {
             let entry = entry.map_err(IndexError::io(folder))?;
             let name = entry.file_name();
@@ -216,12 +232,24 @@ impl Index {
             let ours = name == NEXT || layout::is_own_name(name);
             let file = entry.file_type().is_ok_and(|kind| kind.is_file());
             if ours && file && listed.iter().all(|listed| listed != name) {
-                let path = entry.path();
-                fs::remove_file(&path).map_err(IndexError::io(&path))?;
-                removed += 1;
+                unlisted.push(entry.path());
             }
         }
-        Ok(removed)
+        if unlisted.is_empty() {
+            return Ok(0);
+        }
+        // They may be those of the state before, which comes back after a loss of
+        // power if this one came into force and was never made durable.
+        layout::renew_manifest(folder, &self.manifest_of(folder)?)?;
+        for path in &unlisted {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(IndexError::io(path)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(unlisted.len())
     }
 }
 
@@ -238,8 +266,7 @@ impl EpochWriter {
     ///
     /// # Errors
     /// If the index was replaced meanwhile or the manifest cannot be written:
-    /// then the old state is in force, unless only making the new one durable
-    /// failed.
+    /// then the old state is in force, except for [`IndexError::Unsure`].
     pub fn commit(mut self) -> Result<Index, IndexError> {
         self.draft.put_in_force(&self.before, &self.manifest)?;
         // The new epoch is in force; what cannot be removed is a leftover.

@@ -13,6 +13,17 @@ pub enum IndexError {
         /// The reason.
         source: std::io::Error,
     },
+    /// A change came into force, and the system could not say that it will outlast a
+    /// loss of power.
+    #[error(
+        "{path}: the change was made, but may or may not outlast a loss of power: {source}; what is found when the index is opened again is whole, with it or without"
+    )]
+    Unsure {
+        /// The folder of the index.
+        path: PathBuf,
+        /// Why its names could not be made durable.
+        source: std::io::Error,
+    },
     /// The output is there already.
     #[error("{path} exists already; choose another path or allow replacing it with --force")]
     Exists {
@@ -188,7 +199,11 @@ pub enum IndexError {
 
 /// What to do where the system's own words do not say it.
 fn advice(source: &std::io::Error) -> &'static str {
+    use rustix::io::Errno;
     use std::io::ErrorKind;
+    if let Some(Errno::MFILE | Errno::NFILE) = Errno::from_io_error(source) {
+        return "; raise the limit of open files (ulimit -n), of which each segment of an index takes one";
+    }
     match source.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "; make room on it and try again",
         ErrorKind::ReadOnlyFilesystem => "; use a folder that can be written",
@@ -234,5 +249,8 @@ mod tests {
         assert!(text(ErrorKind::QuotaExceeded).contains("make room"));
         assert!(text(ErrorKind::ReadOnlyFilesystem).contains("can be written"));
         assert!(!text(ErrorKind::NotFound).contains(';'));
+        let full = std::io::Error::from(rustix::io::Errno::MFILE);
+        let text = IndexError::io(Path::new("x"))(full).to_string();
+        assert!(text.contains("ulimit -n"), "{text}");
     }
 }

@@ -3,7 +3,7 @@
 use crate::keys::EpochKey;
 use crate::layout::{FileKind, MANIFEST};
 use crate::manifest::{self, FileEntry, IndexHead, MAX_SEGMENTS, Manifest, SegmentEntry};
-use crate::model;
+use crate::{model, query_model};
 use crate::sealed::{Header, SealedFile};
 use crate::{Descriptor, IndexError, Segment};
 use oboro_ckks::EncryptedCodebook;
@@ -41,6 +41,7 @@ pub(crate) struct OfEpoch {
     pub(crate) descriptor_bytes: Vec<u8>,
     pub(crate) codebook_bytes: Vec<u8>,
     pub(crate) model: Option<Arc<[u8]>>,
+    pub(crate) query_model: Option<Arc<[u8]>>,
 }
 
 impl Index {
@@ -106,6 +107,20 @@ impl Index {
             Some(entry) => Some(model::read_file(folder, entry)?.into()),
             None => None,
         };
+        let query_model = match (&manifest.query_model, &descriptor.query_model) {
+            (Some(entry), Some(shape)) => {
+                let bytes = query_model::read_file(folder, entry)?;
+                query_model::check(&descriptor.index_id, shape, &bytes)?;
+                Some(bytes.into())
+            }
+            (None, None) => None,
+            _ => {
+                return Err(IndexError::damaged(
+                    MANIFEST,
+                    "its query model does not fit the descriptor",
+                ));
+            }
+        };
         let segments = manifest
             .segments
             .iter()
@@ -116,6 +131,7 @@ impl Index {
             descriptor_bytes,
             codebook_bytes,
             model,
+            query_model,
         };
         Ok(Self::new(Arc::new(of_epoch), manifest, bytes, segments))
     }
@@ -169,6 +185,14 @@ impl Index {
         self.0.of_epoch.model.as_deref()
     }
 
+    /// What is done to queries beside the rotation, sealed for clients
+    /// ([`DescriptorKey::open_query_model`](crate::DescriptorKey::open_query_model));
+    /// `None` if nothing is.
+    #[must_use]
+    pub fn query_model_bytes(&self) -> Option<&[u8]> {
+        self.0.of_epoch.query_model.as_deref()
+    }
+
     /// The segments.
     #[must_use]
     pub fn segments(&self) -> &[Segment] {
@@ -205,6 +229,14 @@ impl Index {
         &self.0.head.manifest_digest
     }
 
+    /// Digests of the manifests of the states that this one came of, the newest
+    /// first: of the [generation](Self::generation) before this, of the one before
+    /// that, and so on, [`MAX_ANCESTORS`](crate::MAX_ANCESTORS) at most.
+    #[must_use]
+    pub fn ancestors(&self) -> &[[u8; 32]] {
+        &self.manifest().ancestors
+    }
+
     pub(crate) fn manifest(&self) -> &Manifest {
         &self.0.manifest
     }
@@ -228,6 +260,7 @@ impl Index {
         let manifest = Manifest {
             generation: self.manifest().generation + 1,
             segments,
+            ancestors: self.manifest().ancestors_of_next(&self.head()),
             ..self.manifest().clone()
         };
         let bytes = manifest.to_bytes(key);

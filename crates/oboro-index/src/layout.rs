@@ -26,6 +26,8 @@ pub(crate) enum FileKind {
     Tags,
     Deleted,
     Model,
+    QueryModel,
+    Lists,
 }
 
 impl FileKind {
@@ -39,18 +41,20 @@ impl FileKind {
             Self::Tags => 6,
             Self::Deleted => 7,
             Self::Model => 8,
+            Self::QueryModel => 9,
+            Self::Lists => 10,
         }
     }
 
     /// Whether files of this kind are sealed under an epoch's key, and so have
     /// to be written anew for the next.
     pub(crate) const fn is_of_epoch(self) -> bool {
-        !matches!(self, Self::Records | Self::Model)
+        !matches!(self, Self::Records | Self::Model | Self::QueryModel)
     }
 
     /// The name within the index; `id` is the segment's or, for the files that
     /// are no part of a segment, one drawn when the file was written. Originals
-    /// and model outlive epochs.
+    /// and models outlive epochs.
     pub(crate) fn file_name(self, epoch: u64, id: &[u8; 16]) -> String {
         match self {
             Self::Descriptor => format!("descriptor-{epoch}.oboro"),
@@ -61,6 +65,8 @@ impl FileKind {
             Self::Tags => format!("segment-{}-{epoch}.tags", hex(id)),
             Self::Deleted => format!("deleted-{}-{epoch}.oboro", hex(id)),
             Self::Model => "model.oboro".to_owned(),
+            Self::QueryModel => "query-model.oboro".to_owned(),
+            Self::Lists => format!("segment-{}-{epoch}.lists", hex(id)),
         }
     }
 }
@@ -82,7 +88,10 @@ pub(crate) fn is_own_name(name: &str) -> bool {
     if let Some(deleted) = name.strip_prefix("deleted-") {
         return deleted.strip_suffix(".oboro").is_some_and(of_epoch);
     }
-    if name == FileKind::Model.file_name(0, &[0; 16]) {
+    if [FileKind::Model, FileKind::QueryModel]
+        .iter()
+        .any(|kind| name == kind.file_name(0, &[0; 16]))
+    {
         return true;
     }
     let Some(segment) = name.strip_prefix("segment-") else {
@@ -95,6 +104,7 @@ pub(crate) fn is_own_name(name: &str) -> bool {
         .strip_suffix(".codes")
         .or_else(|| segment.strip_suffix(".ids"))
         .or_else(|| segment.strip_suffix(".tags"))
+        .or_else(|| segment.strip_suffix(".lists"))
         .is_some_and(of_epoch)
 }
 
@@ -112,9 +122,29 @@ pub(crate) fn parent(path: &Path) -> PathBuf {
 
 /// Makes names and renames within `folder` durable.
 pub(crate) fn sync_folder(folder: &Path) -> Result<(), IndexError> {
+    #[cfg(test)]
+    faults::sync_folder(folder)?;
     File::open(folder)
         .and_then(|f| f.sync_all())
         .map_err(IndexError::io(folder))
+}
+
+/// As [`sync_folder`], after a change that came into force by a rename.
+pub(crate) fn sync_change(folder: &Path) -> Result<(), IndexError> {
+    sync_folder(folder).map_err(|error| match error {
+        IndexError::Io { path, source } => IndexError::Unsure { path, source },
+        other => other,
+    })
+}
+
+/// Puts the manifest in place once more, durably: it may have come there by a
+/// rename that was never made durable, and then its predecessor may come back.
+pub(crate) fn renew_manifest(folder: &Path, manifest: &[u8]) -> Result<(), IndexError> {
+    let (next, path) = (folder.join(NEXT), folder.join(MANIFEST));
+    let _ = std::fs::remove_file(&next);
+    write_new(&next, manifest)?;
+    std::fs::rename(&next, &path).map_err(IndexError::io(&path))?;
+    sync_folder(folder)
 }
 
 /// Writes the file `path`, which must not exist, and makes its content durable.
@@ -183,6 +213,34 @@ pub(crate) fn try_lock(folder: &File) -> bool {
     rustix::fs::flock(folder, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok()
 }
 
+/// Failures that tests ask for.
+#[cfg(test)]
+pub(crate) mod faults {
+    use crate::IndexError;
+    use std::cell::Cell;
+    use std::path::Path;
+
+    thread_local! {
+        static SYNCS: Cell<Option<usize>> = const { Cell::new(None) };
+    }
+
+    /// On this thread the folder is made durable `count` times more, and never after;
+    /// always again with `None`.
+    pub(crate) fn fail_syncs_after(count: Option<usize>) {
+        SYNCS.set(count);
+    }
+
+    pub(super) fn sync_folder(folder: &Path) -> Result<(), IndexError> {
+        match SYNCS.get() {
+            Some(0) => Err(IndexError::io(folder)(std::io::Error::other("no room"))),
+            left => {
+                SYNCS.set(left.map(|left| left - 1));
+                Ok(())
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,6 +256,8 @@ mod tests {
             FileKind::Tags,
             FileKind::Deleted,
             FileKind::Model,
+            FileKind::QueryModel,
+            FileKind::Lists,
         ] {
             assert!(is_own_name(&kind.file_name(17, &[0xa5; 16])), "{kind:?}");
         }

@@ -12,8 +12,10 @@
 //! | `segment-ID-E.ids` | ids in the same order | epoch key |
 //! | `segment-ID-E.tags` | tags in the same order, if the index has any | epoch key |
 //! | `segment-ID.records` | originals, each sealed on its own | record key |
+//! | `segment-ID-E.lists` | lists that vectors are in, if the index has any | epoch key |
 //! | `deleted-ID-E.oboro` | which vectors of a segment are deleted | epoch key |
 //! | `model.oboro` | the [`Model`] | model key |
+//! | `query-model.oboro` | the [`QueryModel`], if the index has one | descriptor key |
 //!
 //! The epoch key is made of the searcher's [`StorageKey`] and a share that the
 //! keeper releases ([`keys`]): the searcher can open all but the originals, with
@@ -25,6 +27,10 @@
 //!
 //! All integers are little-endian. Every file begins with a magic number and a
 //! format version and is bound to its index, kind and place.
+
+// What the integration tests share names this crate as they do.
+#[cfg(test)]
+extern crate self as oboro_index;
 
 mod alive;
 mod building;
@@ -39,9 +45,11 @@ mod extra;
 mod index;
 pub mod keys;
 mod layout;
+mod listed;
 pub mod live;
 mod manifest;
 mod model;
+mod query_model;
 mod receiver;
 pub mod record;
 pub mod rotation;
@@ -64,15 +72,17 @@ pub use error::IndexError;
 pub use extra::{Extra, MAX_EXTRA_BYTES};
 pub use index::Index;
 pub use keys::{
-    BuildKeys, ClientKey, DescriptorKey, EpochKey, ModelKey, OwnerKey, RecordKey, ReleaseKey,
-    ReleaseShare, RotationSeed, StorageKey, WriterKey,
+    BuildKeys, ClientKey, DescriptorKey, EpochKey, ModelKey, OwnerKey, RecordKey, ReleaseKey, ReleaseShare,
+    RotationSeed, StorageKey, WriterKey,
 };
 pub use live::{
     Change, Compacted, Compaction, CompactionPolicy, LiveIndex, NewSegment, OnExisting, Outcome,
     Place, Staged, Stager, Throttle,
 };
-pub use manifest::IndexHead;
+pub use manifest::{IndexHead, MAX_ANCESTORS};
+pub use listed::Listed;
 pub use model::Model;
+pub use query_model::{MAX_PROBES, MAX_QUERY_MODEL_BYTES, QueryModel, QueryShape};
 pub use receiver::IndexReceiver;
 pub use record::{Record, RecordLayout, RecordOpener, RecordSealer};
 pub use rotation::{Rotation, RotationMatrix};
@@ -85,4 +95,4 @@ pub use verify::{FileStatus, Report, verify};
 pub use writer::{Committed, IndexWriter};
 
 /// The format of indexes that this crate writes and reads.
-pub const FORMAT_VERSION: u16 = 3;
+pub const FORMAT_VERSION: u16 = 4;

@@ -16,12 +16,18 @@
 //! | 1 | whether a keeper's share is in the epoch's key |
 //! | 56 each | descriptor, codebook: id, size, hash |
 //! | 1, 56 | whether there is a model; the model as above or zeros |
+//! | 1, 56 | whether there is a query model; it as above or zeros |
 //! | 4 | number of segments |
-//! | 294 each | vectors, sub-quantizers, bits, flags, deleted vectors; codes, ids, records, tags, deleted as above or zeros |
+//! | 350 each | vectors, sub-quantizers, bits, flags, deleted vectors; codes, ids, records, tags, deleted, lists as above or zeros |
+//! | 2 | number of states before this one that are named, at most 256 |
+//! | 32 each | digests of their manifests, the newest first |
 //! | 64 | MAC, checksum |
 //!
+//! Version 3 has neither the states that came before, nor a query model, nor lists (294
+//! bytes a segment), and is read all the same.
+//!
 //! Flags of a segment: 1, its records keep their origin; 2, it has tags; 4,
-//! vectors of it are deleted.
+//! vectors of it are deleted; 8, its vectors are in lists.
 
 use crate::cursor::Cursor;
 use crate::keys::EpochKey;
@@ -33,12 +39,21 @@ const MAGIC: &[u8; 8] = b"OBOROMAN";
 /// No index has more segments.
 pub(crate) const MAX_SEGMENTS: usize = 65_536;
 
+/// States before this one that a manifest names: a keeper that heard of one of them
+/// sees that this one came of it.
+pub const MAX_ANCESTORS: usize = 256;
+
+/// The oldest version that is read: without states that came before, query model, lists.
+const OLD: u16 = 3;
+
 /// Nothing honest is larger: some 300 bytes before and after the segments.
-pub(crate) const MAX_BYTES: u64 = 512 + SegmentEntry::LEN as u64 * MAX_SEGMENTS as u64;
+pub(crate) const MAX_BYTES: u64 =
+    512 + SegmentEntry::LEN as u64 * MAX_SEGMENTS as u64 + 32 * MAX_ANCESTORS as u64;
 
 const ORIGINS: u8 = 1;
 const TAGS: u8 = 2;
 const DELETED: u8 = 4;
+const LISTS: u8 = 8;
 
 /// One file, as it must be found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,10 +111,14 @@ pub(crate) struct SegmentEntry {
     pub(crate) tags: Option<FileEntry>,
     /// Number of deleted vectors, and the file that lists them.
     pub(crate) deleted: Option<(u32, FileEntry)>,
+    /// Which list each vector is in.
+    pub(crate) lists: Option<FileEntry>,
 }
 
 impl SegmentEntry {
-    const LEN: usize = 4 + 4 + 1 + 1 + 4 + 5 * FileEntry::LEN;
+    const LEN: usize = 4 + 4 + 1 + 1 + 4 + 6 * FileEntry::LEN;
+    /// In version 3.
+    const OLD_LEN: usize = Self::LEN - FileEntry::LEN;
 
     fn append(&self, out: &mut Vec<u8>) {
         let flag = |set: bool, bit: u8| if set { bit } else { 0 };
@@ -110,7 +129,8 @@ impl SegmentEntry {
         out.push(
             flag(self.origins, ORIGINS)
                 | flag(self.tags.is_some(), TAGS)
-                | flag(self.deleted.is_some(), DELETED),
+                | flag(self.deleted.is_some(), DELETED)
+                | flag(self.lists.is_some(), LISTS),
         );
         out.extend_from_slice(&deleted.to_le_bytes());
         self.codes.append(out);
@@ -118,13 +138,18 @@ impl SegmentEntry {
         self.records.append(out);
         self.tags.unwrap_or(FileEntry::NONE).append(out);
         deleted_file.append(out);
+        self.lists.unwrap_or(FileEntry::NONE).append(out);
     }
 
-    fn parse(cursor: &mut Cursor<'_>) -> Result<Self, IndexError> {
+    fn parse(cursor: &mut Cursor<'_>, version: u16) -> Result<Self, IndexError> {
         let damaged = |what| Err(IndexError::damaged(MANIFEST, what));
         let (vectors, subquantizers) = (cursor.u32()?, cursor.u32()?);
         let (bits, flags, deleted) = (cursor.u8()?, cursor.u8()?, cursor.u32()?);
-        if flags > (ORIGINS | TAGS | DELETED) {
+        let known = match version {
+            OLD => ORIGINS | TAGS | DELETED,
+            _ => ORIGINS | TAGS | DELETED | LISTS,
+        };
+        if flags & !known != 0 {
             return damaged("a segment's flags are unknown");
         }
         let codes = FileEntry::parse(cursor)?;
@@ -132,9 +157,14 @@ impl SegmentEntry {
         let records = FileEntry::parse(cursor)?;
         let tags = FileEntry::parse_optional(cursor, flags & TAGS != 0)?;
         let file = FileEntry::parse_optional(cursor, flags & DELETED != 0)?;
+        let lists = match version {
+            OLD => None,
+            _ => FileEntry::parse_optional(cursor, flags & LISTS != 0)?,
+        };
         if ids.id != codes.id
             || records.id != codes.id
             || tags.is_some_and(|tags| tags.id != codes.id)
+            || lists.is_some_and(|lists| lists.id != codes.id)
         {
             return damaged("a segment's files disagree");
         }
@@ -151,6 +181,7 @@ impl SegmentEntry {
             origins: flags & ORIGINS != 0,
             tags,
             deleted: file.map(|file| (deleted, file)),
+            lists,
         })
     }
 
@@ -168,6 +199,7 @@ impl SegmentEntry {
         .into_iter()
         .chain(self.tags.map(|file| (FileKind::Tags, file)))
         .chain(self.deleted.map(|(_, file)| (FileKind::Deleted, file)))
+        .chain(self.lists.map(|file| (FileKind::Lists, file)))
     }
 }
 
@@ -196,11 +228,23 @@ pub(crate) struct Manifest {
     pub(crate) descriptor: FileEntry,
     pub(crate) codebook: FileEntry,
     pub(crate) model: Option<FileEntry>,
+    pub(crate) query_model: Option<FileEntry>,
     pub(crate) segments: Vec<SegmentEntry>,
+    /// Digests of the manifests of the states before this one, the newest first.
+    pub(crate) ancestors: Vec<[u8; 32]>,
 }
 
 fn mac_key(key: &EpochKey) -> Zeroizing<[u8; 32]> {
     derive::key(key.secret(), "manifest-mac", b"")
+}
+
+/// The version of a manifest that can be read.
+fn version(cursor: &mut Cursor<'_>) -> Result<u16, IndexError> {
+    match cursor.magic(MAGIC, FORMAT_VERSION) {
+        Ok(()) => Ok(FORMAT_VERSION),
+        Err(IndexError::Version { found, .. }) if found == OLD => Ok(found),
+        Err(error) => Err(error),
+    }
 }
 
 impl Manifest {
@@ -214,11 +258,17 @@ impl Manifest {
         out.push(u8::from(self.released));
         self.descriptor.append(&mut out);
         self.codebook.append(&mut out);
-        out.push(u8::from(self.model.is_some()));
-        self.model.unwrap_or(FileEntry::NONE).append(&mut out);
+        for model in [self.model, self.query_model] {
+            out.push(u8::from(model.is_some()));
+            model.unwrap_or(FileEntry::NONE).append(&mut out);
+        }
         out.extend_from_slice(&(self.segments.len() as u32).to_le_bytes());
         for segment in &self.segments {
             segment.append(&mut out);
+        }
+        out.extend_from_slice(&(self.ancestors.len() as u16).to_le_bytes());
+        for digest in &self.ancestors {
+            out.extend_from_slice(digest);
         }
         trailer::append(&mut out, &mac_key(key));
         out
@@ -226,12 +276,12 @@ impl Manifest {
 
     /// Reads a manifest; with `None` for the key only its checksum is tested.
     pub(crate) fn from_bytes(key: Option<&EpochKey>, bytes: &[u8]) -> Result<Self, IndexError> {
-        match Cursor::new(MANIFEST, bytes).magic(MAGIC, FORMAT_VERSION) {
+        match version(&mut Cursor::new(MANIFEST, bytes)) {
             Err(IndexError::Version {
                 found, supported, ..
             }) if found < supported => return Err(IndexError::OldFormat { found, supported }),
             other => other?,
-        }
+        };
         let body = trailer::checked(MANIFEST, bytes)?;
         let manifest = Self::parse(body)?;
         if let Some(key) = key {
@@ -266,7 +316,7 @@ impl Manifest {
 
     pub(crate) fn parse(body: &[u8]) -> Result<Self, IndexError> {
         let mut cursor = Cursor::new(MANIFEST, body);
-        cursor.magic(MAGIC, FORMAT_VERSION)?;
+        let version = version(&mut cursor)?;
         let index_id = cursor.array()?;
         let epoch = cursor.u64()?;
         let generation = cursor.u64()?;
@@ -277,16 +327,35 @@ impl Manifest {
         };
         let descriptor = FileEntry::parse(&mut cursor)?;
         let codebook = FileEntry::parse(&mut cursor)?;
-        let model = match cursor.u8()? {
-            flag @ (0 | 1) => FileEntry::parse_optional(&mut cursor, flag == 1)?,
-            _ => return Err(IndexError::damaged(MANIFEST, "its head is wrong")),
+        let mut optional = || match cursor.u8()? {
+            flag @ (0 | 1) => FileEntry::parse_optional(&mut cursor, flag == 1),
+            _ => Err(IndexError::damaged(MANIFEST, "its head is wrong")),
+        };
+        let model = optional()?;
+        let query_model = match version {
+            OLD => None,
+            _ => optional()?,
+        };
+        let each = match version {
+            OLD => SegmentEntry::OLD_LEN,
+            _ => SegmentEntry::LEN,
         };
         let count = cursor.u32()? as usize;
-        if count > MAX_SEGMENTS || cursor.remaining() != count * SegmentEntry::LEN {
+        if count > MAX_SEGMENTS || cursor.remaining() < count * each {
             return Err(IndexError::damaged(MANIFEST, "its length is wrong"));
         }
         let segments = (0..count)
-            .map(|_| SegmentEntry::parse(&mut cursor))
+            .map(|_| SegmentEntry::parse(&mut cursor, version))
+            .collect::<Result<_, _>>()?;
+        let ancestors = match version {
+            OLD => 0,
+            _ => usize::from(cursor.u16()?),
+        };
+        if ancestors > MAX_ANCESTORS || cursor.remaining() != ancestors * 32 {
+            return Err(IndexError::damaged(MANIFEST, "its length is wrong"));
+        }
+        let ancestors = (0..ancestors)
+            .map(|_| cursor.array())
             .collect::<Result<_, _>>()?;
         cursor.end()?;
         Ok(Self {
@@ -297,7 +366,9 @@ impl Manifest {
             descriptor,
             codebook,
             model,
+            query_model,
             segments,
+            ancestors,
         })
     }
 
@@ -310,6 +381,15 @@ impl Manifest {
             manifest_digest: *blake3::hash(bytes).as_bytes(),
             released: self.released,
         }
+    }
+
+    /// What the state that follows the one with this manifest and head names as
+    /// those before it.
+    pub(crate) fn ancestors_of_next(&self, head: &IndexHead) -> Vec<[u8; 32]> {
+        std::iter::once(head.manifest_digest)
+            .chain(self.ancestors.iter().copied())
+            .take(MAX_ANCESTORS)
+            .collect()
     }
 
     /// Every file with its size, the manifest first.
@@ -341,6 +421,7 @@ impl Manifest {
         ]
         .into_iter()
         .chain(self.model.map(|file| (FileKind::Model, file)))
+        .chain(self.query_model.map(|file| (FileKind::QueryModel, file)))
         .chain(self.segments.iter().flat_map(SegmentEntry::files))
     }
 
@@ -380,6 +461,7 @@ mod tests {
             descriptor: entry(2),
             codebook: entry(3),
             model: Some(entry(4)),
+            query_model: Some(entry(9)),
             segments: (5..8)
                 .map(|byte| SegmentEntry {
                     vectors: 77,
@@ -391,8 +473,10 @@ mod tests {
                     origins: byte == 7,
                     tags: (byte != 5).then(|| entry(byte)),
                     deleted: (byte != 6).then(|| (77, entry(byte + 100))),
+                    lists: (byte != 7).then(|| entry(byte)),
                 })
                 .collect(),
+            ancestors: vec![[7; 32], [8; 32]],
         }
     }
 
@@ -415,10 +499,10 @@ mod tests {
             assert!(Manifest::from_bytes(Some(&key(1)), &bytes[..at]).is_err());
         }
         let mut newer = bytes.clone();
-        newer[8] = 4;
+        newer[8] = 5;
         assert!(matches!(
             Manifest::from_bytes(None, &newer),
-            Err(IndexError::Version { found: 4, .. })
+            Err(IndexError::Version { found: 5, .. })
         ));
         newer[8] = 2;
         let error = Manifest::from_bytes(None, &newer).unwrap_err();
@@ -445,6 +529,7 @@ mod tests {
         refused(|m| m.segments[0].ids.id = [0; 16]);
         refused(|m| m.segments[0].records.id = [0; 16]);
         refused(|m| m.segments[1].tags = Some(m.codebook));
+        refused(|m| m.segments[0].lists = Some(m.codebook));
         // Flags that say otherwise than what follows, and unknown ones.
         let bytes = sample().to_bytes(&key(1));
         let body = &bytes[..bytes.len() - trailer::LEN];
@@ -452,17 +537,66 @@ mod tests {
         for (at, to) in [
             (first, 0),
             (first, 2),
-            (first + 57 + 4 + 9, 0),
-            (first + 57 + 4 + 9, 6),
-            (first + 57 + 4 + 9, 12),
+            (first + 57, 0),
+            (first + 57, 2),
+            (first + 2 * 57 + 4 + 9, 0),
+            (first + 2 * 57 + 4 + 9, 6),
+            (first + 2 * 57 + 4 + 9, 28),
         ] {
             let mut bad = body.to_vec();
             bad[at] = to;
             trailer::append(&mut bad, &mac_key(&key(1)));
             assert!(Manifest::from_bytes(Some(&key(1)), &bad).is_err(), "{at}");
         }
-        assert_eq!(sample().segments[1].files().count(), 4);
+        assert_eq!(sample().segments[1].files().count(), 5);
         assert_eq!((sample().alive(), sample().deleted()), (77, 154));
+    }
+
+    #[test]
+    fn version_3_names_no_states_before_it() {
+        let mut want = sample();
+        want.ancestors.clear();
+        want.query_model = None;
+        want.segments.iter_mut().for_each(|s| s.lists = None);
+        let bytes = want.to_bytes(&key(1));
+        let body = &bytes[..bytes.len() - trailer::LEN];
+        // Without the parts that it lacks, which are zeros here.
+        let segments = 8 + 2 + 16 + 8 + 8 + 1 + 2 * 56 + 2 * 57 + 4;
+        let mut old = [&body[..segments - 57 - 4], &body[segments - 4..segments]].concat();
+        for entry in body[segments..body.len() - 2].chunks(SegmentEntry::LEN) {
+            old.extend_from_slice(&entry[..SegmentEntry::OLD_LEN]);
+        }
+        old[8] = 3;
+        trailer::append(&mut old, &mac_key(&key(1)));
+        assert_eq!(Manifest::from_bytes(Some(&key(1)), &old).unwrap(), want);
+        // With what only version 4 has it is neither.
+        let mut both = body.to_vec();
+        both[8] = 3;
+        trailer::append(&mut both, &mac_key(&key(1)));
+        assert!(Manifest::from_bytes(Some(&key(1)), &both).is_err());
+    }
+
+    #[test]
+    fn the_newest_ancestors_are_kept() {
+        let mut manifest = sample();
+        for step in 0..400_u32 {
+            let bytes = manifest.to_bytes(&key(1));
+            let head = manifest.head(&bytes);
+            manifest.ancestors = manifest.ancestors_of_next(&head);
+            assert_eq!(manifest.ancestors[0], head.manifest_digest);
+            assert_eq!(
+                manifest.ancestors.len(),
+                (step as usize + 3).min(MAX_ANCESTORS)
+            );
+        }
+        let bytes = manifest.to_bytes(&key(1));
+        assert_eq!(
+            Manifest::from_bytes(Some(&key(1)), &bytes).unwrap(),
+            manifest
+        );
+        manifest.ancestors.push([0; 32]);
+        let bytes = manifest.to_bytes(&key(1));
+        assert!(Manifest::from_bytes(Some(&key(1)), &bytes).is_err());
     }
 
     #[test]

@@ -11,14 +11,17 @@
 //! | 2 | format version |
 //! | 16 | index id |
 //! | 12 | nonce |
-//! | then | sealed: metric (1), rotation (1), record encoding (9), norm bound (8), codebook |
+//! | then | sealed: metric (1), rotation (1), record encoding (9), norm bound (8), length of the query model (4), query model, codebook |
 //! | 16 | tag |
+//!
+//! Version 1 has no query model, and is read all the same.
 
 use crate::cursor::Cursor;
 use crate::descriptor::{metric_code, metric_from_code};
 use crate::keys::ModelKey;
 use crate::layout::FileKind;
 use crate::manifest::FileEntry;
+use crate::query_model::{MAX_QUERY_MODEL_BYTES, QueryModel};
 use crate::{IndexError, RecordEncoding, Rotation, derive};
 use aes_gcm_siv::aead::{AeadInOut, KeyInit};
 use aes_gcm_siv::{Aes256GcmSiv, Nonce, Tag};
@@ -30,13 +33,15 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 const MAGIC: &[u8; 8] = b"OBOROMOD";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+/// The oldest version that is read.
+const OLD: u16 = 1;
 const NAME: &str = "the model";
 const HEADER: usize = 8 + 2 + 16;
 const NONCE: usize = 12;
 const TAG: usize = 16;
-/// The largest codebook (K 256, D 65,536 in single precision) and some.
-const MAX_BYTES: u64 = (64 << 20) + 4096;
+/// The largest codebook (K 256, D 65,536 in single precision), query model, and some.
+const MAX_BYTES: u64 = (64 << 20) + 4096 + MAX_QUERY_MODEL_BYTES as u64;
 
 /// What new vectors of an index are encoded with.
 ///
@@ -54,6 +59,8 @@ pub struct Model {
     pub encoding: RecordEncoding,
     /// Length up to which queries are searched as they are.
     pub norm_bound: f64,
+    /// What comes after the rotation; empty for nothing.
+    pub query: QueryModel,
 }
 
 impl Model {
@@ -64,11 +71,14 @@ impl Model {
         out.push(self.rotation.code());
         out.extend_from_slice(&self.encoding.to_bytes());
         out.extend_from_slice(&self.norm_bound.to_le_bytes());
+        let query = self.query.to_bytes();
+        out.extend_from_slice(&(query.len() as u32).to_le_bytes());
+        out.extend_from_slice(&query);
         out.extend_from_slice(&codebook);
         out
     }
 
-    fn from_bytes(bytes: &[u8]) -> Result<Self, IndexError> {
+    fn from_bytes(bytes: &[u8], version: u16) -> Result<Self, IndexError> {
         let damaged = |what| IndexError::damaged(NAME, what);
         let mut cursor = Cursor::new(NAME, bytes);
         let metric =
@@ -80,6 +90,13 @@ impl Model {
         if !norm_bound.is_finite() || norm_bound <= 0.0 {
             return Err(damaged("its bound is wrong"));
         }
+        let query = match version {
+            OLD => QueryModel::default(),
+            _ => {
+                let length = cursor.u32()? as usize;
+                QueryModel::from_bytes(cursor.take(length)?)?
+            }
+        };
         let codebook = Codebook::from_bytes(cursor.take(cursor.remaining())?)?;
         Ok(Self {
             codebook,
@@ -87,6 +104,7 @@ impl Model {
             rotation,
             encoding,
             norm_bound,
+            query,
         })
     }
 }
@@ -124,7 +142,7 @@ impl ModelKey {
     /// another owner's key.
     pub fn open(&self, index_id: &[u8; 16], bytes: &[u8]) -> Result<Model, IndexError> {
         let mut cursor = Cursor::new(NAME, bytes);
-        cursor.magic(MAGIC, VERSION)?;
+        let version = version(&mut cursor)?;
         if cursor.array::<16>()? != *index_id {
             return Err(IndexError::damaged(NAME, "it belongs to another index"));
         }
@@ -146,14 +164,23 @@ impl ModelKey {
                 file: NAME.to_owned(),
                 key: "writer key",
             })?;
-        Model::from_bytes(&body)
+        Model::from_bytes(&body, version)
+    }
+}
+
+/// The version of a model that can be read.
+fn version(cursor: &mut Cursor<'_>) -> Result<u16, IndexError> {
+    match cursor.magic(MAGIC, VERSION) {
+        Ok(()) => Ok(VERSION),
+        Err(IndexError::Version { found: OLD, .. }) => Ok(OLD),
+        Err(error) => Err(error),
     }
 }
 
 /// Whether bytes to be written could be a model of this index.
 pub(crate) fn check(index_id: &[u8; 16], bytes: &[u8]) -> Result<(), IndexError> {
     let mut cursor = Cursor::new(NAME, bytes);
-    cursor.magic(MAGIC, VERSION)?;
+    version(&mut cursor)?;
     if cursor.array::<16>()? != *index_id {
         return Err(IndexError::damaged(NAME, "it belongs to another index"));
     }
@@ -169,7 +196,9 @@ pub(crate) fn check(index_id: &[u8; 16], bytes: &[u8]) -> Result<(), IndexError>
 
 /// For the fuzz targets: whatever the bytes are.
 pub(crate) fn parse(bytes: &[u8]) {
-    let _ = Model::from_bytes(bytes);
+    for version in [OLD, VERSION] {
+        let _ = Model::from_bytes(bytes, version);
+    }
     let _ = check(&[0; 16], bytes);
 }
 
@@ -196,7 +225,7 @@ mod tests {
     use super::*;
     use crate::keys::OwnerKey;
     use chacha20::ChaCha20Rng;
-    use oboro_quant::Subspaces;
+    use oboro_quant::{OpqTransform, Subspaces};
     use proptest::prelude::*;
     use rand_core::SeedableRng;
 
@@ -212,6 +241,10 @@ mod tests {
             rotation: Rotation::Subspace,
             encoding: RecordEncoding::INTEGERS,
             norm_bound: 2.5,
+            query: QueryModel {
+                opq: Some(OpqTransform::identity(4).unwrap()),
+                coarse: None,
+            },
         }
     }
 
@@ -229,6 +262,7 @@ mod tests {
             (opened.encoding, opened.norm_bound),
             (RecordEncoding::INTEGERS, 2.5)
         );
+        assert!(opened.query.opq == model().query.opq && opened.query.coarse.is_none());
         // Sealed again it is other bytes; its centroids lie nowhere in them.
         assert_ne!(sealed, key(1).seal(&[4; 16], &model(), &mut rng));
         for bit in 0..sealed.len() * 8 {
@@ -255,10 +289,10 @@ mod tests {
     proptest! {
         #[test]
         fn fail_random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..120), at in 0_usize..40, to: u8) {
-            let _ = Model::from_bytes(&bytes);
+            parse(&bytes);
             let mut plain = model().to_bytes().to_vec();
             plain[at] = to;
-            let _ = Model::from_bytes(&plain);
+            let _ = Model::from_bytes(&plain, VERSION);
             prop_assert!(key(1).open(&[4; 16], &bytes).is_err());
         }
     }

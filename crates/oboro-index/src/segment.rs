@@ -3,6 +3,7 @@
 use crate::index::open_sealed;
 use crate::keys::EpochKey;
 use crate::layout::{FileKind, MANIFEST};
+use crate::listed::{self, Assignments, Listed};
 use crate::manifest::{Manifest, SegmentEntry};
 use crate::record::{self, RecordLayout, WIRE_HEADER};
 use crate::{Descriptor, IndexError, alive, segment_writer};
@@ -22,6 +23,8 @@ use std::sync::{Arc, OnceLock};
 pub struct Segment {
     parts: Arc<Parts>,
     alive: Option<Arc<[u64]>>,
+    /// The same by place, made when first needed.
+    alive_by_place: Arc<OnceLock<Vec<u64>>>,
     deleted: u32,
 }
 
@@ -32,8 +35,11 @@ struct Parts {
     ids: Vec<u64>,
     tags: Option<Vec<u64>>,
     records: Records,
+    lists: Option<Assignments>,
     /// Positions in the order of their ids, made when first needed.
     order: OnceLock<Vec<u32>>,
+    /// As searches of some lists scan it, made when first needed.
+    listed: OnceLock<Option<Listed>>,
 }
 
 /// An open file of records.
@@ -58,11 +64,22 @@ impl Segment {
                 ids,
                 tags,
                 records,
+                lists: None,
                 order: OnceLock::new(),
+                listed: OnceLock::new(),
             }),
             alive: None,
+            alive_by_place: Arc::default(),
             deleted: 0,
         }
+    }
+
+    /// A new segment whose vectors are in lists.
+    pub(crate) fn in_lists(mut self, lists: Option<Assignments>) -> Self {
+        if let Some(parts) = Arc::get_mut(&mut self.parts) {
+            parts.lists = lists;
+        }
+        self
     }
 
     /// The same vectors, of which only `alive` are there still.
@@ -71,6 +88,7 @@ impl Segment {
         Self {
             parts: Arc::clone(&self.parts),
             alive: (deleted > 0).then_some(alive),
+            alive_by_place: Arc::default(),
             deleted,
         }
     }
@@ -97,6 +115,12 @@ impl Segment {
             return Err(IndexError::damaged(
                 MANIFEST,
                 "a segment's tags do not fit the descriptor",
+            ));
+        }
+        if vectors > 0 && entry.lists.is_some() != (descriptor.lists() > 0) {
+            return Err(IndexError::damaged(
+                MANIFEST,
+                "a segment's lists do not fit the descriptor",
             ));
         }
         // Before anything is allocated, lengths must be what they should.
@@ -126,6 +150,17 @@ impl Segment {
             Some(file) => Some(numbers(FileKind::Tags, file)?),
             None => descriptor.has_tags().then(Vec::new),
         };
+        let lists = match &entry.lists {
+            Some(file) => {
+                let kind = FileKind::Lists;
+                let bytes = open(kind, file, vectors * 2)?.read(key)?;
+                let lists = listed::from_bytes(&bytes, descriptor.lists()).ok_or_else(|| {
+                    IndexError::damaged(manifest.file_name(kind, file), "its content is wrong")
+                })?;
+                Some(lists)
+            }
+            None => None,
+        };
         let alive = match &entry.deleted {
             Some((count, file)) => {
                 let kind = FileKind::Deleted;
@@ -138,7 +173,7 @@ impl Segment {
             None => None,
         };
         let records = Records::open(folder, manifest, descriptor, entry)?;
-        let segment = Self::new(entry.codes.id, codes, ids, tags, records);
+        let segment = Self::new(entry.codes.id, codes, ids, tags, records).in_lists(lists);
         Ok(match alive {
             Some(alive) => segment.with_alive(alive),
             None => segment,
@@ -179,6 +214,33 @@ impl Segment {
     #[must_use]
     pub fn tags(&self) -> Option<&[u64]> {
         self.parts.tags.as_deref()
+    }
+
+    /// Which list each vector is in, by position, if the index has lists.
+    #[must_use]
+    pub fn lists(&self) -> Option<&[u16]> {
+        self.parts.lists.as_ref().map(|lists| lists.of.as_slice())
+    }
+
+    /// The segment as searches of some lists scan it; `None` where they scan all of it.
+    /// Made when first asked for (0.1 s for a million vectors), it has the codes once
+    /// more.
+    #[must_use]
+    pub fn listed(&self) -> Option<&Listed> {
+        let make = || {
+            let lists = self.parts.lists.as_ref()?;
+            Listed::of(lists, &self.parts.codes, self.tags())
+        };
+        self.parts.listed.get_or_init(make).as_ref()
+    }
+
+    /// Which vectors are not deleted, by place of [`listed`](Self::listed): made when
+    /// first asked for. `None` if all are there, or nothing is laid out.
+    #[must_use]
+    pub fn alive_by_place(&self) -> Option<&[u64]> {
+        let listed = self.listed()?;
+        self.alive.as_ref()?;
+        Some(self.alive_by_place.get_or_init(|| listed.alive(self)))
     }
 
     /// Which vectors are not deleted: bit `i % 64` of word `i / 64`. `None` if

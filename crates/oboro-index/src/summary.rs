@@ -47,6 +47,17 @@ pub struct SegmentSummary {
     pub compacted: bool,
 }
 
+impl SegmentSummary {
+    /// Bytes of memory that a searcher keeps for it: codes, ids and tags, and the
+    /// order of the ids for changes. Originals stay on disk.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        let bits = u64::from(self.subquantizers) * u64::from(self.bits);
+        let each = bits.div_ceil(8) + 8 + if self.tags { 8 } else { 0 } + 4;
+        u64::from(self.vectors) * each
+    }
+}
+
 impl Summary {
     /// Reads the manifest in the folder `path` without a key, so that its
     /// origin is not checked.

@@ -43,6 +43,11 @@ pub fn deleted(bytes: &[u8]) {
     }
 }
 
+/// A query model, as it is before it is sealed.
+pub fn query_model(bytes: &[u8]) {
+    crate::query_model::parse(bytes);
+}
+
 /// A model, as it is before it is sealed and as it lies on disk.
 pub fn model(bytes: &[u8]) {
     crate::model::parse(bytes);

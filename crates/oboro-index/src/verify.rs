@@ -146,6 +146,7 @@ fn verify_state(
                     );
                 }
                 if let Some(client) = client {
+                    open_query_model(&index, client, &mut report);
                     open_all(&index, client, &mut report);
                 }
             }
@@ -188,6 +189,21 @@ fn unlisted(folder: &Path, files: &[FileStatus]) -> Result<Vec<String>, IndexErr
     }
     out.sort();
     Ok(out)
+}
+
+/// Opens what clients apply to queries.
+fn open_query_model(index: &Index, client: &ClientKey, report: &mut Report) {
+    let descriptor = index.descriptor();
+    if let (Some(shape), Some(bytes)) = (&descriptor.query_model, index.query_model_bytes())
+        && let Err(error) = client.descriptor_key().open_query_model(
+            &descriptor.index_id,
+            descriptor.dimension as usize,
+            shape,
+            bytes,
+        )
+    {
+        report.problems.push(error.to_string());
+    }
 }
 
 /// Opens every original and compares its id with the list of ids.

@@ -6,7 +6,9 @@ use crate::layout::{self, FileKind, MANIFEST};
 use crate::manifest::{FileEntry, IndexHead, Manifest, SegmentEntry};
 use crate::record::RecordLayout;
 use crate::segment_writer::SegmentWriter;
-use crate::{Descriptor, IndexError, RecordKey, RecordSealer, model, sealed};
+use crate::{
+    Descriptor, IndexError, RecordKey, RecordSealer, listed, model, query_model, sealed,
+};
 use oboro_ckks::EncryptedCodebook;
 use oboro_quant::BlockedCodes;
 use rand_core::CryptoRng;
@@ -25,9 +27,12 @@ pub struct IndexWriter {
     index_id: [u8; 16],
     codebook: Option<(EncryptedCodebookFile, [u8; 32])>,
     model: Option<Vec<u8>>,
+    query_model: Option<Vec<u8>>,
     segments: Vec<(SegmentEntry, RecordLayout)>,
     /// Every bit that a vector's tags have.
     tags_used: u64,
+    /// The largest number of a list that a vector is in.
+    largest_list: Option<u16>,
 }
 
 /// The epoch that a build makes.
@@ -93,8 +98,10 @@ impl IndexWriter {
             index_id,
             codebook: None,
             model: None,
+            query_model: None,
             segments: Vec::new(),
             tags_used: 0,
+            largest_list: None,
         })
     }
 
@@ -127,6 +134,21 @@ impl IndexWriter {
         codes: &BlockedCodes,
         tags: &[u64],
     ) -> Result<(), IndexError> {
+        self.add_segment_in_lists(segment, codes, tags, &[])
+    }
+
+    /// As [`add_segment`](Self::add_segment), with the list that each vector is in;
+    /// `lists` is empty if the index has none.
+    ///
+    /// # Errors
+    /// As [`add_segment`](Self::add_segment), and if the number of lists is another.
+    pub fn add_segment_in_lists(
+        &mut self,
+        segment: SegmentWriter,
+        codes: &BlockedCodes,
+        tags: &[u64],
+        lists: &[u16],
+    ) -> Result<(), IndexError> {
         let done = segment.finish()?;
         let mismatch = |what, found: usize| IndexError::Mismatch {
             what,
@@ -138,6 +160,9 @@ impl IndexWriter {
         }
         if !tags.is_empty() && tags.len() != done.ids.len() {
             return Err(mismatch("the number of tags", tags.len()));
+        }
+        if !lists.is_empty() && lists.len() != done.ids.len() {
+            return Err(mismatch("the number of lists", lists.len()));
         }
         let id = done.segment_id;
         let codes_entry = self.write_sealed(FileKind::Codes, id, codes.as_bytes())?;
@@ -162,7 +187,12 @@ impl IndexWriter {
                 false => Some(self.write_sealed(FileKind::Tags, id, &numbers(tags))?),
             },
             deleted: None,
+            lists: match lists.is_empty() {
+                true => None,
+                false => Some(self.write_sealed(FileKind::Lists, id, &listed::to_bytes(lists))?),
+            },
         };
+        self.largest_list = self.largest_list.max(lists.iter().max().copied());
         self.segments.push((entry, done.layout));
         Ok(())
     }
@@ -190,6 +220,13 @@ impl IndexWriter {
         model::check(&self.index_id, &sealed)?;
         self.model = Some(sealed);
         Ok(())
+    }
+
+    /// Takes what is done to queries beside the rotation, sealed
+    /// ([`DescriptorKey::seal_query_model`](crate::DescriptorKey::seal_query_model)).
+    /// The descriptor names it.
+    pub fn set_query_model(&mut self, sealed: Vec<u8>) {
+        self.query_model = Some(sealed);
     }
 
     /// Makes the index visible.
@@ -243,8 +280,14 @@ impl IndexWriter {
             released: self.key.released(),
             descriptor,
             codebook,
-            model: self.write_model(rng)?,
+            model: self.write_model(FileKind::Model, self.model.as_deref(), rng)?,
+            query_model: self.write_model(
+                FileKind::QueryModel,
+                self.query_model.as_deref(),
+                rng,
+            )?,
             segments: self.segments.iter().map(|(entry, ..)| *entry).collect(),
+            ancestors: Vec::new(),
         };
         let bytes = manifest.to_bytes(&self.key);
         layout::write_new(&self.building.folder().join(MANIFEST), &bytes)?;
@@ -267,6 +310,16 @@ impl IndexWriter {
                 "the descriptor describes another index or codebook; make it from the same build"
                     .into(),
             ));
+        }
+        match (&descriptor.query_model, &self.query_model) {
+            (None, None) => {}
+            (Some(shape), Some(sealed)) => query_model::check(&self.index_id, shape, sealed)?,
+            _ => {
+                return Err(IndexError::Invalid(
+                    "the descriptor names a query model and there is none, or the other way round; set the one it names"
+                        .into(),
+                ));
+            }
         }
         if descriptor.epoch != FIRST_EPOCH {
             return Err(IndexError::Mismatch {
@@ -301,6 +354,12 @@ impl IndexWriter {
                         .into(),
                 ));
             }
+            if entry.vectors > 0 && entry.lists.is_some() != (descriptor.lists() > 0) {
+                return Err(IndexError::Invalid(
+                    "a segment is in lists and the descriptor names none, or the other way round; put all vectors into lists or none"
+                        .into(),
+                ));
+            }
             // A segment without vectors has no tags to give.
             if entry.vectors > 0 && entry.tags.is_some() != descriptor.has_tags() {
                 return Err(IndexError::Invalid(
@@ -308,6 +367,15 @@ impl IndexWriter {
                         .into(),
                 ));
             }
+        }
+        if self
+            .largest_list
+            .is_some_and(|list| usize::from(list) >= descriptor.lists())
+        {
+            return Err(IndexError::Invalid(format!(
+                "a vector is in a list beyond the {} that the descriptor names; name as many there",
+                descriptor.lists()
+            )));
         }
         if self.tags_used & !descriptor.tag_bits() != 0 {
             return Err(IndexError::Invalid(format!(
@@ -318,13 +386,18 @@ impl IndexWriter {
         Ok(codebook)
     }
 
-    fn write_model(&self, rng: &mut impl CryptoRng) -> Result<Option<FileEntry>, IndexError> {
-        let Some(bytes) = &self.model else {
+    fn write_model(
+        &self,
+        kind: FileKind,
+        bytes: Option<&[u8]>,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Option<FileEntry>, IndexError> {
+        let Some(bytes) = bytes else {
             return Ok(None);
         };
         let mut id = [0; 16];
         rng.fill_bytes(&mut id);
-        let name = FileKind::Model.file_name(FIRST_EPOCH, &id);
+        let name = kind.file_name(FIRST_EPOCH, &id);
         layout::write_new(&self.building.folder().join(name), bytes)?;
         Ok(Some(FileEntry {
             id,

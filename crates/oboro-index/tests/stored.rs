@@ -18,7 +18,16 @@ fn folder(version: u16) -> PathBuf {
 
 #[test]
 fn version_3_opens_and_answers() {
-    let folder = folder(3);
+    opens_and_answers(3, 43);
+}
+
+#[test]
+fn version_4_opens_and_answers() {
+    opens_and_answers(4, 53);
+}
+
+fn opens_and_answers(version: u16, seed: u8) {
+    let folder = folder(version);
     // The files' modes are the repository's, so keys are read as text.
     let text = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
     let owner = OwnerKey::from_text(&text("owner.key")).unwrap();
@@ -48,7 +57,19 @@ fn version_3_opens_and_answers() {
     let descriptor =
         Descriptor::from_bytes(client.descriptor_key(), index.descriptor_bytes()).unwrap();
     assert_eq!(descriptor.public_key_fingerprint(), public.fingerprint());
-    assert_eq!(contents(&index, 43), lived_contents());
+    assert_eq!(contents(&index, seed), lived_contents());
+    assert_eq!(descriptor.query_model.is_some(), listed(seed));
+    if let Some(shape) = &descriptor.query_model {
+        let key = client.descriptor_key();
+        let sealed = index.query_model_bytes().unwrap();
+        let found = key
+            .open_query_model(&descriptor.index_id, DIMENSION, shape, sealed)
+            .unwrap();
+        let want = query_model(seed);
+        assert!(found.opq == want.opq);
+        let values = |model: &QueryModel| model.coarse.as_ref().unwrap().values().to_vec();
+        assert_eq!(values(&found), values(&want));
+    }
     for (bit, name) in TAGS.iter().enumerate() {
         let found = descriptor.tag_bit(client.descriptor_key(), name);
         assert_eq!(found, Some(bit as u32));
@@ -65,6 +86,7 @@ fn version_3_opens_and_answers() {
         .unwrap();
     assert_eq!(model.codebook.values(), codebook().values());
     assert_eq!(model.encoding, descriptor.record_encoding);
+    assert_eq!(model.query.lists(), descriptor.lists());
 
     // The stored codebook still gives the right table for a fresh query.
     let (packing, scale) = (descriptor.packing, descriptor.scale);
@@ -103,11 +125,11 @@ fn fail_version_2_says_what_to_do() {
         error,
         IndexError::OldFormat {
             found: 2,
-            supported: 3
+            supported: 4
         }
     ));
     assert_eq!(
         error.to_string(),
-        "the index has format version 2 and this program reads version 3; build it again from its vectors"
+        "the index has format version 2 and this program reads version 4; build it again from its vectors"
     );
 }

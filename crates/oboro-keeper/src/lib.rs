@@ -43,5 +43,5 @@ pub use metrics::{MetricsSnapshot, PeerCount, Stage};
 pub use oboro_channel::RateLimit;
 pub use oboro_telemetry::Durations;
 pub use server::KeeperServer;
-pub use state::{IndexState, KeeperSecrets, KeeperState, StateKey};
+pub use state::{Descent, IndexState, KeeperSecrets, KeeperState, StateKey};
 pub use view::KeeperView;

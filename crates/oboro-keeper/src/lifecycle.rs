@@ -1,7 +1,7 @@
 //! What rests on the keeper's state: newest states of indexes, and the life of keys.
 
 use crate::shared::{Shared, check_subject, malformed, packing_of};
-use crate::state::IndexState;
+use crate::state::{Descent, IndexState};
 use bytes::Bytes;
 use oboro_channel::PeerInfo;
 use oboro_ckks::MaskedCodebook;
@@ -29,21 +29,29 @@ impl Shared {
         peer: &PeerInfo,
     ) -> Result<v1::IndexState, Failure> {
         let state = IndexState::parse(request.state.as_ref())?;
+        let ancestors = validate::ancestors(&request.ancestors)?;
         check_subject(peer, &state.index_id)?;
-        let newest = self
+        let descent = self
             .with_state(move |shared| {
                 let rng = &mut shared.randomness.generator();
-                shared.stale(shared.state.register(&state, rng))
+                shared.stale(shared.state.register(&state, &ancestors, rng))
             })
             .await?;
         tracing::info!(
             peer = peer.short_key(),
             role = %peer.role,
-            epoch = newest.epoch,
-            generation = newest.generation,
+            epoch = state.epoch,
+            generation = state.generation,
             "state registered"
         );
-        Ok(newest.message())
+        if descent == Descent::Unknown {
+            self.metrics.undescended.fetch_add(1, Relaxed);
+            tracing::warn!(
+                generation = state.generation,
+                "the state is so much later than the one before it that it does not name that any more; it is believed by its number"
+            );
+        }
+        Ok(state.message())
     }
 
     /// Counts states that are refused as older or forked, and tells the operator.

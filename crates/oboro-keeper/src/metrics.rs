@@ -57,6 +57,8 @@ pub struct MetricsSnapshot {
     pub rate_limited: u64,
     /// States of indexes refused as older than, or a fork of, the newest.
     pub stale: u64,
+    /// States recorded that were too late to name the newest before them.
+    pub undescended: u64,
     /// Codebooks prepared.
     pub prepared: u64,
     /// Codebooks re-encrypted to another key.
@@ -80,6 +82,7 @@ pub(crate) struct Metrics {
     pub(crate) refused: AtomicU64,
     pub(crate) rate_limited: AtomicU64,
     pub(crate) stale: AtomicU64,
+    pub(crate) undescended: AtomicU64,
     pub(crate) prepared: AtomicU64,
     pub(crate) reencrypted: AtomicU64,
     pub(crate) batches: AtomicU64,
@@ -134,6 +137,7 @@ impl Metrics {
             refused: self.refused.load(Relaxed),
             rate_limited: self.rate_limited.load(Relaxed),
             stale: self.stale.load(Relaxed),
+            undescended: self.undescended.load(Relaxed),
             prepared: self.prepared.load(Relaxed),
             reencrypted: self.reencrypted.load(Relaxed),
             batches: self.batches.load(Relaxed),
@@ -165,6 +169,11 @@ impl Metrics {
                 "stale_total",
                 "States refused as older or forked.",
                 &self.stale,
+            ),
+            (
+                "undescended_total",
+                "States recorded that do not name the newest before them.",
+                &self.undescended,
             ),
             ("prepared_total", "Codebooks prepared.", &self.prepared),
             (

@@ -310,7 +310,7 @@ async fn fail_wrong_identity() {
 async fn fail_malformed_states() {
     let keeper = Keeper::start(ParameterSet::N2048Q50, |_| ()).await;
     let mut client = keeper.client(Role::Searcher).await;
-    let none = v1::RegisterRequest { state: None };
+    let none = v1::RegisterRequest::default();
     assert_eq!(refusal(client.register(none)).await, Reason::BadRequest);
     let none = v1::ReleaseRequest { state: None };
     assert_eq!(refusal(client.release(none)).await, Reason::BadRequest);

@@ -7,8 +7,8 @@ use std::time::Instant;
 use chacha20::ChaCha20Rng;
 use oboro_ckks::{EncryptedCodebook, ParameterSet, PublicKey, TableScale};
 use oboro_index::{
-    BuildKeys, Descriptor, IndexWriter, MAX_EXTRA_BYTES, Model, OwnerKey, RecordLayout, Rotation,
-    RotationMatrix, permutation,
+    BuildKeys, Descriptor, IndexWriter, MAX_EXTRA_BYTES, Model, OwnerKey, QueryModel, QueryShape,
+    RecordLayout, Rotation, RotationMatrix, permutation,
 };
 use oboro_quant::{Codebook, Metric, TrainOptions};
 use rand_core::{CryptoRng, SeedableRng};
@@ -22,8 +22,8 @@ use crate::survey::{Survey, survey};
 use crate::tags::NewTags;
 use crate::trial::{self, NEIGHBOURS, Subject, TrialQuery};
 use crate::{
-    BuildOptions, BuildReport, EncryptionReport, OwnerError, Stage, StageSeconds, VectorSource,
-    displacement,
+    BuildOptions, BuildReport, EncryptionReport, ListsReport, OwnerError, Stage, StageSeconds,
+    VectorSource, displacement, lists, opq,
 };
 
 /// Queries up to this many times as long as the longest vector are searched
@@ -199,6 +199,7 @@ impl Rest<'_> {
         let prepare = Prepare {
             metric: options.metric,
             rotation: &rotation,
+            query: None,
             dimension: shape.dimension,
         };
         let mut sample = std::mem::take(&mut found.sample);
@@ -208,6 +209,23 @@ impl Rest<'_> {
             Some(plain) => Some(rotation_cost(plain, cut(&sample, shape), shape, options)?),
             None => None,
         };
+        let (opq, opq_report) = match options.opq {
+            None => (None, None),
+            Some(turns) => {
+                let (opq, report) = opq::learn(&sample, shape, turns, options)?;
+                opq.apply_rows(&mut sample)?;
+                (Some(opq), Some(report))
+            }
+        };
+        let coarse = match options.lists {
+            0 => None,
+            _ => Some(lists::learn(&sample, shape, options)?),
+        };
+        let query = QueryModel { opq, coarse };
+        let prepare = Prepare {
+            query: Some(&query),
+            ..prepare
+        };
         let codebook = train(&sample, shape, shape.sample, options)?;
         drop(sample);
         clock.seconds.train = clock.lap();
@@ -216,6 +234,7 @@ impl Rest<'_> {
         let pass = SecondPass {
             shape,
             codebook: &codebook,
+            coarse: query.coarse.as_ref(),
             prepare: &prepare,
             order: permutation(shape.rows, rng),
             record_key,
@@ -241,12 +260,19 @@ impl Rest<'_> {
             packing: shape.packing,
             scale,
             codes: &encoded.codes,
+            lists: trial::Lists::of(&query, &encoded.codes, &encoded.lists, shape.probes_max)?,
         };
         let queries = trials(&prepare, &found, encoded.nearest, &pass.order)?;
         let candidates = TRIAL_CANDIDATES.min(shape.rows - 1).max(1);
         let trial = trial::run(&subject, &queries, candidates, options, rng)?;
         clock.seconds.trial = clock.lap();
 
+        let lists_report = subject.lists.as_ref().map(|lists| ListsReport {
+            lists: query.lists(),
+            probes_max: shape.probes_max,
+            places: lists.places(),
+            recall_10_at_10: trial.recall_in_lists,
+        });
         options.check_cancelled()?;
         options.report(Stage::Write, 0, 0);
         let encrypted = EncryptedCodebook::encrypt(
@@ -258,6 +284,15 @@ impl Rest<'_> {
             rng,
         )?;
         let index_id = *keys.index_id();
+        let query_model = match query.is_empty() {
+            true => None,
+            false => {
+                let sealed = keys.descriptor_key().seal_query_model(&index_id, &query, rng)?;
+                let named = QueryShape::of(&query, &sealed, shape.probes_max);
+                writer.set_query_model(sealed);
+                Some(named)
+            }
+        };
         let descriptor = Descriptor {
             index_id,
             epoch: 1,
@@ -268,19 +303,26 @@ impl Rest<'_> {
             record_encoding: layout.encoding,
             extra_bytes: layout.extra_bytes,
             tags: tags.hashes,
+            query_model,
             packing: shape.packing,
             scale,
             codebook_digest: encrypted.masks().digest(),
             public_key: keeper.clone(),
         };
         writer.set_codebook(&encrypted, rng);
-        writer.add_segment(encoded.segment, &encoded.codes, &encoded.tags)?;
+        writer.add_segment_in_lists(
+            encoded.segment,
+            &encoded.codes,
+            &encoded.tags,
+            &encoded.lists,
+        )?;
         let model = Model {
             codebook,
             metric: options.metric,
             rotation: options.rotation,
             encoding: layout.encoding,
             norm_bound,
+            query,
         };
         writer.set_model(keys.model_key().seal(&index_id, &model, rng))?;
         options.check_cancelled()?;
@@ -296,6 +338,8 @@ impl Rest<'_> {
             split: shape.packing.split(),
             rotation: options.rotation.name(),
             rotation_cost,
+            opq: opq_report,
+            lists: lists_report,
             originals: layout.encoding.name(),
             extra_bytes: layout.extra_bytes,
             tags: descriptor.tags.len(),
@@ -324,8 +368,7 @@ fn trials(
         .zip(nearest.into_rows())
         .map(|((query, &row), nearest)| {
             let mut prepared = query.to_vec();
-            prepare.metric.prepare_query(&mut prepared);
-            prepare.rotation.apply(&mut prepared)?;
+            prepare.query(&mut prepared)?;
             Ok(TrialQuery {
                 prepared,
                 itself: order[row],
@@ -340,7 +383,7 @@ fn trials(
         .collect()
 }
 
-fn train(
+pub(crate) fn train(
     vectors: &[f32],
     shape: &Shape,
     sample: usize,

@@ -42,6 +42,8 @@ pub struct EncodedSegment {
     pub codes: Vec<u8>,
     /// Tags, one set a vector; empty where the index has none.
     pub tags: Vec<u64>,
+    /// The list of each vector; empty where the index has none.
+    pub lists: Vec<u16>,
     /// Sealed originals as they rest.
     pub records: Vec<u8>,
     /// Rows that were left out.
@@ -81,7 +83,9 @@ impl Encoder {
             && model.rotation == descriptor.rotation
             && model.encoding == descriptor.record_encoding
             && subspaces == descriptor.subspaces()?
-            && model.codebook.centroids() == descriptor.centroids();
+            && model.codebook.centroids() == descriptor.centroids()
+            && model.query.lists() == descriptor.lists()
+            && model.query.opq.is_some() == descriptor.query_model.is_some_and(|shape| shape.opq);
         if !fits {
             return Err(IndexError::Invalid(
                 "the model does not fit the descriptor of the index; build the index again".into(),
@@ -161,6 +165,11 @@ impl Encoder {
         let mut prepared = vectors.clone();
         self.prepare().rows(&mut prepared)?;
         let rows = self.model.codebook.encode(&prepared)?;
+        // The nearest: lists have room to grow.
+        let assigned = match &self.model.query.coarse {
+            Some(coarse) => coarse.assign(&prepared)?,
+            None => Vec::new(),
+        };
         let sealer = SegmentSealer::new(
             self.key.client_key().record_key(),
             &self.descriptor,
@@ -171,6 +180,7 @@ impl Encoder {
         let mut codes = vec![0; rows.len()];
         let mut ids = vec![0; good.ids.len()];
         let mut tags = vec![0; good.tags.len()];
+        let mut lists = vec![0; assigned.len()];
         for (row, &position) in positions.iter().enumerate() {
             let position = position as usize;
             codes[position * width..][..width].copy_from_slice(&rows[row * width..][..width]);
@@ -178,12 +188,16 @@ impl Encoder {
             if let Some(&set) = good.tags.get(row) {
                 tags[position] = set;
             }
+            if let Some(&list) = assigned.get(row) {
+                lists[position] = list as u16;
+            }
         }
         let segment = EncodedSegment {
             segment_id,
             ids,
             codes,
             tags,
+            lists,
             records,
             refused: good.refused,
         };
@@ -194,6 +208,7 @@ impl Encoder {
         Prepare {
             metric: self.model.metric,
             rotation: &self.rotation,
+            query: Some(&self.model.query),
             dimension: self.descriptor.dimension as usize,
         }
     }

@@ -50,6 +50,32 @@ pub enum OwnerError {
         /// The dimension of the vectors.
         dimension: usize,
     },
+    /// A learned matrix or lists under a metric that has neither.
+    #[error(
+        "the Lorentz metric tells time from space, which a learned matrix and lists do not; build without --opq and --lists"
+    )]
+    LorentzModel,
+    /// More lists than there can be.
+    #[error("{lists} lists are more than the {maximum} that these vectors can have; lower --lists")]
+    TooManyLists {
+        /// How many were asked for.
+        lists: usize,
+        /// How many can be.
+        maximum: usize,
+    },
+    /// A number of lists to look at that cannot be.
+    #[error("a search cannot look at {probes} of {lists} lists; set --probes-max to 1 to {maximum}")]
+    Probes {
+        /// How many were asked for.
+        probes: usize,
+        /// How many lists there are.
+        lists: usize,
+        /// How many can be.
+        maximum: usize,
+    },
+    /// Lists to look at, and no lists.
+    #[error("--probes-max is for an index with lists; add --lists or leave it out")]
+    ProbesWithoutLists,
     /// One id twice.
     #[error("rows {first} and {second} have the same id; make the ids unique")]
     DuplicateId {

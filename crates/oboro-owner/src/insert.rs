@@ -340,6 +340,7 @@ impl<R: CryptoRng> Target for FolderTarget<'_, R> {
             ids: &segment.ids,
             codes: &segment.codes,
             tags: &segment.tags,
+            lists: &segment.lists,
             records: &segment.records,
         })?)
     }

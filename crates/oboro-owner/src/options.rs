@@ -14,6 +14,10 @@ use crate::OwnerError;
 pub enum Stage {
     /// First pass: checks, range, sample. Unit: vectors.
     Read,
+    /// The learned matrix of OPQ. Unit: turns.
+    Turn,
+    /// The centres of lists. Unit: rounds.
+    Lists,
     /// k-means of the sub-quantizers. Unit: rounds.
     Train,
     /// Second pass: codes, sealed originals, exact answers of the trial
@@ -33,6 +37,8 @@ impl Stage {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Read => "reading",
+            Self::Turn => "learning the matrix",
+            Self::Lists => "learning the lists",
             Self::Train => "training",
             Self::Encode => "encoding and sealing",
             Self::Write => "writing",
@@ -67,6 +73,17 @@ pub struct BuildOptions {
     pub threads: Option<usize>,
     /// Secret rotation before anything else.
     pub rotation: Rotation,
+    /// Turns of the vectors for a learned matrix after which codes are better (OPQ);
+    /// `None` for none. Not under the Lorentz metric.
+    pub opq: Option<usize>,
+    /// Lists that vectors are put into, of which a search looks at some only; 0 for
+    /// none. Not under the Lorentz metric.
+    ///
+    /// The searcher is told which lists each query looks at, and its host can see it
+    /// from the addresses: they learn the query's neighbourhood.
+    pub lists: usize,
+    /// Most lists that one search looks at, at most 1,024; one of 16 where `None`.
+    pub probes_max: Option<usize>,
     /// How originals are stored.
     pub originals: EncodingChoice,
     /// Names of the tags that vectors may have, at most 64; those that the
@@ -105,6 +122,9 @@ impl Default for BuildOptions {
             seed: [0; 32],
             threads: None,
             rotation: Rotation::Subspace,
+            opq: None,
+            lists: 0,
+            probes_max: None,
             originals: EncodingChoice::Auto,
             tags: None,
             extra_bytes: None,

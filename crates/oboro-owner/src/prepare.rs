@@ -1,14 +1,16 @@
 //! What happens to a vector before it is quantized.
 
-use oboro_index::RotationMatrix;
+use oboro_index::{QueryModel, RotationMatrix};
 use oboro_quant::Metric;
 
 use crate::OwnerError;
 
-/// The metric's preparation, then the secret rotation.
+/// The metric's preparation, then the secret rotation, then the learned matrix.
 pub(crate) struct Prepare<'a> {
     pub(crate) metric: Metric,
     pub(crate) rotation: &'a RotationMatrix,
+    /// `None` for no matrix.
+    pub(crate) query: Option<&'a QueryModel>,
     pub(crate) dimension: usize,
 }
 
@@ -20,7 +22,21 @@ impl Prepare<'_> {
             rows.par_chunks_exact_mut(self.dimension)
                 .for_each(|row| self.metric.prepare_base(row));
         }
-        Ok(self.rotation.apply_rows(rows)?)
+        self.rotation.apply_rows(rows)?;
+        match self.query {
+            Some(query) => Ok(query.apply_rows(rows)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Prepares one query.
+    pub(crate) fn query(&self, query: &mut [f32]) -> Result<(), OwnerError> {
+        self.metric.prepare_query(query);
+        self.rotation.apply(query)?;
+        match self.query {
+            Some(model) => Ok(model.apply(query)?),
+            None => Ok(()),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use oboro_ckks::{EncryptedQuery, MaskedProducts, Packing, PublicKey, TableScale,
 use oboro_index::IndexHead;
 use oboro_quant::SelectionPlan;
 
-use crate::{OwnerError, TrialReport};
+use crate::{ListsReport, OpqReport, OwnerError, TrialReport};
 
 /// Everything worth knowing about a new index. No secret is in it.
 #[derive(Clone, Debug)]
@@ -28,6 +28,10 @@ pub struct BuildReport {
     /// For the full rotation, the quantization error with it over the one
     /// without, on the sample; other rotations cost nothing.
     pub rotation_cost: Option<f64>,
+    /// What the learned matrix gains, where there is one.
+    pub opq: Option<OpqReport>,
+    /// The lists, where there are any.
+    pub lists: Option<ListsReport>,
     /// Name of the originals' encoding.
     pub originals: &'static str,
     /// Bytes of each record for text id and payload.

@@ -2,10 +2,12 @@
 //! trial queries.
 
 use oboro_index::{Extra, RecordKey, SegmentWriter};
+use oboro_quant::ivf::{Choices, CoarseCentroids};
 use oboro_quant::{BlockedCodes, Codebook, code_bits};
 use oboro_vectors::Records;
 
 use crate::ids::extras_and_ids;
+use crate::lists::SLACK;
 use crate::nearest::Nearest;
 use crate::prepare::Prepare;
 use crate::shape::Shape;
@@ -18,6 +20,8 @@ use crate::{BuildOptions, OwnerError, Stage, VectorSource};
 pub(crate) struct SecondPass<'a> {
     pub(crate) shape: &'a Shape,
     pub(crate) codebook: &'a Codebook,
+    /// The centres of lists, if there are any.
+    pub(crate) coarse: Option<&'a CoarseCentroids>,
     pub(crate) prepare: &'a Prepare<'a>,
     /// The position of each row.
     pub(crate) order: Vec<u32>,
@@ -30,6 +34,8 @@ pub(crate) struct Encoded {
     pub(crate) codes: BlockedCodes,
     /// By position; empty where the index has no tags.
     pub(crate) tags: Vec<u64>,
+    /// By position; empty where the index has no lists.
+    pub(crate) lists: Vec<u16>,
     pub(crate) segment: SegmentWriter,
     pub(crate) nearest: Nearest,
 }
@@ -52,6 +58,7 @@ impl SecondPass<'_> {
         let mut done = Partial {
             codes: vec![0; rows * subquantizers],
             tags: vec![0; if self.tags.hashes.is_empty() { 0 } else { rows }],
+            choices: self.coarse.map(CoarseCentroids::choices),
             segment,
             nearest: Nearest::new(
                 found.trials.clone(),
@@ -79,10 +86,22 @@ impl SecondPass<'_> {
             return Err(OwnerError::SourceChanged);
         }
         options.report(Stage::Encode, rows as u64, rows as u64);
+        let lists = match &done.choices {
+            None => Vec::new(),
+            Some(choices) => {
+                let mut lists = vec![0; rows];
+                for (list, &position) in choices.balanced(SLACK)?.iter().zip(&self.order) {
+                    // No index has more than 65,536.
+                    lists[position as usize] = *list as u16;
+                }
+                lists
+            }
+        };
         let bits = code_bits(packing.centroids());
         Ok(Encoded {
             codes: BlockedCodes::from_rows(&done.codes, subquantizers, bits)?,
             tags: done.tags,
+            lists,
             segment: done.segment,
             nearest: done.nearest,
         })
@@ -121,6 +140,9 @@ impl SecondPass<'_> {
         done.nearest.add(&vectors, first)?;
         let mut prepared = vectors;
         self.prepare.rows(&mut prepared)?;
+        if let (Some(coarse), Some(choices)) = (self.coarse, &mut done.choices) {
+            choices.add(coarse, &prepared)?;
+        }
         let encoded = self.codebook.encode(&prepared)?;
         let width = self.shape.packing.subquantizers();
         for (row, &position) in encoded.chunks_exact(width).zip(positions) {
@@ -134,6 +156,7 @@ impl SecondPass<'_> {
 struct Partial {
     codes: Vec<u8>,
     tags: Vec<u64>,
+    choices: Option<Choices>,
     segment: SegmentWriter,
     nearest: Nearest,
 }

@@ -3,7 +3,7 @@
 use oboro_ckks::{Packing, ParameterSet};
 use oboro_quant::Subspaces;
 
-use crate::{BuildOptions, OwnerError, VectorSource, default_subquantizers};
+use crate::{BuildOptions, OwnerError, VectorSource, default_subquantizers, lists};
 
 /// Everything that follows from sizes and options.
 pub(crate) struct Shape {
@@ -13,6 +13,8 @@ pub(crate) struct Shape {
     pub(crate) packing: Packing,
     pub(crate) sample: usize,
     pub(crate) candidates_max: usize,
+    /// Most lists that one search looks at; 0 without lists.
+    pub(crate) probes_max: u32,
 }
 
 impl Shape {
@@ -68,6 +70,7 @@ impl Shape {
                 .min(rows),
             // Not bounded by the rows: the index may grow.
             candidates_max: options.candidates_max.clamp(1, oboro_quant::MAX_CANDIDATES),
+            probes_max: lists::probes_max(rows, options)?,
         })
     }
 }

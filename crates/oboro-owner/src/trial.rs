@@ -9,6 +9,8 @@ use oboro_ckks::{
     EncryptedCodebook, MaskedDecryptor, Packing, QueryEncryptor, SecretKey, TableEvaluator,
     TableScale,
 };
+use oboro_index::QueryModel;
+use oboro_quant::ivf::{IvfLists, Probed};
 use oboro_quant::{BlockedCodes, Codebook, Metric, QuantizedTable, Scanner, SelectionPlan};
 use rand_core::CryptoRng;
 
@@ -34,6 +36,9 @@ pub struct TrialReport {
     pub recall_10_at_10: f64,
     /// 10-recall@10 without re-ranking.
     pub recall_10_at_10_unranked: f64,
+    /// 10-recall@10 after re-ranking, where each query looks at as many lists as it may;
+    /// 0 without lists.
+    pub recall_in_lists: f64,
 }
 
 /// The parts of an index that a trial searches.
@@ -43,7 +48,78 @@ pub(crate) struct Subject<'a> {
     pub(crate) packing: Packing,
     pub(crate) scale: TableScale,
     pub(crate) codes: &'a BlockedCodes,
+    /// The lists, if there are any.
+    pub(crate) lists: Option<Lists<'a>>,
 }
+
+/// Lists as queries look at them.
+pub(crate) struct Lists<'a> {
+    query: &'a QueryModel,
+    probes: usize,
+    /// `None` where the vectors are too few for lists: then a search looks at all.
+    laid_out: Option<(IvfLists, BlockedCodes)>,
+}
+
+impl<'a> Lists<'a> {
+    pub(crate) fn of(
+        query: &'a QueryModel,
+        codes: &BlockedCodes,
+        lists: &[u16],
+        probes: u32,
+    ) -> Result<Option<Self>, OwnerError> {
+        let count = query.lists();
+        if count == 0 {
+            return Ok(None);
+        }
+        let laid_out = match lists.len() < count * BLOCK {
+            true => None,
+            false => {
+                let of: Vec<u32> = lists.iter().map(|&list| list.into()).collect();
+                let layout = IvfLists::from_assignments(&of, count)?;
+                let codes = layout.arrange_blocks(codes)?;
+                Some((layout, codes))
+            }
+        };
+        Ok(Some(Self {
+            query,
+            probes: probes as usize,
+            laid_out,
+        }))
+    }
+
+    /// Places of a list.
+    pub(crate) fn places(&self) -> usize {
+        let laid_out = self.laid_out.as_ref();
+        laid_out.map_or(0, |(layout, _)| layout.blocks_per_list() * BLOCK)
+    }
+
+    /// Positions of the candidates of a query; `None` where a search looks at all.
+    fn search(
+        &self,
+        scanner: &Scanner,
+        query: &[f32],
+        metric: Metric,
+        table: &QuantizedTable,
+        candidates: usize,
+    ) -> Result<Option<Vec<u32>>, OwnerError> {
+        let Some((layout, codes)) = &self.laid_out else {
+            return Ok(None);
+        };
+        let probes = self.query.probes(query, metric, self.probes)?;
+        let plan = SelectionPlan::for_lists(self.places(), probes.len(), candidates)?;
+        let probed = Probed {
+            lists: layout,
+            probes: &probes,
+            mask: None,
+        };
+        let found = scanner.search_lists(codes, &probed, table, &plan, 0)?;
+        let positions = found.iter().filter_map(|c| layout.vector(c.position));
+        Ok(Some(positions.collect()))
+    }
+}
+
+/// Vectors of a block of codes.
+const BLOCK: usize = 64;
 
 /// A query as it is after rotation, its own position, and the positions of
 /// its true neighbours, nearest first.
@@ -69,6 +145,7 @@ pub(crate) fn run(
         packing,
         scale,
         codes,
+        lists,
     } = subject;
     let secret = SecretKey::generate(packing.set(), rng);
     let public = secret.public_key(rng);
@@ -95,8 +172,9 @@ pub(crate) fn run(
         table_error_bound: DEVIATIONS * scale.table_error(),
         recall_10_at_10: 0.0,
         recall_10_at_10_unranked: 0.0,
+        recall_in_lists: 0.0,
     };
-    let (mut ranked, mut unranked, mut due) = (0, 0, 0);
+    let (mut ranked, mut unranked, mut in_lists, mut due) = (0, 0, 0, 0);
     for (done, query) in queries.iter().enumerate() {
         options.check_cancelled()?;
         options.report(Stage::Trial, done as u64, queries.len() as u64);
@@ -142,12 +220,18 @@ pub(crate) fn run(
         let hits = |among: &[u32]| query.nearest.iter().filter(|p| among.contains(p)).count();
         ranked += hits(&positions);
         unranked += hits(&positions[..positions.len().min(NEIGHBOURS)]);
+        if let Some(lists) = lists {
+            let found =
+                lists.search(&scanner, &query.prepared, *metric, &quantized, candidates + 1)?;
+            in_lists += hits(found.as_ref().unwrap_or(&positions));
+        }
         due += query.nearest.len();
     }
     options.report(Stage::Trial, queries.len() as u64, queries.len() as u64);
     if due > 0 {
         report.recall_10_at_10 = ranked as f64 / due as f64;
         report.recall_10_at_10_unranked = unranked as f64 / due as f64;
+        report.recall_in_lists = in_lists as f64 / due as f64;
     }
     Ok(report)
 }

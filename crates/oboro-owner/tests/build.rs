@@ -102,6 +102,83 @@ fn the_keepers_part_is_in_the_key_unless_there_is_no_keeper() {
     }
 }
 
+/// Vectors of which every coordinate depends on one far away: what a matrix can part.
+fn entangled(count: usize, dimension: usize) -> Vec<f32> {
+    let mut rng = rng(5);
+    let mut uniform = move || (rng.next_u32() >> 8) as f32 / (1 << 24) as f32 - 0.5;
+    let mut values = Vec::with_capacity(count * dimension);
+    for _ in 0..count {
+        let half: Vec<f32> = (0..dimension / 2).map(|_| uniform()).collect();
+        values.extend(&half);
+        values.extend(half.iter().map(|v| v + 0.05 * uniform()));
+    }
+    values
+}
+
+#[test]
+fn a_learned_matrix_helps_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = options(Metric::L2);
+    options.opq = Some(8);
+    let report = build(&entangled(1500, 16), 16, &folder.path().join("a"), &options).unwrap();
+    let opq = report.opq.unwrap();
+    assert!(opq.helps(), "{opq:?}");
+    assert!(opq.recall_with > opq.recall_without, "{opq:?}");
+    assert!(report.lists.is_none());
+    assert!(report.trial.recall_10_at_10 > 0.9, "{:?}", report.trial);
+    // Noise has nothing to be parted.
+    let mut rng = rng(6);
+    let noise: Vec<f32> = (0..1500 * 15)
+        .map(|_| (rng.next_u32() >> 8) as f32 / (1 << 24) as f32 - 0.5)
+        .collect();
+    options.opq = Some(1);
+    let report = build(&noise, 15, &folder.path().join("b"), &options).unwrap();
+    assert!(!report.opq.unwrap().helps(), "{:?}", report.opq);
+}
+
+#[test]
+fn lists_are_sealed_measured_and_verified() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("index");
+    let mut options = options(Metric::L2);
+    options.lists = 10;
+    options.probes_max = Some(4);
+    options.opq = Some(2);
+    let report = build(&vectors(1500, 12), 12, &out, &options).unwrap();
+    let lists = report.lists.unwrap();
+    assert_eq!((lists.lists, lists.probes_max), (10, 4));
+    // 1.25 times the mean, in whole blocks.
+    assert_eq!(lists.places, 192);
+    assert!(lists.recall_10_at_10 > 0.8, "{lists:?}");
+    assert!(lists.recall_10_at_10 <= report.trial.recall_10_at_10);
+    for kind in [".lists", "query-model.oboro"] {
+        assert!(report.files.iter().any(|(name, _)| name.ends_with(kind)));
+    }
+    let (owner, _) = keys(ParameterSet::N2048Q50);
+    let key = epoch_key(&owner, &out);
+    let report = verify(&out, &key, Some(&owner.client_key())).unwrap();
+    assert!(report.is_sound(), "{report:?}");
+    let index = Index::open(&out, &key).unwrap();
+    assert_eq!(index.segments()[0].lists().unwrap().len(), 1500);
+    assert!(index.segments()[0].listed().is_some());
+}
+
+#[test]
+fn fail_matrices_and_lists_that_cannot_be() {
+    let values = vectors(300, 8);
+    let with = |change: fn(&mut BuildOptions)| {
+        let mut options = options(Metric::L2);
+        change(&mut options);
+        fails(&values, 8, &options).to_string()
+    };
+    assert!(with(|o| o.lists = 301).contains("300"));
+    assert!(with(|o| (o.lists, o.probes_max) = (10, Some(11))).contains("1 to 10"));
+    assert!(with(|o| (o.lists, o.probes_max) = (10, Some(0))).contains("1 to 10"));
+    assert!(with(|o| o.probes_max = Some(1)).contains("--lists"));
+    assert!(with(|o| (o.metric, o.lists) = (Metric::Lorentz, 10)).contains("Lorentz"));
+    assert!(with(|o| (o.metric, o.opq) = (Metric::Lorentz, Some(1))).contains("Lorentz"));
+}
+
 #[test]
 fn every_metric_and_odd_dimension() {
     for (metric, dimension) in [

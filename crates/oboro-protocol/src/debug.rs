@@ -26,6 +26,8 @@ sizes_only!(v1:
     FinishSearchRequest,
     CodebookMasksRequest,
     CodebookMasksReply,
+    QueryModelRequest,
+    QueryModelReply,
     StatusRequest,
     SearcherStatus,
     KeeperStatus,

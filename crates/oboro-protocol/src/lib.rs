@@ -25,7 +25,7 @@ pub mod validate;
 pub use failure::{Failure, REASON_METADATA_KEY, Reason, reason_of};
 
 /// Version of the protocol; a peer with another one is refused.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// The generated messages, clients and servers of package `oboro.v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]

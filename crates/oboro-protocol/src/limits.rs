@@ -53,7 +53,10 @@ pub const MAX_STAGE_VECTORS: usize = 65_536;
 pub const MAX_STAGE_MESSAGE_BYTES: usize = 64 << 20;
 
 /// Most staged segments of one commit.
-pub const MAX_COMMIT_STAGES: usize = 256;
+pub const MAX_COMMIT_STAGES: usize = 1_024;
+
+/// Most generations before a state that are named when it is registered.
+pub const MAX_ANCESTORS: usize = 256;
 
 /// Most ids that one commit deletes.
 pub const MAX_COMMIT_DELETES: usize = 1_000_000;
@@ -62,9 +65,17 @@ pub const MAX_COMMIT_DELETES: usize = 1_000_000;
 pub const MAX_COMMIT_MESSAGE_BYTES: usize =
     MAX_COMMIT_DELETES * 8 + MAX_COMMIT_STAGES * (STAGE_BYTES + 2) + 256;
 
+/// Most bytes of a message that brings a sealed query model: a matrix of
+/// [`MAX_DIMENSION`] squared values in `f32`, and what stands around it.
+pub const MAX_QUERY_MODEL_MESSAGE_BYTES: usize = (64 << 20) + (1 << 17);
+
+/// Most lists that one search looks at.
+pub const MAX_PROBES: u32 = 1_024;
+
 /// Most bytes of a sealed model: a codebook of [`MAX_DIMENSION`] values for each of 256
-/// centroids, in `f32`, and what stands around it.
-pub const MAX_MODEL_MESSAGE_BYTES: usize = (MAX_DIMENSION as usize * 256 * 4) + (1 << 20);
+/// centroids, in `f32`, a query model, and what stands around them.
+pub const MAX_MODEL_MESSAGE_BYTES: usize =
+    (MAX_DIMENSION as usize * 256 * 4) + MAX_QUERY_MODEL_MESSAGE_BYTES + (1 << 20);
 
 /// Most bytes of a request to a searcher.
 pub const SEARCHER_REQUEST_LIMIT: usize = MAX_STAGE_MESSAGE_BYTES;

@@ -28,6 +28,8 @@ pub struct IndexShape {
     pub record_bytes: usize,
     /// Most candidates of one query.
     pub candidates_max: u32,
+    /// Most lists that one query looks at; 0 without lists.
+    pub probes_max: u32,
 }
 
 /// The sizes of the messages of one index.
@@ -54,6 +56,7 @@ impl Sizes {
             with_ids: true,
             with_scores: true,
             filter: Bytes::from_static(&[0; crate::limits::FILTER_BYTES]),
+            lists: Bytes::from(vec![0; 2 * shape.probes_max as usize]),
             ..Default::default()
         };
         let request = |query| longest.encoded_len() + field(query) + ROOM;
@@ -201,6 +204,7 @@ mod tests {
         share_bytes: 8_192,
         record_bytes: 300,
         candidates_max: 256,
+        probes_max: 0,
     };
 
     fn request(query: usize, candidates: u32, flags: u8) -> v1::SearchRequest {
@@ -269,6 +273,25 @@ mod tests {
         };
         sizes.check_finish(&finish).unwrap();
         assert!(sizes.largest_request() < SHAPE.query_bytes + 96);
+    }
+
+    #[test]
+    fn any_number_of_lists_has_one_size() {
+        let sizes = Sizes::new(&IndexShape {
+            probes_max: 100,
+            ..SHAPE
+        });
+        for lists in [1, 2, 63, 64, 99, 100] {
+            let mut asked = request(SHAPE.query_bytes, 100, 1);
+            asked.lists = vec![7; 2 * lists].into();
+            sizes.pad_search(&mut asked);
+            sizes.check_search(&asked).unwrap();
+        }
+        let mut more = request(SHAPE.query_bytes, 4_096, 7);
+        more.epoch = u64::MAX;
+        more.lists = vec![7; 220].into();
+        sizes.pad_search(&mut more);
+        assert!(sizes.check_search(&more).is_err());
     }
 
     #[test]

@@ -3,13 +3,13 @@
 mod changes;
 
 use crate::limits::{
-    DIGEST_BYTES, FILTER_BYTES, HANDLE_BYTES, INDEX_ID_BYTES, MAX_CANDIDATES, MAX_DIMENSION,
+    DIGEST_BYTES, FILTER_BYTES, HANDLE_BYTES, INDEX_ID_BYTES, MAX_ANCESTORS, MAX_CANDIDATES, MAX_DIMENSION,
     SESSION_BYTES, STAGE_BYTES,
 };
 use crate::v1;
 use crate::{Failure, Reason};
 
-pub use changes::{SegmentShape, change, changed_index, segment};
+pub use changes::{SegmentShape, change, changed_index, segment, unpack_lists};
 
 fn exact<const N: usize>(bytes: &[u8], what: &str) -> Result<[u8; N], Failure> {
     bytes.try_into().map_err(|_| {
@@ -34,6 +34,34 @@ pub fn index_id(bytes: &[u8]) -> Result<[u8; INDEX_ID_BYTES], Failure> {
 /// `BAD_REQUEST` for another length than 32.
 pub fn digest(bytes: &[u8], what: &str) -> Result<[u8; DIGEST_BYTES], Failure> {
     exact(bytes, what)
+}
+
+/// The digests of manifests in `bytes`, one after the other.
+///
+/// # Errors
+/// `BAD_REQUEST` for another length than some times 32, `LIMIT` for more than
+/// [`MAX_ANCESTORS`](crate::limits::MAX_ANCESTORS).
+pub fn ancestors(bytes: &[u8]) -> Result<Vec<[u8; DIGEST_BYTES]>, Failure> {
+    let (digests, rest) = bytes.as_chunks::<DIGEST_BYTES>();
+    if !rest.is_empty() {
+        return Err(Failure::new(
+            Reason::BadRequest,
+            format!(
+                "the states before it have {} bytes; each must have {DIGEST_BYTES}",
+                bytes.len()
+            ),
+        ));
+    }
+    if digests.len() > MAX_ANCESTORS {
+        return Err(Failure::new(
+            Reason::Limit,
+            format!(
+                "{} states before it were named; at most {MAX_ANCESTORS} may be",
+                digests.len()
+            ),
+        ));
+    }
+    Ok(digests.to_vec())
 }
 
 /// The handle of a prepared codebook in `bytes`.
@@ -68,6 +96,43 @@ pub fn filter(bytes: &[u8]) -> Result<[u64; 3], Failure> {
     let bytes: [u8; FILTER_BYTES] = exact(bytes, "filter")?;
     let (sets, _) = bytes.as_chunks::<8>();
     Ok(std::array::from_fn(|set| u64::from_le_bytes(sets[set])))
+}
+
+/// The lists that a search looks at, ascending. The index has `lists`, and allows
+/// `probes_max` for a search; where it has none, none may be named.
+///
+/// # Errors
+/// `BAD_REQUEST` for half a number, none or too many, one that is not there or does not
+/// come in its order.
+pub fn lists(bytes: &[u8], lists: usize, probes_max: u32) -> Result<Vec<u32>, Failure> {
+    let bad = |sentence: String| Err(Failure::new(Reason::BadRequest, sentence));
+    let (words, rest) = bytes.as_chunks::<2>();
+    let least = usize::from(lists > 0);
+    if !rest.is_empty() || !(least..=probes_max as usize).contains(&words.len()) {
+        return bad(format!(
+            "the query names lists in {} bytes; this index wants {least} to {probes_max} of two bytes",
+            bytes.len()
+        ));
+    }
+    let named: Vec<u32> = words
+        .iter()
+        .map(|&word| u16::from_le_bytes(word).into())
+        .collect();
+    if !named.is_sorted_by(|a, b| a < b) {
+        return bad("the query's lists are not in ascending order, each once".to_owned());
+    }
+    if named.last().is_some_and(|&list| list as usize >= lists) {
+        return bad(format!(
+            "the query names a list that is not there; this index has {lists}"
+        ));
+    }
+    Ok(named)
+}
+
+/// Packs the lists that a search looks at, as [`lists`] reads them.
+#[must_use]
+pub fn pack_lists(lists: impl IntoIterator<Item = u16>) -> Vec<u8> {
+    lists.into_iter().flat_map(u16::to_le_bytes).collect()
 }
 
 /// Packs a filter as [`filter()`] reads it.
@@ -261,6 +326,19 @@ mod tests {
     }
 
     #[test]
+    fn fail_ancestors() {
+        for length in [1, 31, 33, 32 * MAX_ANCESTORS - 1] {
+            let failure = ancestors(&vec![0; length]).unwrap_err();
+            assert_eq!(failure.reason, Reason::BadRequest);
+        }
+        let most = vec![3; 32 * MAX_ANCESTORS];
+        assert_eq!(ancestors(&most).unwrap(), [[3; 32]; MAX_ANCESTORS]);
+        let more = vec![3; 32 * (MAX_ANCESTORS + 1)];
+        assert_eq!(ancestors(&more).unwrap_err().reason, Reason::Limit);
+        assert!(ancestors(&[]).unwrap().is_empty());
+    }
+
+    #[test]
     fn fail_candidates() {
         assert_eq!(candidates(0, 10).unwrap_err().reason, Reason::BadRequest);
         assert_eq!(candidates(11, 10).unwrap_err().reason, Reason::Limit);
@@ -293,6 +371,26 @@ mod tests {
         for length in [0, 8, 16, 23, 25, 1 << 20] {
             let failure = filter(&vec![0; length]).unwrap_err();
             assert_eq!(failure.reason, Reason::BadRequest);
+        }
+    }
+
+    #[test]
+    fn fail_lists() {
+        let packed = pack_lists([0, 3, 9]);
+        assert_eq!(lists(&packed, 10, 3).unwrap(), [0, 3, 9]);
+        assert_eq!(lists(&packed, 10, 8).unwrap(), [0, 3, 9]);
+        assert!(lists(&[], 0, 0).unwrap().is_empty());
+        for (bytes, of, most) in [
+            (pack_lists([0, 3, 9]), 9, 3),
+            (pack_lists([0, 3, 9]), 10, 2),
+            (pack_lists([3, 0]), 10, 3),
+            (pack_lists([3, 3]), 10, 3),
+            (vec![1], 10, 3),
+            (vec![], 10, 3),
+            (pack_lists([0]), 0, 0),
+        ] {
+            let failure = lists(&bytes, of, most).unwrap_err();
+            assert_eq!(failure.reason, Reason::BadRequest, "{bytes:?}");
         }
     }
 

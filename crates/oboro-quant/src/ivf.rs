@@ -25,7 +25,8 @@ use crate::error::{check_finite, check_rows};
 use crate::kmeans::{self, Job};
 use crate::metric::dot;
 use crate::train::{in_pool, sample};
-use crate::{Metric, Progress, QuantError};
+use crate::{BlockedCodes, Metric, Progress, QuantError};
+use aligned_vec::{AVec, ConstAlign};
 use oboro_simd::Arch;
 use oboro_simd::assign::{Transposed, assign, products};
 use oboro_simd::scan::BLOCK;
@@ -171,6 +172,12 @@ impl CoarseCentroids {
         self.values.len() / self.dimension
     }
 
+    /// Values of a vector.
+    #[must_use]
+    pub const fn dimension(&self) -> usize {
+        self.dimension
+    }
+
     /// The centroids, row after row.
     #[must_use]
     pub fn values(&self) -> &[f32] {
@@ -213,65 +220,25 @@ impl CoarseCentroids {
     /// When the values are not whole vectors or not finite, or the slack is
     /// below 1.
     pub fn assign_balanced(&self, vectors: &[f32], slack: f64) -> Result<Vec<u32>, QuantError> {
-        let rows = check_rows(vectors, self.dimension)?;
-        check_finite(vectors, self.dimension)?;
-        if slack.is_nan() || slack < 1.0 {
-            return Err(QuantError::OutOfRange {
-                what: "the slack of lists, in percent",
-                actual: (slack * 100.0) as usize,
-                minimum: 100,
-                maximum: 100 * self.lists(),
-            });
-        }
-        let lists = self.lists();
-        let capacity = (slack * rows as f64 / lists as f64).ceil() as usize;
-        // No more than there are, however large the slack.
-        let capacity = capacity.clamp(rows.div_ceil(lists), rows);
-        let capacity = capacity.next_multiple_of(BLOCK);
-        let choices = CHOICES.min(lists);
-        let near = self.nearest_lists(vectors, choices);
-        let mut full: Vec<BinaryHeap<(u32, u32)>> = vec![BinaryHeap::new(); lists];
-        let mut asked = vec![0u8; rows];
-        let mut homeless = Vec::new();
-        for vector in 0..rows {
-            let mut seeking = vector;
-            loop {
-                let choice = usize::from(asked[seeking]);
-                if choice == choices {
-                    homeless.push(seeking);
-                    break;
-                }
-                asked[seeking] += 1;
-                let (distance, list) = near[seeking * choices + choice];
-                let list = &mut full[list as usize];
-                list.push((distance, seeking as u32));
-                if list.len() <= capacity {
-                    break;
-                }
-                match list.pop() {
-                    Some((_, farthest)) => seeking = farthest as usize,
-                    None => break,
-                }
-            }
-        }
-        let mut lists_of = vec![0u32; rows];
-        for (list, members) in full.iter().enumerate() {
-            for &(_, vector) in members {
-                lists_of[vector as usize] = list as u32;
-            }
-        }
-        let mut counts: Vec<usize> = full.iter().map(BinaryHeap::len).collect();
-        homeless.sort_unstable();
-        for vector in homeless {
+        let mut choices = self.choices();
+        choices.add(self, vectors)?;
+        choices.balanced_by(slack, |vector| {
             let row = &vectors[vector * self.dimension..][..self.dimension];
-            let all = self.nearest_lists(row, lists);
-            // All lists together have room for all vectors.
-            if let Some(&(_, list)) = all.iter().find(|(_, l)| counts[*l as usize] < capacity) {
-                counts[list as usize] += 1;
-                lists_of[vector] = list;
-            }
+            self.nearest_lists(row, self.lists())
+                .into_iter()
+                .map(|(_, list)| list)
+                .collect()
+        })
+    }
+
+    /// The same for vectors that come in parts and are not kept: [`Choices::add`] takes
+    /// them in, [`Choices::balanced`] gives the lists.
+    #[must_use]
+    pub fn choices(&self) -> Choices {
+        Choices {
+            lists: self.lists(),
+            near: Vec::new(),
         }
-        Ok(lists_of)
     }
 
     /// For each vector the nearest `choices` lists, nearest first, each with
@@ -359,6 +326,123 @@ impl CoarseCentroids {
 
     fn transposed(&self) -> Transposed {
         Transposed::with_half_norms(&self.values, self.lists(), self.dimension, self.dimension)
+    }
+}
+
+/// The lists nearest to vectors, from which each gets one.
+///
+/// # Security
+/// It tells where vectors lie; wiped when dropped.
+pub struct Choices {
+    lists: usize,
+    /// For every vector its choices, nearest first, each with the bits of its squared
+    /// distance.
+    near: Vec<(u32, u32)>,
+}
+
+impl Drop for Choices {
+    fn drop(&mut self) {
+        self.near.zeroize();
+    }
+}
+
+impl Choices {
+    fn each(&self) -> usize {
+        CHOICES.min(self.lists)
+    }
+
+    /// Takes in vectors, row after row, after those that came before.
+    ///
+    /// # Errors
+    /// When the values are not whole vectors or not finite, or the centroids are
+    /// others.
+    pub fn add(&mut self, centroids: &CoarseCentroids, vectors: &[f32]) -> Result<(), QuantError> {
+        check_rows(vectors, centroids.dimension)?;
+        check_finite(vectors, centroids.dimension)?;
+        if centroids.lists() != self.lists {
+            return Err(QuantError::Mismatch {
+                what: "the number of lists",
+                actual: centroids.lists(),
+                expected: self.lists,
+            });
+        }
+        self.near
+            .extend(centroids.nearest_lists(vectors, self.each()));
+        Ok(())
+    }
+
+    /// A list for every vector, as [`CoarseCentroids::assign_balanced`] gives it; but
+    /// those that none of their choices takes come into the first lists with room, for
+    /// the vectors are no longer there to be compared.
+    ///
+    /// # Errors
+    /// When the slack is below 1.
+    pub fn balanced(&self, slack: f64) -> Result<Vec<u32>, QuantError> {
+        let lists = self.lists as u32;
+        self.balanced_by(slack, |_| (0..lists).collect())
+    }
+
+    /// `order` gives all lists for a vector that no choice takes, best first.
+    fn balanced_by(
+        &self,
+        slack: f64,
+        order: impl Fn(usize) -> Vec<u32>,
+    ) -> Result<Vec<u32>, QuantError> {
+        if slack.is_nan() || slack < 1.0 {
+            return Err(QuantError::OutOfRange {
+                what: "the slack of lists, in percent",
+                actual: (slack * 100.0) as usize,
+                minimum: 100,
+                maximum: 100 * self.lists,
+            });
+        }
+        let (lists, choices) = (self.lists, self.each());
+        let rows = self.near.len() / choices;
+        let capacity = (slack * rows as f64 / lists as f64).ceil() as usize;
+        // No more than there are, however large the slack.
+        let capacity = capacity.clamp(rows.div_ceil(lists), rows);
+        let capacity = capacity.next_multiple_of(BLOCK);
+        let mut full: Vec<BinaryHeap<(u32, u32)>> = vec![BinaryHeap::new(); lists];
+        let mut asked = vec![0u8; rows];
+        let mut homeless = Vec::new();
+        for vector in 0..rows {
+            let mut seeking = vector;
+            loop {
+                let choice = usize::from(asked[seeking]);
+                if choice == choices {
+                    homeless.push(seeking);
+                    break;
+                }
+                asked[seeking] += 1;
+                let (distance, list) = self.near[seeking * choices + choice];
+                let list = &mut full[list as usize];
+                list.push((distance, seeking as u32));
+                if list.len() <= capacity {
+                    break;
+                }
+                match list.pop() {
+                    Some((_, farthest)) => seeking = farthest as usize,
+                    None => break,
+                }
+            }
+        }
+        let mut lists_of = vec![0u32; rows];
+        for (list, members) in full.iter().enumerate() {
+            for &(_, vector) in members {
+                lists_of[vector as usize] = list as u32;
+            }
+        }
+        let mut counts: Vec<usize> = full.iter().map(BinaryHeap::len).collect();
+        homeless.sort_unstable();
+        for vector in homeless {
+            // All lists together have room for all vectors.
+            let all = order(vector);
+            if let Some(&list) = all.iter().find(|&&list| counts[list as usize] < capacity) {
+                counts[list as usize] += 1;
+                lists_of[vector] = list;
+            }
+        }
+        Ok(lists_of)
     }
 }
 
@@ -499,6 +583,44 @@ impl IvfLists {
             }
         }
         Ok(arranged)
+    }
+
+    /// Codes in blocks, in the order of places; zeros in fillers.
+    ///
+    /// # Errors
+    /// When `codes` are not as many as there are vectors.
+    pub fn arrange_blocks(&self, codes: &BlockedCodes) -> Result<BlockedCodes, QuantError> {
+        if codes.len() != self.vectors {
+            return Err(QuantError::Mismatch {
+                what: "the number of codes",
+                actual: codes.len(),
+                expected: self.vectors,
+            });
+        }
+        let (subquantizers, bits) = (codes.subquantizers(), codes.bits());
+        // Bytes of a vector; with 4 bits a byte has the codes of two sub-quantizers.
+        let width = BlockedCodes::byte_len(BLOCK, subquantizers, bits) / BLOCK;
+        let mut arranged = AVec::<u8, ConstAlign<64>>::with_capacity(64, 0);
+        arranged.resize(
+            BlockedCodes::byte_len(self.places(), subquantizers, bits),
+            0,
+        );
+        for (block, vectors) in arranged
+            .chunks_exact_mut(width * BLOCK)
+            .zip(self.places.chunks_exact(BLOCK))
+        {
+            for (i, &vector) in vectors.iter().enumerate() {
+                if vector == FILLER {
+                    continue;
+                }
+                let vector = vector as usize;
+                let from = &codes.as_bytes()[vector / BLOCK * width * BLOCK..];
+                for row in 0..width {
+                    block[row * BLOCK + i] = from[row * BLOCK + vector % BLOCK];
+                }
+            }
+        }
+        BlockedCodes::from_aligned(arranged, self.places(), subquantizers, bits)
     }
 
     /// The first block of each list, or the error that one is not there or

@@ -81,19 +81,28 @@ impl Searcher {
         let bytes = request.codes.len()
             + request.records.len()
             + (request.ids.len() + request.tags.len()) * 8;
+        // Originals are on disk only; the order of ids takes four bytes a vector.
+        let memory = bytes - request.records.len() + request.ids.len() * 4;
         self.changes.folder.refuse_unless_writing()?;
-        let room = self.changes.stages.room(bytes, Instant::now())?;
+        let open = epoch.snapshot().segments().len() + self.changes.stages.len();
+        self.open_files.refuse_segment(open).inspect_err(|_| {
+            // Where it is not under way, it begins now.
+            self.compactor.look();
+        })?;
+        let room = self.changes.stages.room(memory, Instant::now())?;
         let writing = Arc::clone(&self);
         // The room goes along: the work goes on when the writer goes away, and
         // takes it until it is done.
         let (staged, room) = blocking(move || {
             // Files are written without the lock on the index: a commit goes on meanwhile.
             let stager = writing.changes.folder.look(|live| live.stager())?;
+            let lists: Vec<u16> = validate::unpack_lists(&request.lists).collect();
             let segment = NewSegment {
                 segment_id,
                 ids: &request.ids,
                 codes: &request.codes,
                 tags: &request.tags,
+                lists: &lists,
                 records: &request.records,
             };
             Ok((stager.stage(&segment).map_err(refused)?, room))
@@ -121,7 +130,7 @@ impl Searcher {
         // Refused before any stage is used up.
         self.changes.folder.refuse_unless_writing()?;
         let _one = self.changes.one.lock().await;
-        self.refuse_if_stale()?;
+        self.refuse_unless_followed()?;
         let stages = self.changes.stages.take(&names, &peer, Instant::now())?;
         let change = Change {
             stages,
@@ -195,14 +204,24 @@ impl Searcher {
         }
     }
 
+    /// Refuses changes that the keeper has to be told of first: of a copy that it
+    /// called old, and of one that is far ahead of what it knows.
+    pub(crate) fn refuse_unless_followed(&self) -> Result<(), SearcherError> {
+        self.refuse_if_stale()?;
+        match &self.link {
+            Some(link) => link.refuse_if_far_ahead(self.newest()?.snapshot().index()),
+            None => Ok(()),
+        }
+    }
+
     /// Has the keeper, if there is one, record the newest state. Where it cannot
     /// be told now, [`record_later`](Self::record_later) tells it.
     pub(crate) async fn record(&self) -> Result<(), SearcherError> {
         let Some(link) = &self.link else {
             return Ok(());
         };
-        let head = self.newest()?.snapshot().head();
-        let result = link.record(&head).await;
+        let snapshot = self.newest()?.snapshot();
+        let result = link.record(snapshot.index()).await;
         self.changes.unrecorded.store(result.is_err(), Relaxed);
         if let Err(error) = &result {
             tracing::warn!(%error, "the keeper has not recorded the newest state yet");
@@ -227,5 +246,6 @@ fn shape(epoch: &Epoch) -> SegmentShape {
         centroids: shape.centroids(),
         record_bytes: shape.record_layout().stored_len(),
         tags: epoch.has_tags(),
+        lists: epoch.lists(),
     }
 }

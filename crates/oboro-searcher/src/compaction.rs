@@ -11,6 +11,7 @@ use std::{
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     thread,
+    time::{Duration, Instant},
 };
 
 use oboro_index::{Compacted, Compaction, CompactionPolicy, Throttle};
@@ -31,8 +32,51 @@ const ATTEMPTS: usize = 3;
 enum Order {
     /// Merge what the policy says.
     Look,
+    /// The time is over that was waited for after a failure.
+    Retry,
     /// Merge everything, and say what came of it.
     Full(oneshot::Sender<Result<v1::CompactReply, SearcherError>>),
+}
+
+/// Longest pause after a failure.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// When compactions that failed are begun anew: not at once, for a disk that is
+/// full stays so for a while, and what was written was written in vain.
+struct Retry {
+    first: Duration,
+    pause: Duration,
+    at: Option<Instant>,
+}
+
+impl Retry {
+    const fn new(first: Duration) -> Self {
+        Self {
+            first,
+            pause: first,
+            at: None,
+        }
+    }
+
+    /// Takes note of how an attempt ended; only the first failure of a row is told.
+    fn settle(&mut self, result: &Result<(), SearcherError>) {
+        match result {
+            Err(SearcherError::Stopping) => {}
+            Ok(()) => {
+                if self.at.take().is_some() {
+                    tracing::info!("segments are merged again");
+                }
+                self.pause = self.first;
+            }
+            Err(error) => {
+                if self.at.is_none() {
+                    tracing::warn!(%error, "segments cannot be merged; it is tried again by itself");
+                }
+                self.at = Some(Instant::now() + self.pause);
+                self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
 }
 
 /// Where compactions are ordered.
@@ -105,15 +149,38 @@ impl Searcher {
         let Some(mut waiting) = waiting else {
             return;
         };
-        while let Some(order) = waiting.recv().await {
+        let mut retry = Retry::new(self.compactor.config.retry_pause);
+        loop {
+            let order = match retry.at {
+                None => waiting.recv().await,
+                Some(at) => tokio::time::timeout_at(at.into(), waiting.recv())
+                    .await
+                    .unwrap_or(Some(Order::Retry)),
+            };
             match order {
-                Order::Look => {
-                    let policy = CompactionPolicy::default();
-                    while let Ok(true) = self.merge(&policy).await {}
-                }
-                Order::Full(reply) => {
+                // The next attempt comes by itself.
+                Some(Order::Look) if retry.at.is_some() => {}
+                Some(Order::Look | Order::Retry) => retry.settle(&self.merge_what_should().await),
+                Some(Order::Full(reply)) => {
                     let _ = reply.send(self.merge_all().await);
                 }
+                None => return,
+            }
+        }
+    }
+
+    /// Merges until all is well.
+    async fn merge_what_should(self: &Arc<Self>) -> Result<(), SearcherError> {
+        loop {
+            if self.changes.folder.is_read_only() {
+                return Ok(());
+            }
+            let mut policy = CompactionPolicy::default();
+            if self.open_files.is_tight(self.newest()?.snapshot().segments().len()) {
+                policy.similar = 1;
+            }
+            if !self.merge(&policy).await? {
+                return Ok(());
             }
         }
     }
@@ -136,20 +203,24 @@ impl Searcher {
         loop {
             attempts -= 1;
             match self.attempt(policy).await {
-                Ok(done) => return Ok(done),
-                Err(SearcherError::Stopping) => return Err(SearcherError::Stopping),
-                Err(error) => {
-                    tracing::warn!(%error, "a compaction was not completed");
-                    if attempts == 0 {
-                        return Err(error);
+                // A rotation or another compaction came first.
+                Err(SearcherError::Request(failure))
+                    if failure.reason == Reason::BadRequest && attempts > 0 =>
+                {
+                    tracing::info!(error = %failure, "a compaction is begun anew");
+                }
+                result => {
+                    if result.is_err() {
+                        Metrics::add(&self.metrics().failed_compactions, 1);
                     }
+                    return result;
                 }
             }
         }
     }
 
     async fn attempt(self: &Arc<Self>, policy: &CompactionPolicy) -> Result<bool, SearcherError> {
-        self.refuse_if_stale()?;
+        self.refuse_unless_followed()?;
         let (planning, policy) = (Arc::clone(self), *policy);
         let planned = blocking(move || {
             planning
@@ -164,7 +235,7 @@ impl Searcher {
         let before = self.newest()?.snapshot();
         let done = self.work(compaction).await?;
         let _one = self.changes.one.lock().await;
-        self.refuse_if_stale()?;
+        self.refuse_unless_followed()?;
         let changing = Arc::clone(self);
         blocking(move || {
             let mut rng = changing.workshop.randomness.generator();

@@ -7,7 +7,7 @@ use oboro_channel::{AcceptLimits, Identity, RateLimit, Trust};
 use oboro_protocol::limits;
 use zeroize::Zeroizing;
 
-use crate::SessionLimits;
+use crate::{SessionLimits, open_files};
 
 /// Where the keeper is and what it must prove.
 #[derive(Clone)]
@@ -47,14 +47,18 @@ pub struct CompactionConfig {
     pub automatic: bool,
     /// Most bytes written in a second, so that searches go on; 0 for no bound.
     pub bytes_per_second: u64,
+    /// How long after one that failed, by a full disk for instance, the next is begun
+    /// without being asked for; twice as long each time, up to five minutes.
+    pub retry_pause: Duration,
 }
 
 impl Default for CompactionConfig {
-    /// On, 64 MiB a second.
+    /// On, 64 MiB a second, a second after the first failure.
     fn default() -> Self {
         Self {
             automatic: true,
             bytes_per_second: 64 << 20,
+            retry_pause: Duration::from_secs(1),
         }
     }
 }
@@ -90,6 +94,8 @@ pub struct SearcherConfig {
     pub sessions: SessionLimits,
     /// How segments are merged in the background.
     pub compaction: CompactionConfig,
+    /// Files that the process may have open: half of them are for segments.
+    pub open_files: u64,
     /// Loopback address of the Prometheus text.
     pub metrics_address: Option<SocketAddr>,
     /// How long running requests may go on after the shutdown began.
@@ -98,7 +104,8 @@ pub struct SearcherConfig {
 
 impl SearcherConfig {
     /// The usual settings: all cores, 256 waiting tables, 32 encryptions of
-    /// zero, generous rates, no metrics address, a configuration of all zeros.
+    /// zero, generous rates, no metrics address, a configuration of all zeros,
+    /// as many open files as the system allows now.
     ///
     /// # Security
     /// `seed` must be new for every start. Re-randomization drawn from the same
@@ -129,6 +136,7 @@ impl SearcherConfig {
             },
             sessions: SessionLimits::default(),
             compaction: CompactionConfig::default(),
+            open_files: open_files::limit(),
             metrics_address: None,
             grace: Duration::from_secs(5),
         }

@@ -28,6 +28,8 @@ pub(crate) struct Epoch {
     descriptor: Bytes,
     /// The codebook's public part, encoded.
     pub(crate) masks: Bytes,
+    /// What clients do to queries, sealed for them.
+    pub(crate) query_model: Option<Bytes>,
     pub(crate) evaluator: Arc<TableEvaluator>,
     pub(crate) zeros: Pool<ZeroEncryption>,
     pub(crate) engine: Arc<ScanEngine<Snapshot>>,
@@ -81,6 +83,7 @@ impl Epoch {
             sizes: sizes(shape),
             shape: shape.clone(),
             masks,
+            query_model: index.query_model_bytes().map(Bytes::copy_from_slice),
             evaluator,
             zeros,
             engine,
@@ -125,6 +128,16 @@ impl Epoch {
         self.shape.record_bytes()
     }
 
+    /// Lists that vectors are in; 0 for none.
+    pub(crate) fn lists(&self) -> usize {
+        self.shape.lists()
+    }
+
+    /// Most lists that one search looks at.
+    pub(crate) fn probes_max(&self) -> u32 {
+        self.shape.probes_max()
+    }
+
     /// What the keeper prepares for this epoch.
     pub(crate) fn preparation(&self) -> v1::PrepareRequest {
         let shape = self.shape();
@@ -147,6 +160,7 @@ fn sizes(shape: &Descriptor) -> Sizes {
         share_bytes: TableShare::encoded_len(&shape.packing),
         record_bytes: shape.record_bytes(),
         candidates_max: shape.candidates_max,
+        probes_max: shape.probes_max(),
     })
 }
 

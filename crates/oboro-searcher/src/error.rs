@@ -26,6 +26,9 @@ pub enum SearcherError {
     /// The index does not fit the roles.
     #[error("{0}")]
     Index(String),
+    /// A file of the index cannot be read or written.
+    #[error("{0}")]
+    Disk(String),
     /// Records cannot be read from the index.
     #[error("the records of the index cannot be read: {0}; verify the index")]
     Records(#[source] io::Error),
@@ -114,6 +117,7 @@ impl SearcherError {
             | Self::Serve(_)
             | Self::Metrics(_)
             | Self::Index(_)
+            | Self::Disk(_)
             | Self::Records(_)
             | Self::KeeperRefused(_)
             | Self::Scan(_) => Reason::Internal,

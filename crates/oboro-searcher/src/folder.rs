@@ -2,7 +2,8 @@
 //!
 //! One process writes to a folder and holds its lock; this is that process
 //! unless another one is, or the folder cannot be written to. Then the index is
-//! served as it lies there and changes are refused.
+//! served as it lies there and changes are refused, until
+//! [`takeover`](crate::takeover) gets the lock.
 
 use std::{
     io,
@@ -49,6 +50,30 @@ impl Folder {
         Ok(index)
     }
 
+    /// Whether the index is served without the folder's lock. Does not wait, either.
+    pub(crate) fn is_read_only(&self) -> bool {
+        match self.0.try_read() {
+            Ok(state) => matches!(*state, State::Reading(_)),
+            Err(TryLockError::Poisoned(state)) => {
+                matches!(*state.into_inner(), State::Reading(_))
+            }
+            // Only who writes to it changes it.
+            Err(TryLockError::WouldBlock) => false,
+        }
+    }
+
+    /// Becomes the writer, of whatever state lies at `path` now.
+    pub(crate) fn take(&self, path: &Path, key: EpochKey) -> Result<Index, IndexError> {
+        let live = LiveIndex::open(path, key)?;
+        let index = live.index().clone();
+        let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        // Not where the searcher ended meanwhile.
+        if matches!(*state, State::Reading(_)) {
+            *state = State::Writing(Box::new(live));
+        }
+        Ok(index)
+    }
+
     /// Looks at the index as its writer.
     pub(crate) fn look<T>(&self, look: impl FnOnce(&LiveIndex) -> T) -> Result<T, SearcherError> {
         match &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
@@ -78,10 +103,17 @@ impl Folder {
         &self,
         change: impl FnOnce(&mut LiveIndex) -> Result<T, IndexError>,
     ) -> Result<T, SearcherError> {
-        match &mut *self.0.write().unwrap_or_else(PoisonError::into_inner) {
-            State::Writing(live) => change(live).map_err(refused),
-            state => Err(refusal(state)),
+        let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let result = match &mut *state {
+            State::Writing(live) => change(live),
+            state => return Err(refusal(state)),
+        };
+        if let Err(error @ IndexError::Unsure { .. }) = &result {
+            // What lies there is known only once it is opened again.
+            tracing::error!(%error, "the folder of the index is let go of");
+            *state = State::Reading(error.to_string());
         }
+        result.map_err(refused)
     }
 
     /// Lets go of the folder, once a change at work is done.
@@ -122,6 +154,13 @@ pub(crate) fn refused(error: IndexError) -> SearcherError {
         IndexError::Refused { .. } => Reason::Conflict,
         IndexError::Invalid(_) | IndexError::Mismatch { .. } => Reason::BadRequest,
         IndexError::Cancelled => return SearcherError::Stopping,
+        IndexError::Io { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
+            return Failure::new(
+                Reason::Conflict,
+                "a segment with the id of the new one is there already; stage it again under a new random id",
+            )
+            .into();
+        }
         _ => return error.into(),
     };
     Failure::new(reason, error.to_string()).into()

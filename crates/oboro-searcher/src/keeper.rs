@@ -17,6 +17,9 @@ use tonic::{Status, transport::Channel};
 
 use crate::{KeeperConfig, SearcherError};
 
+/// A keeper takes as many ancestors as a manifest names.
+const _: () = assert!(oboro_index::MAX_ANCESTORS <= limits::MAX_ANCESTORS);
+
 /// What a searcher needs to connect to its keeper.
 pub(crate) struct KeeperAccess {
     pub(crate) config: KeeperConfig,
@@ -117,10 +120,16 @@ impl Keeper {
             .map_err(|error| SearcherError::KeeperRefused(error.to_string()))
     }
 
-    /// Has a state recorded as the newest.
-    pub(crate) async fn register(&self, state: &IndexHead) -> Result<(), SearcherError> {
+    /// Has a state recorded as the newest; `ancestors` are the manifests of the
+    /// generations before it, the newest first.
+    pub(crate) async fn register(
+        &self,
+        state: &IndexHead,
+        ancestors: &[[u8; 32]],
+    ) -> Result<(), SearcherError> {
         let request = v1::RegisterRequest {
             state: Some(message(state)),
+            ancestors: ancestors.concat().into(),
         };
         let mut client = self.client.clone();
         within(limits::PREPARE_DEADLINE, client.register(request))

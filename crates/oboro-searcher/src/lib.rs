@@ -33,6 +33,7 @@ mod keeper;
 mod link;
 mod merge;
 mod metrics;
+mod open_files;
 mod pass;
 mod pool;
 mod rotation;
@@ -45,6 +46,7 @@ mod shelf;
 mod snapshot;
 mod stages;
 mod start;
+mod takeover;
 
 pub use config::{CompactionConfig, KeeperConfig, SearcherConfig};
 pub use engine::MAX_BATCH;

@@ -9,13 +9,16 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Instant,
 };
 
 use bytes::Bytes;
 use oboro_channel::explain;
-use oboro_index::IndexHead;
+use oboro_index::{Index, MAX_ANCESTORS};
 use oboro_protocol::{Failure, Reason, reason_of};
 use tonic::Code;
 
@@ -87,6 +90,8 @@ pub(crate) struct KeeperLink {
     state: Mutex<State>,
     /// What the keeper said when it first called what is served old.
     stale: OnceLock<String>,
+    /// The generation that the keeper was told of last; 0 before the first.
+    recorded: AtomicU64,
     /// Held by the one task that connects.
     connecting: tokio::sync::Mutex<()>,
 }
@@ -99,6 +104,7 @@ impl KeeperLink {
             epochs: Mutex::default(),
             state: Mutex::default(),
             stale: OnceLock::new(),
+            recorded: AtomicU64::new(0),
             connecting: tokio::sync::Mutex::default(),
         }
     }
@@ -151,10 +157,10 @@ impl KeeperLink {
         result.map(drop)
     }
 
-    /// Has the newest state recorded, which has the head `head`.
-    pub(crate) async fn record(&self, head: &IndexHead) -> Result<(), SearcherError> {
+    /// Has the newest state recorded, which is that of `index`.
+    pub(crate) async fn record(&self, index: &Index) -> Result<(), SearcherError> {
         let up = self.up().await?;
-        match up.keeper.register(head).await {
+        match self.register(&up.keeper, index).await {
             Ok(()) => Ok(()),
             Err(error @ SearcherError::Stale(_)) => {
                 // Somebody else serves a newer or another state: nothing is answered from
@@ -170,6 +176,27 @@ impl KeeperLink {
             }
             Err(error) => Err(error),
         }
+    }
+
+    async fn register(&self, keeper: &Keeper, index: &Index) -> Result<(), SearcherError> {
+        keeper.register(&index.head(), index.ancestors()).await?;
+        self.recorded.fetch_max(index.generation(), Relaxed);
+        Ok(())
+    }
+
+    /// Refuses one more change of `index` where the keeper has not heard of so many that
+    /// the next one would not name the newest state it knows, and pass for a newer one by
+    /// its number alone.
+    pub(crate) fn refuse_if_far_ahead(&self, index: &Index) -> Result<(), SearcherError> {
+        let recorded = self.recorded.load(Relaxed);
+        let ahead = index.generation().saturating_sub(recorded);
+        // Before the first it is not known how far ahead this is.
+        if recorded == 0 || ahead < MAX_ANCESTORS as u64 {
+            return Ok(());
+        }
+        Err(SearcherError::KeeperUnreachable(format!(
+            "it has not heard of the last {ahead} changes, and no more are made without it"
+        )))
     }
 
     /// No longer registers and prepares `epoch`.
@@ -323,7 +350,7 @@ impl KeeperLink {
         let Some((newest, earlier)) = epochs.split_last() else {
             return Ok(Arc::new(up));
         };
-        up.keeper.register(&newest.snapshot().head()).await?;
+        self.register(&up.keeper, newest.snapshot().index()).await?;
         self.prepare(&up, newest).await?;
         for epoch in earlier {
             // Its key may be retired already; then only its clients are refused.

@@ -102,6 +102,8 @@ pub struct Metrics {
     pub deleted: AtomicU64,
     /// Compactions completed.
     pub compactions: AtomicU64,
+    /// Compactions that failed.
+    pub failed_compactions: AtomicU64,
     /// Segments of the index now.
     pub segments: AtomicU64,
 }
@@ -212,6 +214,11 @@ impl Metrics {
                 "compactions_total",
                 "Compactions completed.",
                 &self.compactions,
+            ),
+            (
+                "failed_compactions_total",
+                "Compactions that failed.",
+                &self.failed_compactions,
             ),
         ]);
         text.gauges([("segments", "Segments of the index.", &self.segments)]);

@@ -3,10 +3,17 @@
 //! A large segment is worked on by all threads at once. Small ones, as live
 //! inserts leave them, would cost more in handing parts around than in work, so
 //! each is one thread's, side by side with the others.
+//!
+//! Where a query looks at some lists only, it shares nothing with the others but the
+//! queue: each scans its own lists. Segments that are not laid out in lists it shares.
 
 use std::collections::HashMap;
 
-use oboro_quant::{Filter, QuantError, QuantizedTable, Scanner, SelectionPlan, filter::passing};
+use oboro_index::Listed;
+use oboro_quant::{
+    Candidate, Filter, QuantError, QuantizedTable, Scanner, SelectionPlan, filter::passing,
+    ivf::Probed,
+};
 use oboro_simd::Arch;
 use rayon::prelude::*;
 use zeroize::Zeroizing;
@@ -15,6 +22,9 @@ use crate::{
     merge::{FILLER, Key, merge_keep_best},
     snapshot::Codes,
 };
+
+/// Vectors of a block of codes.
+const BLOCK: usize = 64;
 
 /// Vectors from which on a segment is divided among the threads.
 const DIVIDED: usize = 1 << 16;
@@ -31,6 +41,8 @@ pub(crate) struct Asked {
     pub(crate) table: QuantizedTable,
     pub(crate) candidates: usize,
     pub(crate) filter: Filter,
+    /// The lists to look at, ascending, where the index has lists.
+    pub(crate) lists: Vec<u32>,
 }
 
 /// Makes passes; keeps what the next one can use again.
@@ -38,9 +50,9 @@ pub(crate) struct Pass {
     arch: Arch,
     scanner: Scanner,
     threads: usize,
-    /// By vectors of a segment and candidates: segments come and go, their
-    /// sizes are mostly those of batches.
-    plans: HashMap<(usize, usize), SelectionPlan>,
+    /// By vectors of a segment (or of a list), lists looked at (0 for all), and
+    /// candidates: segments come and go, their sizes are mostly those of batches.
+    plans: HashMap<(usize, usize, usize), SelectionPlan>,
 }
 
 impl Pass {
@@ -69,10 +81,12 @@ impl Pass {
         let candidates = first.candidates;
         let mut tables = Vec::with_capacity(asked.len());
         let mut filters = Vec::with_capacity(asked.len());
+        let mut probes = Vec::with_capacity(asked.len());
         for one in asked {
             assert_eq!(one.candidates, candidates, "one number of candidates");
             tables.push(one.table);
             filters.push(one.filter);
+            probes.push(one.lists);
         }
         let width = candidates.next_power_of_two();
         let mut best = vec![vec![FILLER; width]; tables.len()];
@@ -88,7 +102,25 @@ impl Pass {
             if vectors == 0 {
                 continue;
             }
-            let plan = self.plan(vectors, candidates)?;
+            if let Some(listed) = snapshot.listed(segment) {
+                let alive = snapshot.alive_by_place(segment);
+                let mut found = Vec::with_capacity(tables.len());
+                for ((table, filter), lists) in tables.iter().zip(&filters).zip(&probes) {
+                    let each = listed.layout().blocks_per_list() * BLOCK;
+                    let look = Look {
+                        listed,
+                        alive,
+                        lists,
+                        plan: self.plan(each, lists.len(), candidates)?,
+                        threads: self.threads,
+                    };
+                    let list = self.lists(&look, table, filter)?;
+                    found.push(keys(&list, segment, width));
+                }
+                merge(found);
+                continue;
+            }
+            let plan = self.plan(vectors, 0, candidates)?;
             if self.threads > 1 && vectors < DIVIDED {
                 small.push((segment, plan));
                 continue;
@@ -120,15 +152,25 @@ impl Pass {
         Ok(best)
     }
 
-    fn plan(&mut self, vectors: usize, candidates: usize) -> Result<SelectionPlan, QuantError> {
-        if let Some(plan) = self.plans.get(&(vectors, candidates)) {
+    /// The plan for all of a segment of `vectors`, or for `lists` lists of as many places.
+    fn plan(
+        &mut self,
+        vectors: usize,
+        lists: usize,
+        candidates: usize,
+    ) -> Result<SelectionPlan, QuantError> {
+        let shape = (vectors, lists, candidates);
+        if let Some(plan) = self.plans.get(&shape) {
             return Ok(*plan);
         }
         if self.plans.len() >= MAX_PLANS {
             self.plans.clear();
         }
-        let plan = SelectionPlan::new(vectors, candidates.min(vectors))?;
-        self.plans.insert((vectors, candidates), plan);
+        let plan = match lists {
+            0 => SelectionPlan::new(vectors, candidates.min(vectors))?,
+            _ => SelectionPlan::for_lists(vectors, lists, candidates)?,
+        };
+        self.plans.insert(shape, plan);
         Ok(plan)
     }
 
@@ -160,17 +202,48 @@ impl Pass {
             .scanner
             .search_masked(codes, tables, &masks, &plan, threads)?;
         Ok(found
-            .into_iter()
-            .map(|list| {
-                let mut keys = Vec::with_capacity(width);
-                keys.extend(
-                    list.iter()
-                        .map(|c| Key::new(c.score, segment as u16, c.position)),
-                );
-                keys.resize(width, FILLER);
-                keys
-            })
+            .iter()
+            .map(|list| keys(list, segment, width))
             .collect())
+    }
+
+    /// The best of one query's lists.
+    ///
+    /// # Security
+    /// Which lists are looked at shows in the addresses. How many of a list's vectors are
+    /// there, deleted or pass the filter does not: every place of it is looked at.
+    fn lists(
+        &self,
+        look: &Look<'_>,
+        table: &QuantizedTable,
+        filter: &Filter,
+    ) -> Result<Vec<Candidate>, QuantError> {
+        let layout = look.listed.layout();
+        let blocks = layout.blocks_per_list();
+        let mask = match look.listed.tags() {
+            None => None,
+            Some(tags) => {
+                let mut mask = Zeroizing::new(vec![0; layout.lists() * blocks]);
+                let mut part = Zeroizing::new(Vec::with_capacity(blocks));
+                for &list in look.lists {
+                    let words = list as usize * blocks..(list as usize + 1) * blocks;
+                    let places = words.start * BLOCK..words.end * BLOCK;
+                    let alive = look.alive.map(|alive| &alive[words.clone()]);
+                    part.clear();
+                    passing(self.arch, &tags[places], alive, filter, &mut part)?;
+                    mask[words].copy_from_slice(&part);
+                }
+                Some(mask)
+            }
+        };
+        let probed = Probed {
+            lists: layout,
+            probes: look.lists,
+            mask: mask.as_ref().map(|mask| mask.as_slice()).or(look.alive),
+        };
+        let codes = look.listed.codes();
+        self.scanner
+            .search_lists(codes, &probed, table, &look.plan, look.threads)
     }
 
     /// For every search, which vectors of a segment may be candidates.
@@ -196,6 +269,27 @@ impl Pass {
             filters.iter().map(mask).collect()
         }
     }
+}
+
+/// Candidates of one segment as keys, `width` of them.
+fn keys(found: &[Candidate], segment: usize, width: usize) -> Vec<Key> {
+    let mut keys = Vec::with_capacity(width);
+    keys.extend(
+        found
+            .iter()
+            .map(|c| Key::new(c.score, segment as u16, c.position)),
+    );
+    keys.resize(width, FILLER);
+    keys
+}
+
+/// The lists that one query looks at in one segment.
+struct Look<'a> {
+    listed: &'a Listed,
+    alive: Option<&'a [u64]>,
+    lists: &'a [u32],
+    plan: SelectionPlan,
+    threads: usize,
 }
 
 /// One segment's part of a pass.

@@ -43,6 +43,8 @@ pub(crate) struct Begun {
     epoch: Arc<Epoch>,
     share: SearcherShare,
     asked: Asked,
+    /// The lists to look at, where the index has lists.
+    lists: Vec<u32>,
     /// Time spent in this process so far.
     spent: Duration,
     timings: v1::SearchTimings,
@@ -107,6 +109,7 @@ impl Searcher {
             )
             .into());
         }
+        let lists = validate::lists(&request.lists, epoch.lists(), epoch.probes_max())?;
         let asked = Asked {
             filter,
             candidates: candidates as usize,
@@ -147,6 +150,7 @@ impl Searcher {
                 epoch: Arc::clone(epoch),
                 share,
                 asked,
+                lists,
                 spent: evaluated - start,
                 timings,
             },
@@ -166,6 +170,7 @@ impl Searcher {
             epoch,
             share: own,
             asked,
+            lists,
             spent,
             mut timings,
         } = begun;
@@ -180,6 +185,7 @@ impl Searcher {
             table,
             candidates: asked.candidates,
             filter: asked.filter,
+            lists,
         };
         let Ranked {
             keys,
@@ -277,7 +283,7 @@ impl Wanted {
             let mut records = Vec::with_capacity(keys.len() * record_bytes);
             for key in there {
                 snapshot
-                    .append_record(key.segment(), key.position(), &mut records)
+                    .append_candidate(*key, &mut records)
                     .map_err(SearcherError::Records)?;
             }
             let end = records.len();
@@ -295,7 +301,7 @@ impl Wanted {
         if asked.with_ids {
             reply.ids = there
                 .iter()
-                .map(|key| snapshot.id_of(key.segment(), key.position()))
+                .map(|key| snapshot.id_of(*key))
                 .collect();
         }
         if asked.with_scores {

@@ -17,6 +17,7 @@ use crate::{
     epoch::{Epoch, Workshop},
     link::KeeperLink,
     metrics::Metrics,
+    open_files::OpenFiles,
     rotation::Rotations,
     search::Begun,
     sessions::Sessions,
@@ -40,6 +41,7 @@ pub(crate) struct Searcher {
     pub(crate) rotations: Rotations,
     pub(crate) changes: Changes,
     pub(crate) compactor: Compactor,
+    pub(crate) open_files: OpenFiles,
     pub(crate) rates: RateLimiter,
     pub(crate) started: Instant,
     /// Records come from disk, not from the cache.

@@ -28,11 +28,12 @@ use crate::{
     keeper::KeeperAccess,
     link::KeeperLink,
     metrics::Metrics,
+    open_files::OpenFiles,
     rotation::Rotations,
     searcher::Searcher,
     sessions::Sessions,
     shelf::Shelf,
-    start,
+    start, takeover,
 };
 
 /// A searcher of one index.
@@ -101,6 +102,7 @@ impl SearcherServer {
             rotations: Rotations::default(),
             changes: Changes::default(),
             compactor: Compactor::new(config.compaction),
+            open_files: OpenFiles::new(config.open_files),
             rates: RateLimiter::new(config.rate),
             started: Instant::now(),
             cold: AtomicBool::new(false),
@@ -250,5 +252,6 @@ async fn background(searcher: Arc<Searcher>, metrics: Option<TcpListener>) {
         }
     };
     let compactions = Arc::clone(&searcher).compactions();
-    tokio::join!(expire, text, record, compactions);
+    let takeover = takeover::watch(&searcher);
+    tokio::join!(expire, text, record, compactions, takeover);
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use oboro_protocol::{
-    PROTOCOL_VERSION, Reason, limits,
+    Failure, PROTOCOL_VERSION, Reason, limits,
     v1::{self, searcher_server},
     validate,
 };
@@ -99,6 +99,21 @@ impl searcher_server::Searcher for SearcherService {
         Ok(Response::new(v1::CodebookMasksReply {
             masks: epoch.masks.clone(),
         }))
+    }
+
+    async fn query_model(
+        &self,
+        request: Request<v1::QueryModelRequest>,
+    ) -> Result<Response<v1::QueryModelReply>, Status> {
+        let epoch = self.0.newest()?;
+        validate::changed_index(&request.get_ref().index_id, epoch.id())?;
+        let query_model = epoch.query_model.clone().ok_or_else(|| {
+            Failure::new(
+                Reason::BadRequest,
+                "this index has no query model; search without one",
+            )
+        })?;
+        Ok(Response::new(v1::QueryModelReply { query_model }))
     }
 
     async fn begin_rotation(
@@ -193,6 +208,7 @@ impl searcher_server::Searcher for SearcherService {
                 .map_or(0, |state| state.segments().len() as u32),
             deleted: snapshot.as_ref().map_or(0, |state| state.deleted()),
             generation: snapshot.as_ref().map_or(0, |state| state.head().generation),
+            writing: searcher.changes.folder.refuse_unless_writing().is_ok(),
         }))
     }
 }

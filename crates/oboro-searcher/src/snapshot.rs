@@ -2,10 +2,10 @@
 
 use std::io;
 
-use oboro_index::{Index, IndexHead, Segment};
+use oboro_index::{Index, IndexHead, Listed, Segment};
 use oboro_quant::BlockedCodes;
 
-use crate::SearcherError;
+use crate::{SearcherError, merge::Key};
 
 /// Most segments: a candidate's key has 16 bits for the segment.
 const MAX_SEGMENTS: usize = 1 << 16;
@@ -23,6 +23,15 @@ pub(crate) trait Codes: Send + Sync + 'static {
     fn alive(&self, index: usize) -> Option<&[u64]>;
     /// Their sets of tags, where the index has tags.
     fn tags(&self, index: usize) -> Option<&[u64]>;
+    /// The segment as searches of some lists scan it: positions are places then. `None`
+    /// where all of it is scanned.
+    fn listed(&self, _index: usize) -> Option<&Listed> {
+        None
+    }
+    /// As [`alive`](Self::alive), by place.
+    fn alive_by_place(&self, _index: usize) -> Option<&[u64]> {
+        None
+    }
 }
 
 /// An immutable state of the index: later commits make others.
@@ -52,6 +61,10 @@ impl Snapshot {
                 "the records or tags of a segment do not fit the descriptor; build the index again"
                     .to_owned(),
             ));
+        }
+        // On the thread that makes it, and not in the first search.
+        for segment in segments {
+            let _ = segment.alive_by_place();
         }
         let vectors = index.vectors();
         let deleted = segments
@@ -98,9 +111,23 @@ impl Snapshot {
         self.segments()[segment].append_record(position, out)
     }
 
-    /// The id of the vector at a position.
-    pub(crate) fn id_of(&self, segment: usize, position: u32) -> u64 {
-        self.segments()[segment].ids()[position as usize]
+    /// Appends the wire form of a candidate's record.
+    pub(crate) fn append_candidate(&self, key: Key, out: &mut Vec<u8>) -> io::Result<()> {
+        self.append_record(key.segment(), self.position(key), out)
+    }
+
+    /// The id of a candidate.
+    pub(crate) fn id_of(&self, key: Key) -> u64 {
+        self.segments()[key.segment()].ids()[self.position(key) as usize]
+    }
+
+    /// Where a candidate lies in its segment: where only some lists are scanned, a key
+    /// names the place there.
+    fn position(&self, key: Key) -> u32 {
+        match self.segments()[key.segment()].listed() {
+            Some(listed) => listed.position(key.position()),
+            None => key.position(),
+        }
     }
 
     /// A place whose record can be read in place of a candidate's; `None` when
@@ -153,5 +180,13 @@ impl Codes for Snapshot {
 
     fn tags(&self, index: usize) -> Option<&[u64]> {
         self.index.segments()[index].tags()
+    }
+
+    fn listed(&self, index: usize) -> Option<&Listed> {
+        self.index.segments()[index].listed()
+    }
+
+    fn alive_by_place(&self, index: usize) -> Option<&[u64]> {
+        self.index.segments()[index].alive_by_place()
     }
 }

@@ -1,9 +1,11 @@
 //! Segments on disk that no commit has made visible yet.
 //!
-//! Each belongs to the key of the peer that brought it, waits for
-//! [`STAGE_LIFETIME`](limits::STAGE_LIFETIME), and is removed from the disk when
-//! nobody committed it until then. They are bounded in number and bytes, those
-//! that are still being written included.
+//! Each belongs to the key of the peer that brought it and waits for its commit
+//! while that peer goes on staging, and for
+//! [`STAGE_LIFETIME`](limits::STAGE_LIFETIME) after; then it is removed from the
+//! disk. They are bounded in number and in the memory that their codes, ids and
+//! tags take, those that are still being written included. Originals are on disk
+//! only, which is as large as it is.
 
 use std::{
     collections::HashMap,
@@ -16,10 +18,11 @@ use oboro_protocol::{Failure, Reason, limits};
 /// Names a stage; unguessable, though the peer's key is what protects it.
 pub(crate) type StageId = [u8; limits::STAGE_BYTES];
 
-/// Most stages at a time.
-const MOST: usize = 64;
+/// Most stages at a time: as many as one commit takes.
+const MOST: usize = limits::MAX_COMMIT_STAGES;
 
-/// Most bytes that they have on disk.
+/// Most bytes of memory that they take: 28 million vectors of 16 codes without
+/// tags.
 const MOST_BYTES: usize = 1 << 30;
 
 struct Kept<T> {
@@ -70,7 +73,7 @@ impl<T> Stages<T> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes room for a stage of `bytes` bytes.
+    /// Takes room for a stage that takes `bytes` bytes of memory.
     pub(crate) fn room(&self, bytes: usize, now: Instant) -> Result<Room, Failure> {
         self.expire(now);
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
@@ -78,7 +81,7 @@ impl<T> Stages<T> {
             return Err(Failure::new(
                 Reason::Busy,
                 format!(
-                    "{} segments of {} bytes wait for their commit and at most {MOST} of {MOST_BYTES} may; commit them first",
+                    "{} segments of {} bytes of codes and ids wait for their commit and at most {MOST} of {MOST_BYTES} may; commit them first, or bring less in one commit",
                     used.stages, used.bytes
                 ),
             ));
@@ -91,7 +94,13 @@ impl<T> Stages<T> {
         })
     }
 
-    /// Keeps `content` for `peer` under `id`.
+    /// Number of stages, those that are being written included.
+    pub(crate) fn len(&self) -> usize {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).stages
+    }
+
+    /// Keeps `content` for `peer` under `id`, and what this peer brought before
+    /// for as long as this.
     pub(crate) fn keep(&self, id: StageId, peer: [u8; 32], room: Room, content: T, now: Instant) {
         let kept = Kept {
             peer,
@@ -99,7 +108,14 @@ impl<T> Stages<T> {
             _room: room,
             content,
         };
-        self.lock().insert(id, kept);
+        let mut all = self.lock();
+        let live = |stage: &Kept<T>| now.duration_since(stage.since) < limits::STAGE_LIFETIME;
+        for stage in all.values_mut() {
+            if stage.peer == peer && live(stage) {
+                stage.since = now;
+            }
+        }
+        all.insert(id, kept);
     }
 
     /// Takes stages of one peer, all or none; the same answer for unknown,
@@ -184,14 +200,18 @@ mod tests {
     fn fail_too_many_too_large_too_late() {
         let stages = Stages::default();
         let now = Instant::now();
-        for id in 0..MOST as u8 {
-            stage(&stages, id, A, 1 << 10, now);
+        for id in 0..MOST {
+            let name = (id as u128).to_le_bytes();
+            let room = stages.room(1 << 10, now).unwrap();
+            stages.keep(name, A, room, 0, now);
         }
+        assert_eq!(stages.len(), MOST);
+        let named = |id: u128| id.to_le_bytes();
         let busy = |stages: &Stages<u8>, bytes, now| {
             stages.room(bytes, now).err().map(|failure| failure.reason)
         };
         assert_eq!(busy(&stages, 1, now), Some(Reason::Busy));
-        stages.take(&[[0; 16]], &A, now).unwrap();
+        stages.take(&[named(0)], &A, now).unwrap();
         assert_eq!(busy(&stages, MOST_BYTES, now), Some(Reason::Busy));
         // What is being written counts.
         let room = stages.room(1, now).unwrap();
@@ -199,7 +219,7 @@ mod tests {
         drop(room);
         assert_eq!(busy(&stages, 1, now), None);
         let late = now + limits::STAGE_LIFETIME;
-        assert!(stages.take(&[[1; 16]], &A, late).is_err());
+        assert!(stages.take(&[named(1)], &A, late).is_err());
         // Making room drops what is over.
         assert_eq!(busy(&stages, MOST_BYTES, late), None);
         stage(&stages, 1, A, 1, late);
@@ -209,5 +229,28 @@ mod tests {
         stages.clear();
         assert!(stages.take(&[[2; 16]], &A, late).is_err());
         assert_eq!(busy(&stages, MOST_BYTES, late), None);
+    }
+    #[test]
+    fn what_a_peer_brings_keeps_what_it_brought_before() {
+        let stages = Stages::default();
+        let begin = Instant::now();
+        let step = limits::STAGE_LIFETIME / 2;
+        stage(&stages, 1, A, 1, begin);
+        stage(&stages, 2, B, 1, begin);
+        for number in 1..=4 {
+            stage(&stages, 2 + number as u8, A, 1, begin + step * number);
+            stages.expire(begin + step * number);
+        }
+        let end = begin + step * 5;
+        assert_eq!(
+            stages.take(&[[1; 16], [3; 16], [6; 16]], &A, end).unwrap(),
+            [1, 3, 6]
+        );
+        // The other peer has not come again.
+        assert!(stages.take(&[[2; 16]], &B, end).is_err());
+        // What is over does not come back.
+        stage(&stages, 9, B, 1, begin);
+        stage(&stages, 10, B, 1, begin + limits::STAGE_LIFETIME);
+        assert!(stages.take(&[[9; 16]], &B, begin + limits::STAGE_LIFETIME).is_err());
     }
 }

@@ -10,7 +10,7 @@
 //! A keeper that is away is waited for. An older state, or files that do not
 //! open, end the searcher: no waiting mends them.
 
-use std::{sync::Arc, time::Duration};
+use std::{io::ErrorKind, sync::Arc, time::Duration};
 
 use oboro_index::{Index, IndexError};
 
@@ -98,11 +98,20 @@ fn unless_stale(result: Result<(), SearcherError>) -> Result<(), SearcherError> 
 
 /// No waiting mends it.
 fn is_final(error: &SearcherError) -> bool {
-    matches!(error, SearcherError::Stale(_) | SearcherError::Index(_))
+    matches!(
+        error,
+        SearcherError::Stale(_) | SearcherError::Index(_) | SearcherError::Disk(_)
+    )
 }
 
 impl From<IndexError> for SearcherError {
     fn from(error: IndexError) -> Self {
-        Self::Index(error.to_string())
+        match &error {
+            IndexError::Io { source, .. } if source.kind() != ErrorKind::NotFound => {
+                Self::Disk(error.to_string())
+            }
+            IndexError::Unsure { .. } => Self::Disk(error.to_string()),
+            _ => Self::Index(error.to_string()),
+        }
     }
 }

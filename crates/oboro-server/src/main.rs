@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use oboro_server::failure::Outcome;
 use oboro_server::platforms::HardwarePlatforms;
-use oboro_server::{config, failure, keeper, searcher, show};
+use oboro_server::{config, failure, keeper, roles, searcher, show};
 
 /// The name in front of errors.
 const PROGRAM: &str = "oboro-server";
@@ -61,6 +61,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Outcome<()> {
+    roles::raise_open_files();
     match &cli.command {
         Command::Keeper(options) => keeper::run(options, cli.json, &HardwarePlatforms),
         Command::Searcher(options) => searcher::run(options, cli.json, &HardwarePlatforms),

@@ -1,5 +1,6 @@
 //! What goes to standard output: text for people, one object for programs.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use serde::Serialize;
@@ -78,6 +79,31 @@ pub fn hex(value: &[u8]) -> String {
         text
     })
 }
+
+/// A text that others wrote, for a terminal or a line of text: control characters, and
+/// those that turn the direction of writing, stand as `\u{1b}`.
+#[must_use]
+pub fn shown(text: &str) -> Cow<'_, str> {
+    let hides = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    };
+    if !text.contains(hides) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if hides(c) {
+            out.extend(c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// What lists give away, for whoever builds an index with them or searches it.
+pub const LISTS_LEAK: &str = "which lists a query looks at is told to the searcher, and its host can see it too: they learn the query's neighbourhood, though not which vectors it finds there; without lists they do not";
 
 /// The line that stands in every output where no hardware protects a role.
 pub const SIMULATED: &str =
@@ -158,6 +184,20 @@ pub fn seconds_of(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_that_others_wrote_reaches_a_terminal_raw() {
+        for (text, want) in [
+            ("paris", "paris"),
+            ("Zürich 東京 🙂", "Zürich 東京 🙂"),
+            ("a\x1b[2Jb", "a\\u{1b}[2Jb"),
+            ("1\t2\n3\r4\0", "1\\u{9}2\\u{a}3\\u{d}4\\u{0}"),
+            ("\u{9b}31m\x7f", "\\u{9b}31m\\u{7f}"),
+            ("a\u{202e}b\u{2066}c", "a\\u{202e}b\\u{2066}c"),
+        ] {
+            assert_eq!(shown(text), want);
+        }
+    }
 
     #[test]
     fn times_are_read_back() {

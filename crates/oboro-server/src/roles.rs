@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 
@@ -35,6 +36,20 @@ pub async fn listen(address: SocketAddr) -> Outcome<TcpListener> {
             "cannot listen on {address}: {error}; choose another address with --listen"
         ))
     })
+}
+
+/// Raises the limit of open files as far as the system lets this process: each segment
+/// of an index takes one, and so does each connection. Where it cannot be raised, the
+/// limit stays, and a searcher keeps within it.
+pub fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    );
 }
 
 /// Log lines on standard error: warnings, or what `OBORO_LOG` asks for; as JSON

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser};
 use oboro_attest::Policy;
 use oboro_channel::{RateLimit, Role, Trust};
-use oboro_index::Index;
+use oboro_index::{Index, SegmentSummary, Summary};
 use oboro_searcher::{
     CompactionConfig, GeneratorServer, KeeperConfig, SearcherConfig, SearcherServer,
 };
@@ -159,6 +159,12 @@ pub fn run(options: &Options, json: bool, platforms: &dyn Platforms) -> Outcome<
     let mut remarks = Vec::new();
     if !generating {
         roles::check_index(&options.index)?;
+        let summary = Summary::read(&options.index)?;
+        let resident = summary.segments.iter().map(SegmentSummary::resident_bytes);
+        remarks.push(format!(
+            "codes, ids and tags are resident: {} of memory",
+            output::bytes(resident.sum())
+        ));
         if !Index::peek(&options.index)?.released {
             remarks.push(
                 "the index opens without a keeper's part: nobody checks that it is the newest state"
@@ -191,6 +197,7 @@ pub fn run(options: &Options, json: bool, platforms: &dyn Platforms) -> Outcome<
         config.compaction = CompactionConfig {
             automatic: !options.no_compaction,
             bytes_per_second: options.compaction_bytes_per_second,
+            ..CompactionConfig::default()
         };
         if let Some(threads) = options.threads {
             config.scan_threads = threads.max(1);

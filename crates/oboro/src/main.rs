@@ -49,6 +49,7 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Outcome<()> {
     commands::doctor::check_instructions()?;
+    roles::raise_open_files();
     let global = &cli.global;
     match &cli.command {
         Command::Demo(options) => commands::demo::run(options, global),
@@ -74,5 +75,6 @@ fn run(cli: &Cli) -> Outcome<()> {
         Command::Rotate(options) => commands::rotate::run(options, global),
         Command::Backup(options) => commands::backup::run(options, global),
         Command::Restore(options) => commands::restore::run(options, global),
+        Command::Learn(command) => commands::learn::run(command, global),
     }
 }

@@ -335,6 +335,7 @@ impl Target for Served {
             ids: &segment.ids,
             codes: &segment.codes,
             tags: &segment.tags,
+            lists: &segment.lists,
             records: &segment.records,
         };
         self.runtime

@@ -36,6 +36,7 @@ pub fn parts(data: &[u8]) {
     match data.split_first() {
         Some((0, bytes)) => untrusted::extra(bytes),
         Some((1, bytes)) => untrusted::deleted(bytes),
+        Some((3, bytes)) => untrusted::query_model(bytes),
         Some((_, bytes)) => untrusted::model(bytes),
         None => {}
     }

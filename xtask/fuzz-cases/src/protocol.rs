@@ -29,6 +29,10 @@ pub fn messages(data: &[u8]) {
                 if let Ok(sets) = validate::filter(&request.filter) {
                     assert!(validate::pack_filter(sets)[..] == request.filter[..]);
                 }
+                if let Ok(lists) = validate::lists(&request.lists, 300, 8) {
+                    let packed = validate::pack_lists(lists.iter().map(|&list| list as u16));
+                    assert!(packed[..] == request.lists[..]);
+                }
                 if let Some(reply) = decode::<v1::SearchReply>(bytes) {
                     let _ = validate::reply(&request, &reply);
                 }
@@ -68,6 +72,7 @@ pub fn messages(data: &[u8]) {
                     centroids: 16,
                     record_bytes: 9,
                     tags: request.ids.len() % 2 == 0,
+                    lists: 5 * (request.ids.len() % 3),
                 };
                 if validate::segment(&request, &INDEX, &shape).is_ok() {
                     assert!(request.codes.len() == 4 * request.ids.len());
@@ -85,6 +90,7 @@ pub fn messages(data: &[u8]) {
         19 => drop(decode::<v1::ModelReply>(bytes)),
         20 => drop(decode::<v1::CompactReply>(bytes)),
         21 => drop(decode::<v1::SearcherStatus>(bytes)),
+        22 => drop(decode::<v1::QueryModelReply>(bytes)),
         _ => drop(decode::<v1::StageReply>(bytes)),
     }
 }

@@ -11,11 +11,12 @@ use oboro_ckks::{
 };
 use oboro_index::keys::{OwnerKey, backup, keeper_public_to_text, keeper_secret_to_text};
 use oboro_index::{
-    Descriptor, Extra, Model, RecordEncoding, RecordLayout, RecordOpener, RecordSealer, Rotation,
-    record,
+    Descriptor, Extra, Model, QueryModel, QueryShape, RecordEncoding, RecordLayout, RecordOpener,
+    RecordSealer, Rotation, record,
 };
 use oboro_protocol::v1;
-use oboro_quant::{Codebook, Metric, Subspaces};
+use oboro_quant::ivf::CoarseCentroids;
+use oboro_quant::{Codebook, Metric, OpqTransform, Subspaces};
 use oboro_simulated::{SimulatedAttester, measure};
 use prost::Message;
 use rand_core::SeedableRng;
@@ -229,6 +230,7 @@ fn ciphertexts(seeds: &mut Seeds) {
         record_encoding: RecordEncoding::F32,
         extra_bytes: 24,
         tags: vec![[1; 8], [2; 8]],
+        query_model: Some(query_shape()),
         packing,
         scale,
         codebook_digest: masks.digest(),
@@ -283,6 +285,7 @@ fn changes(seeds: &mut Seeds) {
         codes: vec![15; 8].into(),
         tags: vec![1, 2],
         records: vec![9; 18].into(),
+        lists: vec![1, 0, 0, 0].into(),
     };
     seeds.push(("messages", kind(16, &stage.encode_to_vec())));
     let commit = v1::CommitRequest {
@@ -315,9 +318,22 @@ fn index(seeds: &mut Seeds) {
     seeds.push(("index_parts", [&[1, 70, 0][..], &[5; 16]].concat()));
     let model = owner().model_key().seal(&[0; 16], &model(), &mut rng(10));
     seeds.push(("index_parts", [&[2][..], &model].concat()));
-    let manifest = include_bytes!("../../../crates/oboro-index/tests/stored/v3/index/MANIFEST");
-    seeds.push(("manifest", manifest.to_vec()));
-    seeds.push(("manifest", manifest[..manifest.len() - 64].to_vec()));
+    // What a seal holds: the bytes without header, nonce and tag are other ones.
+    let mut body = vec![3];
+    body.extend_from_slice(&(DIMENSION as u32).to_le_bytes());
+    body.extend_from_slice(&5_u32.to_le_bytes());
+    let model = query_model();
+    body.extend(model.opq.iter().flat_map(OpqTransform::to_bytes));
+    let values = model.coarse.iter().flat_map(CoarseCentroids::values);
+    body.extend(values.flat_map(|value| value.to_le_bytes()));
+    seeds.push(("index_parts", [&[3][..], &body].concat()));
+    for manifest in [
+        &include_bytes!("../../../crates/oboro-index/tests/stored/v3/index/MANIFEST")[..],
+        &include_bytes!("../../../crates/oboro-index/tests/stored/v4/index/MANIFEST")[..],
+    ] {
+        seeds.push(("manifest", manifest.to_vec()));
+        seeds.push(("manifest", manifest[..manifest.len() - 64].to_vec()));
+    }
     seeds.push(("segments", [&[1, 4, 1][..], &[7; 64 * 4]].concat()));
 }
 
@@ -330,6 +346,23 @@ fn model() -> Model {
         rotation: Rotation::None,
         encoding: RecordEncoding::F32,
         norm_bound: 1.0,
+        query: query_model(),
+    }
+}
+
+fn query_model() -> QueryModel {
+    QueryModel {
+        opq: OpqTransform::identity(DIMENSION).ok(),
+        coarse: CoarseCentroids::from_values(vec![0.5; 5 * DIMENSION], DIMENSION).ok(),
+    }
+}
+
+fn query_shape() -> QueryShape {
+    QueryShape {
+        digest: [3; 32],
+        opq: true,
+        lists: 5,
+        probes_max: 2,
     }
 }
 

@@ -131,6 +131,10 @@ pub struct Shape {
     pub released: bool,
     /// Vectors have tags ([`tags_of_row`]) and a payload ([`payload_of_row`]).
     pub labelled: bool,
+    /// Turns for a learned matrix.
+    pub opq: Option<usize>,
+    /// Lists, and how many a search may look at.
+    pub lists: Option<(usize, usize)>,
 }
 
 impl Shape {
@@ -145,11 +149,25 @@ impl Shape {
             set,
             released: true,
             labelled: false,
+            opq: None,
+            lists: None,
         }
     }
 
     pub fn labelled(mut self) -> Self {
         self.labelled = true;
+        self
+    }
+
+    /// With a matrix learned in some turns.
+    pub fn turned(mut self, turns: usize) -> Self {
+        self.opq = Some(turns);
+        self
+    }
+
+    /// In lists, of which a search may look at some.
+    pub fn in_lists(mut self, lists: usize, probes_max: usize) -> Self {
+        self.lists = Some((lists, probes_max));
         self
     }
 
@@ -211,6 +229,9 @@ impl World {
             trials: 0,
             force,
             released: shape.released,
+            opq: shape.opq,
+            lists: shape.lists.map_or(0, |(lists, _)| lists),
+            probes_max: shape.lists.map(|(_, probes)| probes),
             extra_bytes: shape.labelled.then_some(EXTRA_BYTES),
             ..BuildOptions::default()
         };
@@ -254,6 +275,7 @@ impl World {
             share_bytes: TableShare::encoded_len(&shape.packing),
             record_bytes: shape.record_bytes(),
             candidates_max: shape.candidates_max,
+            probes_max: shape.probes_max(),
         })
     }
 
@@ -533,6 +555,7 @@ pub fn new_segment(segment: &EncodedSegment) -> NewSegment<'_> {
         ids: &segment.ids,
         codes: &segment.codes,
         tags: &segment.tags,
+        lists: &segment.lists,
         records: &segment.records,
     }
 }

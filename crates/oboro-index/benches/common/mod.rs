@@ -89,6 +89,7 @@ pub fn build(path: &Path, owner: &OwnerKey, rows: &[f32]) {
         record_encoding: encoding,
         extra_bytes: 0,
         tags: Vec::new(),
+        query_model: None,
         packing,
         scale,
         codebook_digest: codebook.masks().digest(),

@@ -1,6 +1,6 @@
 //! One change, visible in one step.
 
-use super::locate::find_in;
+use super::plan::Plan;
 use super::{LiveIndex, Staged};
 use crate::layout::{self, FileKind};
 use crate::manifest::SegmentEntry;
@@ -62,9 +62,10 @@ impl LiveIndex {
     /// [`IndexError::Refused`] if it is strict and not all of it can be done,
     /// if a segment was staged for another index or epoch, or if a file cannot
     /// be written. Nothing of the change is then visible, and its staged
-    /// segments are gone. There is one exception: if only the last step fails,
-    /// to make the new manifest durable, either state may be found when the
-    /// index is opened again, and further changes are refused until then.
+    /// segments are gone. There is one exception, [`IndexError::Unsure`]: if
+    /// only the last step fails, to make the new manifest durable, either
+    /// state may be found when the index is opened again, the files of both
+    /// are there, and further changes are refused until then.
     pub fn commit(
         &mut self,
         change: Change,
@@ -74,7 +75,13 @@ impl LiveIndex {
             self.workplace.check(&staged.draft, staged.epoch)?;
         }
         self.refuse_repeated(&change.stages)?;
-        let plan = Plan::new(self.index.segments(), &change);
+        let new: Vec<&Segment> = change.stages.iter().map(|staged| &staged.segment).collect();
+        let plan = Plan::new(
+            self.index.segments(),
+            &new,
+            change.deletes,
+            change.on_existing,
+        );
         let counts = plan.counts;
         if change.strict && (counts.refused > 0 || counts.unknown > 0) {
             return Err(IndexError::Refused {
@@ -170,127 +177,5 @@ impl LiveIndex {
         self.index = Index::new(Arc::clone(before.of_epoch()), manifest, &bytes, segments);
         self.remove(before.manifest(), &replaced);
         Ok(())
-    }
-}
-
-/// What a change comes to.
-struct Plan {
-    present: Vec<Bits>,
-    new: Vec<Bits>,
-    counts: Counts,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Counts {
-    inserted: u64,
-    replaced: u64,
-    refused: u64,
-    deleted: u64,
-    unknown: u64,
-}
-
-/// Which vectors of a segment are there, while a change is worked out.
-struct Bits {
-    segment: Segment,
-    /// Present once one of them is deleted.
-    changed: Option<Vec<u64>>,
-    left: usize,
-}
-
-impl Bits {
-    fn new(segment: &Segment) -> Self {
-        Self {
-            segment: segment.clone(),
-            changed: None,
-            left: segment.alive_len(),
-        }
-    }
-
-    fn find(&self, id: u64) -> Option<u32> {
-        find_in(&self.segment, id, |position| match &self.changed {
-            Some(bits) => alive::is_set(bits, position),
-            None => self.segment.is_alive(position),
-        })
-    }
-
-    fn delete(&mut self, position: u32) {
-        let bits = self.changed.get_or_insert_with(|| {
-            let len = self.segment.len();
-            self.segment
-                .alive()
-                .map_or_else(|| alive::all(len), <[u64]>::to_vec)
-        });
-        alive::clear(bits, position);
-        self.left -= 1;
-    }
-
-    const fn is_empty(&self) -> bool {
-        self.left == 0
-    }
-}
-
-impl Plan {
-    fn new(segments: &[Segment], change: &Change) -> Self {
-        let mut plan = Self {
-            present: segments.iter().map(Bits::new).collect(),
-            new: Vec::with_capacity(change.stages.len()),
-            counts: Counts::default(),
-        };
-        for &id in &change.deletes {
-            if plan.delete(id) {
-                plan.counts.deleted += 1;
-            } else {
-                plan.counts.unknown += 1;
-            }
-        }
-        for staged in &change.stages {
-            plan.add(&staged.segment, change.on_existing);
-        }
-        plan
-    }
-
-    /// Deletes the vector with this id from the present state.
-    fn delete(&mut self, id: u64) -> bool {
-        self.present.iter_mut().any(|bits| {
-            let place = bits.find(id);
-            if let Some(position) = place {
-                bits.delete(position);
-            }
-            place.is_some()
-        })
-    }
-
-    fn add(&mut self, segment: &Segment, on_existing: OnExisting) {
-        let mut bits = Bits::new(segment);
-        let mut previous = None;
-        for &position in segment.order() {
-            let id = segment.ids()[position as usize];
-            let twice = previous.replace(id) == Some(id)
-                || self.new.iter().any(|earlier| earlier.find(id).is_some());
-            let accepted = if twice {
-                false
-            } else {
-                match on_existing {
-                    OnExisting::Refuse => {
-                        let there = self.present.iter().any(|bits| bits.find(id).is_some());
-                        self.counts.inserted += u64::from(!there);
-                        !there
-                    }
-                    OnExisting::Replace => {
-                        if self.delete(id) {
-                            self.counts.replaced += 1;
-                        } else {
-                            self.counts.inserted += 1;
-                        }
-                        true
-                    }
-                }
-            };
-            if !accepted {
-                bits.delete(position);
-                self.counts.refused += 1;
-            }
-        }
-        self.new.push(bits);
     }
 }

@@ -10,6 +10,7 @@
 use super::{CompactionPolicy, LiveIndex, Throttle, Workplace, merge};
 use crate::draft::Draft;
 use crate::layout::{self, FileKind};
+use crate::listed::{self, Assignments};
 use crate::manifest::{FileEntry, SegmentEntry};
 use crate::segment::Records;
 use crate::{Index, IndexError, Segment, alive, segment_writer};
@@ -168,6 +169,12 @@ impl Compaction {
                 segment.tags().unwrap_or_default()
             })
         });
+        let lists = (descriptor.lists() > 0).then(|| Assignments {
+            lists: descriptor.lists(),
+            of: merge::numbers(&self.segments, &sources, |segment| {
+                segment.lists().unwrap_or_default()
+            }),
+        });
         let mut seal = |kind, payload: &[u8]| {
             let entry = draft.seal(key, kind, id, payload)?;
             pace.wrote(entry.bytes)?;
@@ -186,12 +193,17 @@ impl Compaction {
                 None => None,
             },
             deleted: None,
+            lists: match &lists {
+                Some(lists) => Some(seal(FileKind::Lists, &listed::to_bytes(&lists.of))?),
+                None => None,
+            },
         };
         layout::sync_folder(draft.folder())?;
         let records = Records::new(file, descriptor.record_layout(), true);
-        let segment = Segment::new(id, codes, ids, tags, records);
-        // Whoever commits need not wait for it.
+        let segment = Segment::new(id, codes, ids, tags, records).in_lists(lists);
+        // Whoever commits need not wait for them.
         segment.order();
+        let _ = segment.listed();
         Ok(Compacted {
             draft,
             epoch: key.epoch(),

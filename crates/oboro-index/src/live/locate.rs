@@ -26,7 +26,7 @@ pub(super) fn find(segments: &[Segment], id: u64) -> Option<Place> {
 }
 
 /// The position in `segment` of the vector with this id that `is_alive`.
-pub(super) fn find_in(segment: &Segment, id: u64, is_alive: impl Fn(u32) -> bool) -> Option<u32> {
+fn find_in(segment: &Segment, id: u64, is_alive: impl Fn(u32) -> bool) -> Option<u32> {
     let (order, ids) = (segment.order(), segment.ids());
     let id_at = |at: usize| ids[order[at] as usize];
     // New ids are often above or below all that are there.
@@ -40,4 +40,42 @@ pub(super) fn find_in(segment: &Segment, id: u64, is_alive: impl Fn(u32) -> bool
         .copied()
         .take_while(|&position| ids[position as usize] == id)
         .find(|&position| is_alive(position))
+}
+
+/// Calls `found` with the number of each of the `ids`, which ascend strictly, that a
+/// vector in `segment` has that `is_alive`, and with its position. Costs about
+/// the logarithm of the distance from one to the next, or less.
+pub(super) fn find_all(
+    segment: &Segment,
+    ids: &[u64],
+    is_alive: impl Fn(u32) -> bool,
+    mut found: impl FnMut(usize, u32),
+) {
+    let (order, all) = (segment.order(), segment.ids());
+    let id_at = |at: usize| all[order[at] as usize];
+    let Some(last) = order.len().checked_sub(1) else {
+        return;
+    };
+    // New ids are often above or below all that are there.
+    let begin = ids.partition_point(|&id| id < id_at(0));
+    let end = ids.partition_point(|&id| id <= id_at(last));
+    let mut from = 0;
+    for (number, &id) in ids.iter().enumerate().take(end).skip(begin) {
+        // Twice as far each time, then between the last two.
+        let mut step = 1;
+        while from + step <= order.len() && id_at(from + step - 1) < id {
+            from += step;
+            step *= 2;
+        }
+        let to = order.len().min(from + step - 1);
+        from += order[from..to].partition_point(|&position| all[position as usize] < id);
+        let position = order[from..]
+            .iter()
+            .copied()
+            .take_while(|&position| all[position as usize] == id)
+            .find(|&position| is_alive(position));
+        if let Some(position) = position {
+            found(number, position);
+        }
+    }
 }

@@ -73,12 +73,12 @@ pub(super) fn codes(
 }
 
 /// A number of each, by `of`.
-pub(super) fn numbers<'a>(
+pub(super) fn numbers<'a, T: Copy + 'a>(
     segments: &'a [Segment],
     sources: &[Source],
-    of: impl Fn(&'a Segment) -> &'a [u64],
-) -> Vec<u64> {
-    let of_segments: Vec<&[u64]> = segments.iter().map(of).collect();
+    of: impl Fn(&'a Segment) -> &'a [T],
+) -> Vec<T> {
+    let of_segments: Vec<&[T]> = segments.iter().map(of).collect();
     sources
         .iter()
         .map(|&(number, position)| of_segments[number as usize][position as usize])

@@ -23,9 +23,14 @@ mod compaction;
 mod locate;
 mod lock;
 mod merge;
+mod plan;
 mod policy;
 mod stage;
 mod throttle;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 
 pub use commit::{Change, OnExisting, Outcome};
 pub use compaction::{Compacted, Compaction};
@@ -115,6 +120,16 @@ impl LiveIndex {
             }),
             index,
         })
+    }
+
+    /// Whether the index in `folder` could be locked now.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open) for its lock.
+    pub fn can_lock(folder: impl AsRef<Path>) -> Result<(), IndexError> {
+        let folder = folder.as_ref();
+        Index::peek(folder)?;
+        FolderLock::acquire(folder).map(drop)
     }
 
     /// The present state, a snapshot.

@@ -5,6 +5,7 @@ use crate::draft::Draft;
 use crate::index::OfEpoch;
 use crate::keys::EpochKey;
 use crate::layout::{self, FileKind};
+use crate::listed::{self, Assignments};
 use crate::manifest::{FileEntry, SegmentEntry};
 use crate::segment::Records;
 use crate::{Descriptor, IndexError, Segment, segment_writer};
@@ -27,6 +28,8 @@ pub struct NewSegment<'a> {
     pub codes: &'a [u8],
     /// Tags, by position; empty if the index has none.
     pub tags: &'a [u64],
+    /// The list that each vector is in, by position; empty if the index has none.
+    pub lists: &'a [u16],
     /// Sealed originals, by position
     /// ([`SegmentSealer`](crate::SegmentSealer)).
     pub records: &'a [u8],
@@ -63,8 +66,7 @@ impl Staged {
     /// Bytes of its files.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        let tags = self.entry.tags.map_or(0, |file| file.bytes);
-        self.entry.codes.bytes + self.entry.ids.bytes + self.entry.records.bytes + tags
+        self.entry.files().map(|(_, file)| file.bytes).sum()
     }
 }
 
@@ -134,14 +136,23 @@ fn write_segment(
             false => None,
         },
         deleted: None,
+        lists: match descriptor.lists() {
+            0 => None,
+            _ => Some(draft.seal(key, FileKind::Lists, id, &listed::to_bytes(new.lists))?),
+        },
     };
+    let lists = (descriptor.lists() > 0).then(|| Assignments {
+        lists: descriptor.lists(),
+        of: new.lists.to_vec(),
+    });
     let segment = Segment::new(
         id,
         codes,
         new.ids.to_vec(),
         descriptor.has_tags().then(|| new.tags.to_vec()),
         Records::new(records, layout, false),
-    );
+    )
+    .in_lists(lists);
     Ok((entry, segment))
 }
 
@@ -156,6 +167,7 @@ fn check(descriptor: &Descriptor, new: &NewSegment<'_>) -> Result<BlockedCodes, 
         )));
     }
     let tags = if descriptor.has_tags() { vectors } else { 0 };
+    let lists = if descriptor.lists() > 0 { vectors } else { 0 };
     let record_len = descriptor.record_layout().stored_len();
     for (what, found, expected) in [
         (
@@ -164,6 +176,7 @@ fn check(descriptor: &Descriptor, new: &NewSegment<'_>) -> Result<BlockedCodes, 
             vectors * descriptor.subquantizers(),
         ),
         ("the number of tags of a new segment", new.tags.len(), tags),
+        ("the number of lists of a new segment", new.lists.len(), lists),
         (
             "the bytes of a new segment's originals",
             new.records.len(),
@@ -183,6 +196,12 @@ fn check(descriptor: &Descriptor, new: &NewSegment<'_>) -> Result<BlockedCodes, 
         return Err(IndexError::Invalid(format!(
             "a new vector has a tag beyond the {} of the index; use those that the index was built with",
             descriptor.tags.len()
+        )));
+    }
+    if !listed::fit(new.lists, descriptor.lists()) {
+        return Err(IndexError::Invalid(format!(
+            "a new vector is in a list beyond the {} of the index; encode it with this index's model",
+            descriptor.lists()
         )));
     }
     let centroids = descriptor.centroids();

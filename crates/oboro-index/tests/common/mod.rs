@@ -4,7 +4,8 @@
 use chacha20::ChaCha20Rng;
 use oboro_ckks::{EncryptedCodebook, Packing, ParameterSet, SecretKey, TableScale};
 use oboro_index::*;
-use oboro_quant::{BlockedCodes, Codebook, Metric, Subspaces, code_bits};
+use oboro_quant::ivf::CoarseCentroids;
+use oboro_quant::{BlockedCodes, Codebook, Metric, OpqTransform, Subspaces, code_bits};
 use rand_core::SeedableRng;
 use std::path::Path;
 
@@ -92,6 +93,30 @@ pub const fn index_id(seed: u8) -> [u8; 16] {
 /// Indexes of seeds from 40 on have tags, extra bytes and a model.
 pub const fn rich(seed: u8) -> bool {
     seed >= 40
+}
+
+/// Indexes of seeds from 50 on have a learned matrix and lists, too.
+pub const fn listed(seed: u8) -> bool {
+    seed >= 50
+}
+
+/// Lists of an index that has any.
+pub const LISTS: usize = 3;
+
+pub fn list_of(row: usize) -> u16 {
+    (row * row % LISTS) as u16
+}
+
+/// What clients do to queries: a matrix that changes nothing, and three centres.
+pub fn query_model(seed: u8) -> QueryModel {
+    if !listed(seed) {
+        return QueryModel::default();
+    }
+    let centres = (0..LISTS).flat_map(vector).collect();
+    QueryModel {
+        opq: Some(OpqTransform::identity(DIMENSION).unwrap()),
+        coarse: Some(CoarseCentroids::from_values(centres, DIMENSION).unwrap()),
+    }
 }
 
 pub const fn layout(seed: u8) -> RecordLayout {
@@ -187,7 +212,11 @@ pub fn build_then(
         for (place, row) in tags.iter_mut().zip(inverse(&places)) {
             *place = tags_of(first_row + row);
         }
-        writer.add_segment(segment, &codes, &tags)?;
+        let mut lists = vec![0; if listed(seed) { rows.len() } else { 0 }];
+        for (place, row) in lists.iter_mut().zip(inverse(&places)) {
+            *place = list_of(first_row + row);
+        }
+        writer.add_segment_in_lists(segment, &codes, &tags, &lists)?;
         order.extend(places);
     }
     let packing = Packing::compact_query(
@@ -212,6 +241,16 @@ pub fn build_then(
         &mut rng,
     )?;
     writer.set_codebook(&encrypted, &mut rng);
+    let query_model = match query_model(seed) {
+        model if model.is_empty() => None,
+        model => {
+            let key = owner.descriptor_key();
+            let sealed = key.seal_query_model(&index_id(seed), &model, &mut rng)?;
+            let shape = QueryShape::of(&model, &sealed, 2);
+            writer.set_query_model(sealed);
+            Some(shape)
+        }
+    };
     let descriptor = Descriptor {
         index_id: index_id(seed),
         epoch: 1,
@@ -222,6 +261,7 @@ pub fn build_then(
         record_encoding: encoding,
         extra_bytes: layout(seed).extra_bytes,
         tags: tag_hashes(seed),
+        query_model,
         packing,
         scale,
         codebook_digest: encrypted.masks().digest(),
@@ -234,6 +274,7 @@ pub fn build_then(
             rotation: Rotation::None,
             encoding,
             norm_bound: 2000.0,
+            query: self::query_model(seed),
         };
         writer.set_model(owner.model_key().seal(&index_id(seed), &model, &mut rng))?;
     }
@@ -256,6 +297,7 @@ pub struct Parts {
     pub ids: Vec<u64>,
     pub codes: Vec<u8>,
     pub tags: Vec<u64>,
+    pub lists: Vec<u16>,
     pub records: Vec<u8>,
 }
 
@@ -273,6 +315,10 @@ impl Parts {
             extras = rows.iter().map(|&(_, row)| extra(row)).collect();
             tags = rows.iter().map(|&(_, row)| tags_of(row)).collect();
         }
+        let mut lists = Vec::new();
+        if listed(seed) {
+            lists = rows.iter().map(|&(_, row)| list_of(row)).collect();
+        }
         let key = owner(seed).record_key();
         let records = SegmentSealer::new(&key, index.descriptor(), segment_id)
             .seal(&positions, &ids, &vectors, &extras)
@@ -282,6 +328,7 @@ impl Parts {
             ids,
             codes: codebook().encode(&vectors).unwrap(),
             tags,
+            lists,
             records,
         }
     }
@@ -292,6 +339,7 @@ impl Parts {
             ids: &self.ids,
             codes: &self.codes,
             tags: &self.tags,
+            lists: &self.lists,
             records: &self.records,
         }
     }
@@ -322,6 +370,7 @@ pub fn contents(index: &Index, seed: u8) -> std::collections::BTreeMap<u64, usiz
         assert_eq!(bits.is_some(), segment.deleted() > 0);
         assert!(bits.is_none_or(|bits| bits.len() == segment.len().div_ceil(64)));
         assert_eq!(segment.tags().is_some(), rich(seed));
+        assert_eq!(segment.lists().is_some(), listed(seed));
         for position in 0..segment.len() as u32 {
             let mut wire = Vec::new();
             segment.append_record(position, &mut wire).unwrap();
@@ -338,6 +387,9 @@ pub fn contents(index: &Index, seed: u8) -> std::collections::BTreeMap<u64, usiz
             if rich(seed) {
                 assert_eq!(segment.tags().unwrap()[place], tags_of(row));
                 assert_eq!(record.extra, extra(row));
+            }
+            if listed(seed) {
+                assert_eq!(segment.lists().unwrap()[place], list_of(row));
             }
             if segment.is_alive(position) {
                 alive += 1;

@@ -13,7 +13,7 @@ mod rotations;
 mod versions;
 
 pub use file::StateKey;
-pub use versions::IndexState;
+pub use versions::{Descent, IndexState};
 
 pub(crate) use keys::KeyPair;
 
@@ -233,7 +233,9 @@ impl KeeperState {
         file::make_directory(directory).map_err(KeeperError::io(directory))
     }
 
-    /// Records a state that is not older than the newest; the newest afterwards.
+    /// Records a state that is not older than the newest and came of it. `ancestors` are
+    /// the manifests of the generations before it, the newest first; a state that is later
+    /// than they reach is believed by its number.
     ///
     /// # Errors
     /// For an older state or a fork, more indexes than a keeper remembers, and when disk
@@ -241,14 +243,15 @@ impl KeeperState {
     pub fn register(
         &self,
         state: &IndexState,
+        ancestors: &[[u8; 32]],
         rng: &mut impl CryptoRng,
-    ) -> Result<IndexState, Failure> {
+    ) -> Result<Descent, Failure> {
         self.change(rng, |contents| {
             let before = contents.versions.newest(&state.index_id);
-            let changed = contents.versions.record(state)?;
+            let (changed, descent) = contents.versions.record(state, ancestors)?;
             let epoch = before.map(|state| state.epoch);
             contents.rotations.committed(state, epoch);
-            Ok((changed, *state))
+            Ok((changed, descent))
         })
     }
 

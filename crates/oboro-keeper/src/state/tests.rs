@@ -144,7 +144,8 @@ fn everything_survives_a_restart() {
     assert!(state.protection().contains("no monotonic counter"));
     assert_eq!(state.newest(&INDEX), None);
     let newest = version(3, 7, 1);
-    assert_eq!(state.register(&newest, &mut rng(6)).unwrap(), newest);
+    state.register(&newest, &[], &mut rng(6)).unwrap();
+    assert_eq!(state.newest(&newest.index_id), Some(newest));
     let from = state.fingerprints()[0];
     let to = state
         .new_key(SET.name(), &INDEX, &from, &mut rng(7))
@@ -183,12 +184,8 @@ fn everything_survives_a_restart() {
 fn what_is_answered_is_on_disk() {
     let folder = tempfile::tempdir().unwrap();
     let state = created(folder.path());
-    let steps: [fn(&KeeperState) -> IndexState; 2] = [
-        |state| state.register(&version(1, 1, 1), &mut rng(6)).unwrap(),
-        |state| state.register(&version(1, 2, 2), &mut rng(7)).unwrap(),
-    ];
-    for step in steps {
-        let answered = step(&state);
+    for (seed, answered) in [(6, version(1, 1, 1)), (7, version(1, 2, 2))] {
+        state.register(&answered, &[], &mut rng(seed)).unwrap();
         // As a machine finds it that lost its power at this moment.
         let elsewhere = tempfile::tempdir().unwrap();
         let name = "keeper.state";
@@ -204,9 +201,9 @@ fn a_kill_while_writing_leaves_the_old_or_the_new_state() {
     let path = |name: &str| folder.path().join(name);
     let state = created(folder.path());
     let (old, new) = (version(1, 1, 1), version(1, 2, 2));
-    state.register(&old, &mut rng(6)).unwrap();
+    state.register(&old, &[], &mut rng(6)).unwrap();
     let before = std::fs::read(path("keeper.state")).unwrap();
-    state.register(&new, &mut rng(7)).unwrap();
+    state.register(&new, &[], &mut rng(7)).unwrap();
     let after = std::fs::read(path("keeper.state")).unwrap();
     drop(state);
     // Before the rename: any part of the new file lies beside the old one.
@@ -274,7 +271,7 @@ fn fail_a_state_under_another_key() {
 fn fail_every_flipped_byte_and_every_other_length() {
     let folder = tempfile::tempdir().unwrap();
     let state = created(folder.path());
-    state.register(&version(1, 1, 1), &mut rng(6)).unwrap();
+    state.register(&version(1, 1, 1), &[], &mut rng(6)).unwrap();
     drop(state);
     let path = folder.path().join("keeper.state");
     let whole = std::fs::read(&path).unwrap();
@@ -335,9 +332,9 @@ fn no_secret_lies_in_the_clear() {
 fn fail_a_state_put_back() {
     let (host, state) = Host::new();
     assert!(state.is_rollback_protected());
-    state.register(&version(1, 1, 1), &mut rng(6)).unwrap();
+    state.register(&version(1, 1, 1), &[], &mut rng(6)).unwrap();
     let old = host.copy();
-    state.register(&version(1, 2, 2), &mut rng(7)).unwrap();
+    state.register(&version(1, 2, 2), &[], &mut rng(7)).unwrap();
     let newest = host.copy();
     drop(state);
     host.put_back(&old);
@@ -359,11 +356,11 @@ fn fail_a_state_put_back() {
 #[test]
 fn a_crash_between_write_and_count_locks_nobody_out() {
     let (host, state) = Host::new();
-    state.register(&version(1, 1, 1), &mut rng(6)).unwrap();
+    state.register(&version(1, 1, 1), &[], &mut rng(6)).unwrap();
     for _ in 0..3 {
         host.counter.broken.store(true, SeqCst);
         let state_before = host.copy();
-        let failed = state.register(&version(1, 2, 2), &mut rng(7));
+        let failed = state.register(&version(1, 2, 2), &[], &mut rng(7));
         if host.copy() != state_before {
             assert_eq!(failed.err().unwrap().reason, Reason::Internal);
         }
@@ -375,7 +372,7 @@ fn a_crash_between_write_and_count_locks_nobody_out() {
     drop(state);
     let state = host.open().unwrap();
     assert_eq!(state.newest(&INDEX), Some(version(1, 2, 2)));
-    state.register(&version(1, 3, 3), &mut rng(8)).unwrap();
+    state.register(&version(1, 3, 3), &[], &mut rng(8)).unwrap();
 }
 
 /// A host stops the keeper between write and count, keeps that file, lets the keeper go
@@ -383,16 +380,16 @@ fn a_crash_between_write_and_count_locks_nobody_out() {
 #[test]
 fn fail_a_fork_of_an_unanswered_write() {
     let (host, state) = Host::new();
-    state.register(&version(1, 1, 1), &mut rng(6)).unwrap();
+    state.register(&version(1, 1, 1), &[], &mut rng(6)).unwrap();
     let before = host.copy();
     host.counter.broken.store(true, SeqCst);
-    assert!(state.register(&version(1, 2, 0xaa), &mut rng(7)).is_err());
+    assert!(state.register(&version(1, 2, 0xaa), &[], &mut rng(7)).is_err());
     host.counter.broken.store(false, SeqCst);
     let unanswered = host.copy();
     drop(state);
     host.put_back(&before);
     let state = host.open().unwrap();
-    state.register(&version(1, 2, 0xbb), &mut rng(8)).unwrap();
+    state.register(&version(1, 2, 0xbb), &[], &mut rng(8)).unwrap();
     drop(state);
     host.put_back(&unanswered);
     let refused = host.open().err().unwrap();
@@ -405,17 +402,17 @@ fn fail_a_fork_of_an_unanswered_write() {
 #[test]
 fn fail_a_keeper_whose_copy_has_gone_on() {
     let (host, first) = Host::new();
-    first.register(&version(1, 1, 1), &mut rng(6)).unwrap();
+    first.register(&version(1, 1, 1), &[], &mut rng(6)).unwrap();
     let elsewhere = tempfile::tempdir().unwrap();
     let name = "keeper.state";
     std::fs::copy(host.file(), elsewhere.path().join(name)).unwrap();
     let second = host.open_in(elsewhere.path()).unwrap();
-    second.register(&version(1, 2, 2), &mut rng(7)).unwrap();
+    second.register(&version(1, 2, 2), &[], &mut rng(7)).unwrap();
     // The first does not know of that; it must not call the older state the newest.
     for refused in [
         first.release(&version(1, 1, 1)).err(),
         first.check_served(&INDEX, 1).err(),
-        first.register(&version(1, 2, 3), &mut rng(8)).err(),
+        first.register(&version(1, 2, 3), &[], &mut rng(8)).err(),
     ] {
         assert_eq!(refused.unwrap().reason, Reason::Internal);
     }
@@ -425,7 +422,7 @@ fn fail_a_keeper_whose_copy_has_gone_on() {
 #[test]
 fn fail_another_counter() {
     let (host, state) = Host::new();
-    state.register(&version(1, 1, 1), &mut rng(6)).unwrap();
+    state.register(&version(1, 1, 1), &[], &mut rng(6)).unwrap();
     drop(state);
     host.counter.value.store(7, SeqCst);
     let refused = host.open().err().unwrap();
@@ -458,7 +455,7 @@ fn a_rotation_asked_for_again_goes_to_the_same_key() {
     };
     let reason = |result: Result<Arc<KeyPair>, Failure>| result.err().unwrap().reason;
     assert_eq!(reason(ask(SET, &INDEX, &from)), Reason::BadRequest);
-    state.register(&version(1, 1, 1), &mut rng(6)).unwrap();
+    state.register(&version(1, 1, 1), &[], &mut rng(6)).unwrap();
     let larger = ParameterSet::N4096Q100;
     assert_eq!(reason(ask(larger, &INDEX, &from)), Reason::BadRequest);
     assert_eq!(reason(ask(SET, &INDEX, &[9; 32])), Reason::BadRequest);
@@ -470,7 +467,7 @@ fn a_rotation_asked_for_again_goes_to_the_same_key() {
     state
         .reencrypt(&INDEX, &from, &to, &masked, &mut rng(8))
         .unwrap();
-    state.register(&version(2, 2, 2), &mut rng(9)).unwrap();
+    state.register(&version(2, 2, 2), &[], &mut rng(9)).unwrap();
     let closed = state.reencrypt(&INDEX, &from, &to, &masked, &mut rng(8));
     assert_eq!(closed.err().unwrap().reason, Reason::Forbidden);
     let next = state
@@ -493,7 +490,7 @@ fn fail_more_keys_than_are_held() {
             index_id: [number + 1; 16],
             ..version(1, 1, 1)
         };
-        state.register(&index, &mut rng(number)).unwrap();
+        state.register(&index, &[], &mut rng(number)).unwrap();
         state.new_key(SET.name(), &index.index_id, &from, &mut rng(100 + number))
     };
     for number in 0..63 {

@@ -2,7 +2,8 @@
 //!
 //! The first state of an index that a searcher or the owner registers is believed;
 //! from then on generations only go up, epochs stay or go up by one, and one generation
-//! has one manifest.
+//! has one manifest. A later state names the manifests of the generations before it: where
+//! the newest one known is among those generations, it must be the one that is named.
 
 use super::cursor::{Cursor, append_count};
 use crate::KeeperError;
@@ -54,6 +55,16 @@ impl IndexState {
     }
 }
 
+/// What is known of how a state came of the newest one before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Descent {
+    /// It names the newest one, or is the first.
+    Shown,
+    /// It is so many generations later that it does not name that one any more; its
+    /// number alone speaks for it.
+    Unknown,
+}
+
 #[derive(Clone, Default)]
 pub(super) struct Versions(BTreeMap<[u8; 16], IndexState>);
 
@@ -103,12 +114,43 @@ impl Versions {
         ))
     }
 
-    /// Records a state; whether that changes anything.
-    pub(super) fn record(&mut self, state: &IndexState) -> Result<bool, Failure> {
+    /// How the state, which passes [`check`](Self::check), follows from the newest.
+    fn descent(
+        &self,
+        state: &IndexState,
+        ancestors: &[[u8; 32]],
+    ) -> Result<Descent, Failure> {
+        let Some(newest) = self.newest(&state.index_id) else {
+            return Ok(Descent::Shown);
+        };
+        let Some(between) = state.generation.checked_sub(newest.generation + 1) else {
+            return Ok(Descent::Shown);
+        };
+        match ancestors.get(usize::try_from(between).unwrap_or(usize::MAX)) {
+            None => Ok(Descent::Unknown),
+            Some(digest) if *digest == newest.manifest_digest => Ok(Descent::Shown),
+            Some(_) => Err(Failure::new(
+                Reason::Stale,
+                format!(
+                    "this copy of the index is generation {} and did not come of the generation {} that the keeper has seen; somebody put in a fork",
+                    state.generation, newest.generation
+                ),
+            )),
+        }
+    }
+
+    /// Records a state that names the manifests of the generations before it, the newest
+    /// first; whether that changes anything, and whether it came of the newest before.
+    pub(super) fn record(
+        &mut self,
+        state: &IndexState,
+        ancestors: &[[u8; 32]],
+    ) -> Result<(bool, Descent), Failure> {
         self.check(state)?;
+        let descent = self.descent(state, ancestors)?;
         let known = self.newest(&state.index_id);
         if known == Some(*state) {
-            return Ok(false);
+            return Ok((false, descent));
         }
         if known.is_none() && self.0.len() >= MAX_INDEXES {
             return Err(Failure::new(
@@ -117,7 +159,7 @@ impl Versions {
             ));
         }
         self.0.insert(state.index_id, *state);
-        Ok(true)
+        Ok((true, descent))
     }
 
     pub(super) fn check_served(&self, index_id: &[u8; 16], epoch: u64) -> Result<(), Failure> {
@@ -211,14 +253,14 @@ mod tests {
 
     fn at(newest: IndexState) -> Versions {
         let mut versions = Versions::default();
-        assert!(versions.record(&newest).unwrap());
+        assert!(versions.record(&newest, &[]).unwrap().0);
         versions
     }
 
     #[test]
     fn the_first_is_believed_and_newer_ones_follow() {
         let mut versions = at(state(2, 7, 1));
-        assert!(!versions.record(&state(2, 7, 1)).unwrap());
+        assert!(!versions.record(&state(2, 7, 1), &[]).unwrap().0);
         for newer in [state(2, 8, 2), state(3, 9, 3), state(3, 40, 4)] {
             assert!(versions.check(&newer).is_ok());
             assert_ne!(
@@ -226,7 +268,7 @@ mod tests {
                 Some(newer),
                 "checking records nothing"
             );
-            assert!(versions.record(&newer).unwrap());
+            assert!(versions.record(&newer, &[]).unwrap().0);
             assert_eq!(versions.newest(&[5; 16]), Some(newer));
         }
         // Another index has a history of its own.
@@ -234,7 +276,7 @@ mod tests {
             index_id: [6; 16],
             ..state(1, 1, 9)
         };
-        assert!(versions.record(&other).unwrap());
+        assert!(versions.record(&other, &[]).unwrap().0);
     }
 
     #[test]
@@ -251,9 +293,39 @@ mod tests {
         ] {
             let mut versions = at(newest);
             assert_eq!(versions.check(&stale).unwrap_err().reason, Reason::Stale);
-            assert_eq!(versions.record(&stale).unwrap_err().reason, Reason::Stale);
+            assert_eq!(versions.record(&stale, &[]).unwrap_err().reason, Reason::Stale);
             assert_eq!(versions.newest(&[5; 16]), Some(newest));
         }
+    }
+
+    #[test]
+    fn fail_states_of_another_descent() {
+        // Generations 5, 6 and 7 have the digests 5, 6 and 7.
+        let ancestors = [[7; 32], [6; 32], [5; 32]];
+        let later = |generation| state(2, generation, generation as u8);
+        for known in 5..=7 {
+            let mut versions = at(later(known));
+            let recorded = versions.record(&later(8), &ancestors).unwrap();
+            assert_eq!(recorded, (true, Descent::Shown));
+            // Told again, in whatever words, it stays.
+            let again = versions.record(&later(8), &[]).unwrap();
+            assert_eq!(again, (false, Descent::Shown));
+            // A copy that went its own way from there, with however many more changes.
+            for further in [0, 1, 200] {
+                let mut others = vec![[0xaa; 32]; further];
+                others.extend(ancestors);
+                let mut versions = at(state(2, known, 0xee));
+                let fork = later(8 + further as u64);
+                let refused = versions.record(&fork, &others).unwrap_err();
+                assert_eq!(refused.reason, Reason::Stale);
+                assert_eq!(versions.newest(&[5; 16]), Some(state(2, known, 0xee)));
+            }
+        }
+        // Further back than is named the number alone speaks for it.
+        let recorded = at(later(4)).record(&later(8), &ancestors).unwrap();
+        assert_eq!(recorded, (true, Descent::Unknown));
+        let recorded = at(later(4)).record(&state(3, u64::MAX, 1), &ancestors);
+        assert_eq!(recorded.unwrap(), (true, Descent::Unknown));
     }
 
     #[test]
@@ -265,7 +337,7 @@ mod tests {
             let asked = state(far, u64::MAX, 2);
             let refused = versions.check(&asked).unwrap_err();
             assert_eq!(refused.reason, Reason::BadRequest);
-            assert!(versions.record(&asked).is_err());
+            assert!(versions.record(&asked, &[]).is_err());
         }
     }
 
@@ -305,13 +377,13 @@ mod tests {
             state
         };
         for number in 0..MAX_INDEXES as u32 {
-            versions.record(&numbered(number)).unwrap();
+            versions.record(&numbered(number), &[]).unwrap();
         }
-        let refused = versions.record(&numbered(u32::MAX)).unwrap_err();
+        let refused = versions.record(&numbered(u32::MAX), &[]).unwrap_err();
         assert_eq!(refused.reason, Reason::Limit);
         // Those it knows go on.
         let mut next = numbered(3);
         next.generation = 2;
-        assert!(versions.record(&next).unwrap());
+        assert!(versions.record(&next, &[]).unwrap().0);
     }
 }

@@ -372,7 +372,10 @@ pub(crate) fn state(epoch: u64, generation: u64, digest: u8) -> v1::IndexState {
 }
 
 pub(crate) fn register(state: v1::IndexState) -> v1::RegisterRequest {
-    v1::RegisterRequest { state: Some(state) }
+    v1::RegisterRequest {
+        state: Some(state),
+        ..Default::default()
+    }
 }
 
 pub(crate) fn release(state: v1::IndexState) -> v1::ReleaseRequest {

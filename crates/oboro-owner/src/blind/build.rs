@@ -346,6 +346,7 @@ impl Build<'_> {
             record_encoding: prepared.layout.encoding,
             extra_bytes: prepared.layout.extra_bytes,
             tags: prepared.tags.hashes.clone(),
+            query_model: None,
             packing: shape.packing,
             scale: scales.table,
             codebook_digest,
@@ -429,6 +430,7 @@ impl Prepared {
         Prepare {
             metric,
             rotation: &self.rotation,
+            query: None,
             dimension: self.shape.dimension,
         }
     }

@@ -60,6 +60,10 @@ pub struct SearchRequest {
     /// which a vector must have any (if not empty), all, and none. Always 24 bytes.
     #[prost(bytes = "bytes", tag = "8")]
     pub filter: ::prost::bytes::Bytes,
+    /// Which lists to look at, where the index has lists: two bytes each, little-endian,
+    /// ascending, as many as the index allows or fewer.
+    #[prost(bytes = "bytes", tag = "9")]
+    pub lists: ::prost::bytes::Bytes,
     /// Zeros, in one piece or two, that give all requests to one index the same size.
     #[prost(bytes = "bytes", repeated, tag = "15")]
     pub padding: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
@@ -160,6 +164,22 @@ pub struct CodebookMasksReply {
     #[prost(bytes = "bytes", tag = "1")]
     pub masks: ::prost::bytes::Bytes,
 }
+/// Asks for what clients do to queries.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct QueryModelRequest {
+    /// 16 bytes: the index.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub index_id: ::prost::bytes::Bytes,
+}
+/// What clients do to queries.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct QueryModelReply {
+    /// A learned matrix and the centres of lists, sealed under the owner's descriptor key.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub query_model: ::prost::bytes::Bytes,
+}
 /// Asks for health and counts.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
@@ -201,6 +221,10 @@ pub struct SearcherStatus {
     /// Commits in the index's whole life.
     #[prost(uint64, tag = "11")]
     pub generation: u64,
+    /// This searcher holds the folder of the index, so it can be changed here. Where it is
+    /// not, the searcher tries again every few seconds.
+    #[prost(bool, tag = "12")]
+    pub writing: bool,
 }
 /// A keeper's health and counts.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -332,6 +356,11 @@ pub struct RegisterRequest {
     /// The state, whose manifest the sender has authenticated.
     #[prost(message, optional, tag = "1")]
     pub state: ::core::option::Option<IndexState>,
+    /// Digests of the manifests of the generations before it, 32 bytes each, the newest
+    /// first: a keeper that knows one of them sees that the state came of it, and one that
+    /// knows another manifest of that generation that it is a fork.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub ancestors: ::prost::bytes::Bytes,
 }
 /// What the keeper holds to be the newest state.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -485,6 +514,10 @@ pub struct StageRequest {
     /// Sealed records as they rest, by position.
     #[prost(bytes = "bytes", tag = "6")]
     pub records: ::prost::bytes::Bytes,
+    /// The list of each vector, two bytes little-endian, by position; empty where the index
+    /// has none.
+    #[prost(bytes = "bytes", tag = "7")]
+    pub lists: ::prost::bytes::Bytes,
 }
 /// The segment is on disk, not yet part of the index.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -806,6 +839,32 @@ pub mod searcher_client {
                 .insert(GrpcMethod::new("oboro.v1.Searcher", "CodebookMasks"));
             self.inner.unary(req, path, codec).await
         }
+        /// What clients do to queries beside the secret rotation, sealed for them; once a
+        /// connection, and only where the descriptor names it.
+        pub async fn query_model(
+            &mut self,
+            request: impl tonic::IntoRequest<super::QueryModelRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::QueryModelReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/oboro.v1.Searcher/QueryModel",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("oboro.v1.Searcher", "QueryModel"));
+            self.inner.unary(req, path, codec).await
+        }
         /// For the owner: re-encrypts the codebook under a new key, without showing it to anyone.
         pub async fn begin_rotation(
             &mut self,
@@ -1002,6 +1061,12 @@ pub mod searcher_server {
             tonic::Response<super::CodebookMasksReply>,
             tonic::Status,
         >;
+        /// What clients do to queries beside the secret rotation, sealed for them; once a
+        /// connection, and only where the descriptor names it.
+        async fn query_model(
+            &self,
+            request: tonic::Request<super::QueryModelRequest>,
+        ) -> std::result::Result<tonic::Response<super::QueryModelReply>, tonic::Status>;
         /// For the owner: re-encrypts the codebook under a new key, without showing it to anyone.
         async fn begin_rotation(
             &self,
@@ -1325,6 +1390,51 @@ pub mod searcher_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CodebookMasksSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/oboro.v1.Searcher/QueryModel" => {
+                    #[allow(non_camel_case_types)]
+                    struct QueryModelSvc<T: Searcher>(pub Arc<T>);
+                    impl<
+                        T: Searcher,
+                    > tonic::server::UnaryService<super::QueryModelRequest>
+                    for QueryModelSvc<T> {
+                        type Response = super::QueryModelReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::QueryModelRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Searcher>::query_model(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = QueryModelSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

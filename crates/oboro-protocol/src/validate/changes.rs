@@ -19,6 +19,8 @@ pub struct SegmentShape {
     pub record_bytes: usize,
     /// Every vector has a set of tags.
     pub tags: bool,
+    /// Lists of which every vector is in one; 0 for none.
+    pub lists: usize,
 }
 
 /// Checks a segment that is to be staged; returns its id.
@@ -39,7 +41,11 @@ pub fn segment(
     if vectors == 0 {
         return bad("the segment has no vectors; stage at least 1".to_owned());
     }
-    let bytes = request.codes.len() + request.records.len() + 8 * request.tags.len() + 8 * vectors;
+    let bytes = request.codes.len()
+        + request.records.len()
+        + request.lists.len()
+        + 8 * request.tags.len()
+        + 8 * vectors;
     if vectors > MAX_STAGE_VECTORS || bytes > MAX_STAGE_MESSAGE_BYTES {
         return Err(Failure::new(
             Reason::Limit,
@@ -57,6 +63,12 @@ pub fn segment(
             "bytes",
         ),
         ("tags", request.tags.len(), usize::from(shape.tags), "sets"),
+        (
+            "lists",
+            request.lists.len(),
+            2 * usize::from(shape.lists > 0),
+            "bytes",
+        ),
     ];
     for (what, found, each, unit) in lengths {
         if vectors.checked_mul(each) != Some(found) {
@@ -64,6 +76,13 @@ pub fn segment(
                 "the {what} of {vectors} vectors are {found} {unit}; this index has {each} a vector"
             ));
         }
+    }
+    let named = unpack_lists(&request.lists);
+    if named.clone().any(|list| usize::from(list) >= shape.lists) {
+        return bad(format!(
+            "a vector of the segment is in a list that is not there; this index has {}",
+            shape.lists
+        ));
     }
     let largest = request
         .codes
@@ -76,6 +95,12 @@ pub fn segment(
         ));
     }
     Ok(id)
+}
+
+/// The list of each vector of a segment.
+pub fn unpack_lists(bytes: &[u8]) -> impl Iterator<Item = u16> + Clone + '_ {
+    let (words, _) = bytes.as_chunks::<2>();
+    words.iter().map(|&word| u16::from_le_bytes(word))
 }
 
 /// Checks a change; returns the names of its stages.
@@ -145,6 +170,7 @@ mod tests {
         centroids: 16,
         record_bytes: 10,
         tags: true,
+        lists: 5,
     };
 
     fn staged(vectors: usize) -> v1::StageRequest {
@@ -155,6 +181,7 @@ mod tests {
             codes: vec![15; vectors * 4].into(),
             tags: vec![1; vectors],
             records: vec![9; vectors * 10].into(),
+            lists: vec![4, 0].repeat(vectors).into(),
         }
     }
 
@@ -174,6 +201,9 @@ mod tests {
             |r: &mut v1::StageRequest| r.tags.clear(),
             |r: &mut v1::StageRequest| r.tags.push(0),
             |r: &mut v1::StageRequest| r.ids.push(3),
+            |r: &mut v1::StageRequest| r.lists = Default::default(),
+            |r: &mut v1::StageRequest| r.lists = vec![4, 0, 4, 0, 4].into(),
+            |r: &mut v1::StageRequest| r.lists = vec![5, 0].repeat(3).into(),
         ] {
             let mut bad = staged(3);
             change(&mut bad);

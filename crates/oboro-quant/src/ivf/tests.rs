@@ -111,6 +111,41 @@ fn every_vector_has_one_place_and_fillers_are_masked() {
     assert_eq!(lists.padding(), 512.0 / 155.0);
 }
 
+#[test]
+fn vectors_in_parts_come_into_the_same_lists() {
+    let data = vectors(1500, 5, 2);
+    let centroids = CoarseCentroids::train(&data, 5, &CoarseOptions::new(7, [4; 32])).unwrap();
+    for slack in [1.1, 1.5, 100.0] {
+        let mut choices = centroids.choices();
+        for part in data.chunks(5 * 333) {
+            choices.add(&centroids, part).unwrap();
+        }
+        let lists = choices.balanced(slack).unwrap();
+        // With eight choices of seven lists nobody is left without.
+        assert_eq!(lists, centroids.assign_balanced(&data, slack).unwrap());
+    }
+    assert!(centroids.choices().add(&centroids, &data[..7]).is_err());
+    assert!(centroids.choices().balanced(0.5).is_err());
+}
+
+#[test]
+fn codes_in_blocks_lie_as_rows_do() {
+    let assignments = [2, 0, 2, 2, 0].repeat(31);
+    let lists = IvfLists::from_assignments(&assignments, 4).unwrap();
+    for (subquantizers, bits) in [(5, 8), (5, 4), (4, 4)] {
+        let rows: Vec<u8> = (0..assignments.len() * subquantizers)
+            .map(|v| (v * 7 % 251) as u8 >> (8 - bits))
+            .collect();
+        let codes = BlockedCodes::from_rows(&rows, subquantizers, bits).unwrap();
+        let arranged = lists.arrange(&rows, subquantizers).unwrap();
+        let expected = BlockedCodes::from_rows(&arranged, subquantizers, bits).unwrap();
+        let found = lists.arrange_blocks(&codes).unwrap();
+        assert_eq!(found.as_bytes(), expected.as_bytes());
+    }
+    let few = BlockedCodes::from_rows(&[1, 2, 3], 3, 8).unwrap();
+    assert!(lists.arrange_blocks(&few).is_err());
+}
+
 /// What `search_lists` finds is what a full sort of the probed lists finds.
 #[test]
 fn probed_lists_are_searched_exactly() {

@@ -103,6 +103,7 @@ fn filtered(seed: u64, candidates: usize, filter: Filter) -> Asked {
         table: table(seed),
         candidates,
         filter,
+        lists: Vec::new(),
     }
 }
 

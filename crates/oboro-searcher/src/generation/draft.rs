@@ -32,7 +32,7 @@ impl Place {
     pub(super) fn claim(target: &Path) -> Result<Self, SearcherError> {
         let at = |path: &Path| {
             let path = path.display().to_string();
-            move |error: io::Error| SearcherError::Index(format!("{path}: {error}"))
+            move |error: io::Error| SearcherError::Disk(format!("{path}: {error}"))
         };
         let occupied = match fs::read_dir(target) {
             Ok(mut entries) => entries.next().is_some(),
@@ -88,7 +88,7 @@ impl Place {
     /// Removes an index that did not become whole.
     fn clean(&self) -> Result<(), SearcherError> {
         match fs::remove_dir_all(&self.building) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(SearcherError::Index(
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(SearcherError::Disk(
                 format!("{}: {error}", self.building.display()),
             )),
             _ => Ok(()),

@@ -180,6 +180,7 @@ pub(super) async fn complete(
                 ids: &request.ids,
                 codes: &codes,
                 tags: &request.tags,
+                lists: &[],
                 records: &request.records,
             },
         )

@@ -236,7 +236,10 @@ impl Shared {
         } = blocking(move || draft.commit(&shared.place, &mut shared.randomness.generator()))
             .await?;
         // A keeper that is away hears of it when the index is first served.
-        let recorded = async { Keeper::connect(&self.access).await?.register(&head).await };
+        let recorded = async {
+            let keeper = Keeper::connect(&self.access).await?;
+            keeper.register(&head, &[]).await
+        };
         let recorded = recorded.await.inspect_err(|error| {
             tracing::warn!(%error, "the keeper has not recorded the new index yet");
         });

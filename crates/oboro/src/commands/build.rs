@@ -38,6 +38,9 @@ const ROUNDS: usize = 25;
 /// The same in a blind build, where a round costs as much as encoding the sample.
 const BLIND_ROUNDS: usize = 10;
 
+/// Turns of `--opq` without a number, as text for the command line.
+const OPQ_TURNS: &str = "20";
+
 /// Where codebook and codes are made.
 const LOCAL: &str = "local";
 /// At a searcher and a keeper, blindly.
@@ -97,6 +100,23 @@ pub(crate) struct Options {
     /// Secret rotation: none, subspace or full
     #[arg(long, default_value = "subspace", value_name = "KIND")]
     pub(crate) rotation: String,
+    /// Learn a matrix after which codes are better, in so many turns (20 when no number is
+    /// given); the report says what it gains
+    #[arg(
+        long,
+        value_name = "TURNS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = OPQ_TURNS
+    )]
+    pub(crate) opq: Option<usize>,
+    /// Put vectors into so many lists, of which a search looks at a few only: faster for
+    /// large sets, but servers learn which lists a query looks at
+    #[arg(long, value_name = "LISTS")]
+    pub(crate) lists: Option<usize>,
+    /// Most lists that a search looks at; one of 16 when not given
+    #[arg(long, value_name = "N", requires = "lists")]
+    pub(crate) probes_max: Option<usize>,
     /// How originals are stored: auto, u8, f16 or f32
     #[arg(long, default_value = "auto", value_name = "ENCODING")]
     pub(crate) originals: String,
@@ -150,6 +170,9 @@ impl Options {
             centroids: 256,
             split: 1,
             rotation: "subspace".to_owned(),
+            opq: None,
+            lists: None,
+            probes_max: None,
             originals: "auto".to_owned(),
             candidates_max: 256,
             keyholder: KEEPER.to_owned(),
@@ -189,6 +212,9 @@ impl Options {
             )),
             (true, ..) if self.keyholder != KEEPER => Err(Failure::usage(
                 "a blind build needs a keeper; leave --keyholder away",
+            )),
+            (true, ..) if self.opq.is_some() || self.lists.is_some() => Err(Failure::usage(
+                "a matrix and lists are learned from vectors that nobody sees in a blind build; leave --opq and --lists away",
             )),
             (true, ..) if self.dry_run || self.estimate || self.force => Err(Failure::usage(
                 "--dry-run, --estimate and --force are for local builds; leave them away",
@@ -324,6 +350,9 @@ fn settings(options: &Options, progress: &Progress) -> Outcome<BuildOptions> {
             Rotation::from_name,
             &Rotation::ALL.map(Rotation::name),
         )?,
+        opq: options.opq,
+        lists: options.lists.unwrap_or(0),
+        probes_max: options.probes_max,
         originals: named(
             "encoding of originals",
             &options.originals,

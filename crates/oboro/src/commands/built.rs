@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use oboro_index::IndexHead;
-use oboro_owner::BuildReport;
+use oboro_owner::{BuildReport, ListsReport, OpqReport};
 use serde::Serialize;
 
 use super::build::Options;
@@ -32,6 +32,10 @@ pub(crate) struct Built {
     pub(super) rotation: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) rotation_cost: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) opq: Option<Opq>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) lists: Option<Lists>,
     pub(super) originals: &'static str,
     /// Bytes of each record for text id and payload.
     pub(super) extra_bytes: u32,
@@ -66,6 +70,52 @@ pub(crate) struct Built {
     /// What was expected, where that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) estimate: Option<Estimated>,
+}
+
+/// What the learned matrix gains on the sample.
+#[derive(Serialize)]
+pub(super) struct Opq {
+    turns: usize,
+    distortion_without: f64,
+    distortion_with: f64,
+    recall_10_at_10_unranked_without: f64,
+    recall_10_at_10_unranked_with: f64,
+    helps: bool,
+}
+
+impl Opq {
+    fn new(report: &OpqReport) -> Self {
+        Self {
+            turns: report.turns,
+            distortion_without: round(report.distortion_without, 4),
+            distortion_with: round(report.distortion_with, 4),
+            recall_10_at_10_unranked_without: round(report.recall_without, 4),
+            recall_10_at_10_unranked_with: round(report.recall_with, 4),
+            helps: report.helps(),
+        }
+    }
+}
+
+/// The lists, of which a search looks at some.
+#[derive(Serialize)]
+pub(super) struct Lists {
+    lists: usize,
+    probes_max: u32,
+    /// Vectors of a list, fillers included.
+    places: usize,
+    /// Of the trial queries, after re-ranking.
+    recall_10_at_10: f64,
+}
+
+impl Lists {
+    fn new(report: &ListsReport) -> Self {
+        Self {
+            lists: report.lists,
+            probes_max: report.probes_max,
+            places: report.places,
+            recall_10_at_10: round(report.recall_10_at_10, 4),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -127,6 +177,8 @@ impl Built {
             split: report.split,
             rotation: report.rotation,
             rotation_cost: report.rotation_cost.map(|cost| round(cost, 4)),
+            opq: report.opq.as_ref().map(Opq::new),
+            lists: report.lists.as_ref().map(Lists::new),
             originals: report.originals,
             extra_bytes: report.extra_bytes,
             tags: report.tags,
@@ -209,6 +261,33 @@ impl Report for Built {
                 out,
                 "the full rotation multiplies the quantization error by {cost:.2}; --rotation subspace costs nothing"
             )?;
+        }
+        if let Some(opq) = &self.opq {
+            writeln!(
+                out,
+                "the learned matrix takes the error of codes from {:.4} to {:.4} and 10-recall@10 without re-ranking from {:.3} to {:.3}, on the sample{}",
+                opq.distortion_without,
+                opq.distortion_with,
+                opq.recall_10_at_10_unranked_without,
+                opq.recall_10_at_10_unranked_with,
+                if opq.helps {
+                    ""
+                } else {
+                    "; it does not help here, so build without --opq"
+                }
+            )?;
+        }
+        if let Some(lists) = &self.lists {
+            writeln!(
+                out,
+                "{} lists of {} places; a search looks at {}, {:.1} % of the vectors, at 10-recall@10 {:.3} after re-ranking",
+                lists.lists,
+                lists.places,
+                lists.probes_max,
+                100.0 * f64::from(lists.probes_max) / lists.lists as f64,
+                lists.recall_10_at_10
+            )?;
+            writeln!(out, "{}", output::LISTS_LEAK)?;
         }
         writeln!(out, "\nfiles")?;
         for file in &self.files {

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use oboro_index::{Index, Summary};
+use oboro_index::{Index, SegmentSummary, Summary};
 use oboro_owner::{EncryptionReport, displacement};
 use serde::Serialize;
 
@@ -49,6 +49,8 @@ struct Inspected {
     /// Vectors of each segment and how many of them are deleted.
     segment_list: Vec<OneSegment>,
     total_bytes: u64,
+    /// Bytes of codes, ids and tags, which a searcher keeps in memory.
+    resident_bytes: u64,
     files: Vec<File>,
     /// What only the holder of a key can see.
     #[serde(flatten)]
@@ -77,6 +79,11 @@ struct Sealed {
     centroids: usize,
     split: usize,
     rotation: &'static str,
+    /// Whether a learned matrix turns queries and vectors.
+    opq: bool,
+    /// Lists that vectors are in, and most of them that a search looks at.
+    lists: usize,
+    probes_max: u32,
     originals: &'static str,
     /// Bytes of each record for text id and payload.
     extra_bytes: u32,
@@ -142,6 +149,11 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
                 })
                 .collect(),
             total_bytes: files.iter().map(|file| file.bytes).sum(),
+            resident_bytes: summary
+                .segments
+                .iter()
+                .map(SegmentSummary::resident_bytes)
+                .sum(),
             files,
             sealed,
         },
@@ -166,6 +178,9 @@ fn sealed(index: &Index) -> Outcome<Sealed> {
         centroids: descriptor.centroids(),
         split: descriptor.packing.split(),
         rotation: descriptor.rotation.name(),
+        opq: descriptor.query_model.is_some_and(|shape| shape.opq),
+        lists: descriptor.lists(),
+        probes_max: descriptor.probes_max(),
         originals: descriptor.record_encoding.name(),
         extra_bytes: descriptor.extra_bytes,
         tags: descriptor.tags.len(),
@@ -244,6 +259,11 @@ impl Report for Inspected {
             )?;
         }
         writeln!(out, "in all       {}", output::bytes(self.total_bytes))?;
+        writeln!(
+            out,
+            "in memory    {}: a searcher keeps codes, ids and tags resident",
+            output::bytes(self.resident_bytes)
+        )?;
         let Some(sealed) = &self.sealed else {
             return writeln!(
                 out,
@@ -260,6 +280,17 @@ impl Report for Inspected {
             sealed.rotation,
             sealed.originals
         )?;
+        if sealed.opq {
+            writeln!(out, "matrix       a learned one turns queries and vectors (OPQ)")?;
+        }
+        if sealed.lists > 0 {
+            writeln!(
+                out,
+                "lists        {}, of which a search looks at {} at most",
+                sealed.lists, sealed.probes_max
+            )?;
+            writeln!(out, "             {}", output::LISTS_LEAK)?;
+        }
         if sealed.tags > 0 || sealed.extra_bytes > 0 {
             writeln!(
                 out,

@@ -52,6 +52,8 @@ impl Registry {
                 generation: state.generation,
                 manifest_digest: state.manifest_digest.to_vec().into(),
             }),
+            // A build is the first state of its index.
+            ancestors: Vec::new().into(),
         };
         let options = ConnectOptions {
             timeout: TIMEOUT,

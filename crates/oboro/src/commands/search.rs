@@ -1,6 +1,8 @@
 //! `oboro search`: queries that no server can read.
 
+use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -40,6 +42,9 @@ pub(crate) struct Options {
     /// Search among vectors with some tags: any=a,b;all=c;none=d
     #[arg(long, value_name = "TAGS")]
     pub(crate) filter: Option<FilterNames>,
+    /// Lists to look at, in an index with lists; as many as it allows when not given
+    #[arg(long, value_name = "N")]
+    pub(crate) probes: Option<u32>,
     /// New folder for payloads, one file QUERY-RANK for each result that has one
     #[arg(long, value_name = "DIR")]
     pub(crate) payload_out: Option<PathBuf>,
@@ -69,13 +74,20 @@ struct Searched {
 pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     let file = ResultFile::check(&options.out, options.force)?;
     let mut settings = options.connection.search_options(options.k)?;
+    settings.probes = options.probes;
     if let Some(folder) = &options.payload_out {
-        std::fs::create_dir(folder).named("make", folder.display())?;
+        DirBuilder::new()
+            .mode(0o700)
+            .create(folder)
+            .named("make", folder.display())?;
     }
     let queries = Input::open(&options.queries, options.format.as_deref())?.read()?;
     let connected = options.connection.connect()?;
     if let Some(names) = &options.filter {
         settings.filter = connected.filter(names)?;
+    }
+    if connected.index.lists > 0 {
+        eprintln!("note: {}", output::LISTS_LEAK);
     }
     let run = connected.search(
         &queries,
@@ -128,7 +140,7 @@ fn found(run: &Run) -> Vec<Vec<Found>> {
         .collect()
 }
 
-/// One file for each payload; queries count from 0, ranks from 1.
+/// One file for each payload, for its user only; queries count from 0, ranks from 1.
 fn write_payloads(folder: &Path, run: &Run) -> Outcome<()> {
     for (query, result) in run.results.iter().enumerate() {
         for (rank, neighbour) in result.neighbours.iter().enumerate() {
@@ -136,14 +148,21 @@ fn write_payloads(folder: &Path, run: &Run) -> Outcome<()> {
                 continue;
             };
             let path = folder.join(format!("{query}-{}", rank + 1));
-            std::fs::write(&path, &extra.payload).named("write", path.display())?;
+            OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path)
+                .and_then(|mut file| file.write_all(&extra.payload))
+                .named("write", path.display())?;
         }
     }
     Ok(())
 }
 
 impl Report for Searched {
-    /// A table for people and for `cut`: query, rank, id, distance.
+    /// A table for people and for `cut`: query, rank, id, distance. Text ids come from
+    /// whoever made the index: nothing in them moves a cursor or ends a line.
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         let Some(results) = &self.results else {
             return writeln!(
@@ -161,7 +180,10 @@ impl Report for Searched {
             for (rank, neighbour) in neighbours.iter().enumerate() {
                 let (rank, distance) = (rank + 1, neighbour.distance);
                 match &neighbour.text {
-                    Some(id) => writeln!(out, "{query}\t{rank}\t{id}\t{distance}")?,
+                    Some(id) => {
+                        let id = output::shown(id);
+                        writeln!(out, "{query}\t{rank}\t{id}\t{distance}")?;
+                    }
                     None => writeln!(out, "{query}\t{rank}\t{}\t{distance}", neighbour.id)?,
                 }
             }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use chacha20::ChaCha20Rng;
 use oboro_ckks::{EncryptedCodebook, Packing, ParameterSet, PublicKey, SecretKey, TableScale};
 use oboro_index::{
-    Descriptor, EpochKey, Extra, Index, IndexError, IndexWriter, Model, OwnerKey, RecordEncoding,
-    RecordLayout, RecordOpener, Rotation, permutation, verify,
+    Descriptor, EpochKey, Extra, Index, IndexError, IndexWriter, Model, OwnerKey,
+    QueryModel, RecordEncoding, RecordLayout, RecordOpener, Rotation, permutation, verify,
 };
 use oboro_quant::{BlockedCodes, Codebook, Metric, Subspaces, code_bits};
 use rand_core::SeedableRng;
@@ -199,6 +199,7 @@ pub(super) fn finish(mut writer: IndexWriter, number: u8, content: &Content) -> 
         record_encoding: encoding,
         extra_bytes: EXTRA_BYTES,
         tags: TAGS.map(|name| key.tag_hash(&id, name)).to_vec(),
+        query_model: None,
         packing,
         scale,
         codebook_digest: encrypted.masks().digest(),
@@ -210,6 +211,7 @@ pub(super) fn finish(mut writer: IndexWriter, number: u8, content: &Content) -> 
         rotation: Rotation::None,
         encoding,
         norm_bound: NORM_BOUND,
+        query: QueryModel::default(),
     };
     writer
         .set_model(owner.model_key().seal(&id, &model, &mut rng))

@@ -148,7 +148,7 @@ impl Scenario for Keeper {
         };
         for generation in Self::step(Some(&state))?..STEPS {
             state
-                .register(&newer(generation), &mut rng)
+                .register(&newer(generation), &[], &mut rng)
                 .map_err(|failure| failure.message)?;
             durable(1 + generation)?;
         }

@@ -92,6 +92,7 @@ fn stage(live: &LiveIndex, content: &[(u64, u32)], seed: u8) -> Outcome<Staged> 
         ids: &ids,
         codes: &rows.codes,
         tags: &rows.tags,
+        lists: &[],
         records: &records,
     })
     .map_err(fixture::words)
