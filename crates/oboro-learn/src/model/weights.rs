@@ -135,11 +135,13 @@ pub fn load_weights(network: &mut Network, path: &Path) -> Result<Loaded, LearnE
 
 /// The tensors of a file.
 fn read(path: &Path) -> Result<Found, LearnError> {
-    // Opened first: the readers' own messages about missing files are long.
-    std::fs::File::open(path).map_err(|source| LearnError::Read {
+    let failed = |source| LearnError::Read {
         path: path.to_owned(),
         source,
-    })?;
+    };
+    // Opened first: the readers' own messages about missing files are long.
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let size = file.metadata().map_err(failed)?.len();
     let malformed = |what: String| LearnError::Malformed {
         path: path.to_owned(),
         what,
@@ -155,11 +157,11 @@ fn read(path: &Path) -> Result<Found, LearnError> {
             .get_all_tensors()
             .cloned()
             .map_err(|error| malformed(error.to_string())),
+        "onnx" if size > i32::MAX as u64 => Err(malformed(
+            "no ONNX file is larger than 2 GiB; give the weights as safetensors".to_owned(),
+        )),
         "onnx" => {
-            let bytes = std::fs::read(path).map_err(|source| LearnError::Read {
-                path: path.to_owned(),
-                source,
-            })?;
+            let bytes = std::fs::read(path).map_err(failed)?;
             onnx::initializers(&bytes).map_err(malformed)
         }
         _ => Err(malformed(
