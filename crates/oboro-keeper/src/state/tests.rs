@@ -512,7 +512,7 @@ fn payload() -> Vec<u8> {
     let pair = KeyPair::new(secret_key, public_key).unwrap();
     let from = pair.fingerprint;
     let mut contents = Contents::new(pair, release_key);
-    contents.versions.record(&version(1, 1, 1)).unwrap();
+    contents.versions.record(&version(1, 1, 1), &[]).unwrap();
     contents.rotations.open(&INDEX, &from, &[1; 32]).unwrap();
     contents.encode().to_vec()
 }
