@@ -10,7 +10,11 @@ use roxmltree::{Document, Node, ParsingOptions};
 use std::path::Path;
 
 /// Names that would break a page which does not escape them.
-const CLASSES: [&str; 3] = ["a<b>&\"c'", "ja\u{0}\u{1b}\u{fffe}pan", "]]><script>alert(1)"];
+const CLASSES: [&str; 3] = [
+    "a<b>&\"c'",
+    "ja\u{0}\u{1b}\u{fffe}pan",
+    "]]><script>alert(1)",
+];
 
 /// Three classes of four small pictures, one of them no picture.
 fn images(root: &Path) -> Dataset {
@@ -19,7 +23,9 @@ fn images(root: &Path) -> Dataset {
         for number in 0..4u8 {
             let pixels = vec![grey + number; 12 * 10];
             let image = image::GrayImage::from_raw(12, 10, pixels).unwrap();
-            image.save(root.join(class).join(format!("{number}.png"))).unwrap();
+            image
+                .save(root.join(class).join(format!("{number}.png")))
+                .unwrap();
         }
     }
     std::fs::write(root.join("z").join("3.png"), b"not a picture").unwrap();
@@ -60,8 +66,7 @@ fn page(root: &Path) -> Page {
     let names = CLASSES.map(str::to_owned);
     let items = Items::both(&rows, &points, &labels).unwrap();
     let scores = [Score::Cosine, Score::Hyperbolic { curvature: 0.1 }];
-    let reports =
-        scores.map(|score| evaluate(&items, None, &score, &Options::default()).unwrap());
+    let reports = scores.map(|score| evaluate(&items, None, &score, &Options::default()).unwrap());
     let lists = nearest(&items, None, &Score::Cosine, 5).unwrap();
     let metrics = root.join("metrics.jsonl");
     let lines: Vec<String> = (1..=40)
@@ -106,7 +111,13 @@ fn page(root: &Path) -> Page {
         worst: worst(&reports[0], 2)
             .into_iter()
             .map(|(query, value)| {
-                Strip::of(&set, query, &set, &lists[query], format!("MAP@R {value:.3}"))
+                Strip::of(
+                    &set,
+                    query,
+                    &set,
+                    &lists[query],
+                    format!("MAP@R {value:.3}"),
+                )
             })
             .collect(),
     }
@@ -133,7 +144,10 @@ fn the_page_is_well_formed_and_complete() {
     let html = page(folder.path()).html();
     let document = parse(&html);
     assert!(all(&document, "script").is_empty());
-    assert_eq!(all(&document, "title")[0].text(), Some("Garments & <others>"));
+    assert_eq!(
+        all(&document, "title")[0].text(),
+        Some("Garments & <others>")
+    );
     let headings: Vec<_> = all(&document, "h2").iter().filter_map(Node::text).collect();
     assert_eq!(
         headings,
@@ -190,7 +204,10 @@ fn nothing_is_fetched_from_anywhere() {
             let fetches = matches!(attribute.name(), "src" | "href" | "data" | "srcset");
             let inside = ["data:image/png;base64,", "#"];
             assert!(
-                !fetches || inside.iter().any(|start| attribute.value().starts_with(start)),
+                !fetches
+                    || inside
+                        .iter()
+                        .any(|start| attribute.value().starts_with(start)),
                 "{}",
                 attribute.name()
             );
@@ -209,7 +226,11 @@ fn pictures_have_words_and_what_cannot_be_read_says_so() {
     let missing = html.matches("no image").count();
     assert_eq!(pictures.len() + missing, 30);
     assert!(missing >= 1);
-    assert!(pictures.iter().all(|p| !p.attribute("alt").unwrap().is_empty()));
+    assert!(
+        pictures
+            .iter()
+            .all(|p| !p.attribute("alt").unwrap().is_empty())
+    );
     // Right and wrong are said in words too, not by colour alone.
     let captions: Vec<_> = all(&document, "figcaption")
         .iter()

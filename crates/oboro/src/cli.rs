@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     attest, backup, bench, build, compact, delete, demo, doctor, eval, grant, insert, inspect,
-    keeper, keygen, renew, restore, revoke, rotate, search, searcher, serve, verify,
+    keeper, keygen, learn, renew, restore, revoke, rotate, search, searcher, serve, verify,
 };
 use crate::global::Global;
 
@@ -86,4 +86,7 @@ pub(crate) enum Command {
     Backup(backup::Options),
     /// Make the owner's folder again from such a file
     Restore(restore::Options),
+    /// Train embeddings on images, embed, measure, report (built with --features learn)
+    #[cfg_attr(feature = "learn", command(subcommand))]
+    Learn(learn::Command),
 }

@@ -1,8 +1,8 @@
 //! Lines over steps.
 
 use super::drawing;
-use super::markup::{Markup, Px};
 use super::marks::colour;
+use super::markup::{Markup, Px};
 use std::fmt::Write;
 
 const SIZE: [f64; 2] = [640.0, 260.0];
@@ -32,8 +32,9 @@ pub(super) fn draw(markup: &mut Markup, id: &str, title: &str, lines: &[Line<'_>
         _ => (y_low, y_high),
     };
     let x = |value: f64| LEFT + (value - x_low) / (x_high - x_low) * (SIZE[0] - LEFT - RIGHT);
-    let y =
-        |value: f64| SIZE[1] - BOTTOM - (value - y_low) / (y_high - y_low) * (SIZE[1] - TOP - BOTTOM);
+    let y = |value: f64| {
+        SIZE[1] - BOTTOM - (value - y_low) / (y_high - y_low) * (SIZE[1] - TOP - BOTTOM)
+    };
 
     let described: Vec<String> = lines
         .iter()

@@ -2,8 +2,8 @@
 
 use super::drawing;
 use super::map::{ITEMS, check, chosen};
-use super::markup::{Markup, Px};
 use super::marks::{MARKS, colour, legend, outline};
+use super::markup::{Markup, Px};
 use super::plane::Plane;
 use super::tree::{LEAVES, Tree};
 use crate::LearnError;
@@ -59,11 +59,7 @@ impl Disk {
     /// # Errors
     /// When points and labels differ in number, a label has no class, the two
     /// differ in dimension, or a point lies outside the ball.
-    pub fn of(
-        items: Points<'_>,
-        proxies: Points<'_>,
-        curvature: f64,
-    ) -> Result<Self, LearnError> {
+    pub fn of(items: Points<'_>, proxies: Points<'_>, curvature: f64) -> Result<Self, LearnError> {
         let ball = Ball::new(curvature)?;
         for (points, what) in [(&items, "the items' points"), (&proxies, "the proxies")] {
             check(points.points, points.labels, points.classes, what)?;
@@ -106,18 +102,19 @@ impl Disk {
                 expected: 1,
             })?;
         let plane = Plane::of(&tangents, false);
-        let mut places = tangents
-            .iter()
-            .zip(item_rows.iter().chain(&leaf_rows))
-            .map(|(tangent, row)| {
-                let [x, y] = plane.place(tangent);
-                // On the unit disk a point at hyperbolic distance d from the
-                // origin has this radius.
-                let radius = curvature.sqrt() * row.iter().map(|v| v * v).sum::<f64>().sqrt();
-                let seen = x.hypot(y);
-                let factor = if seen > 0.0 { radius / seen } else { 0.0 };
-                [x * factor, y * factor]
-            });
+        let mut places =
+            tangents
+                .iter()
+                .zip(item_rows.iter().chain(&leaf_rows))
+                .map(|(tangent, row)| {
+                    let [x, y] = plane.place(tangent);
+                    // On the unit disk a point at hyperbolic distance d from the
+                    // origin has this radius.
+                    let radius = curvature.sqrt() * row.iter().map(|v| v * v).sum::<f64>().sqrt();
+                    let seen = x.hypot(y);
+                    let factor = if seen > 0.0 { radius / seen } else { 0.0 };
+                    [x * factor, y * factor]
+                });
         let mut numbers = BTreeMap::new();
         let mut item_classes = Vec::new();
         let placed_items = shown
@@ -180,7 +177,11 @@ impl Disk {
             }
             markup.open(
                 "path",
-                &[("d", &path), ("fill", &colour(class)), ("fill-opacity", &0.6)],
+                &[
+                    ("d", &path),
+                    ("fill", &colour(class)),
+                    ("fill-opacity", &0.6),
+                ],
             );
             markup.element("title", &[], name);
             markup.close();
@@ -191,7 +192,12 @@ impl Disk {
             let [x, y] = on_page(*place);
             markup.open(
                 "circle",
-                &[("class", &"proxy"), ("cx", &Px(x)), ("cy", &Px(y)), ("r", &4.5)],
+                &[
+                    ("class", &"proxy"),
+                    ("cx", &Px(x)),
+                    ("cy", &Px(y)),
+                    ("r", &4.5),
+                ],
             );
             markup.element("title", &[], format_args!("proxy of {name}"));
             markup.close();
@@ -320,7 +326,10 @@ fn on_page([x, y]: [f64; 2]) -> [f64; 2] {
 fn circle(a: [f64; 2], b: [f64; 2]) -> Option<([f64; 2], f64)> {
     // The centre m has 2 m.p = 1 + |p|^2 for every point p of the circle.
     let determinant = 2.0 * (a[0] * b[1] - a[1] * b[0]);
-    let (s, t) = (1.0 + a[0] * a[0] + a[1] * a[1], 1.0 + b[0] * b[0] + b[1] * b[1]);
+    let (s, t) = (
+        1.0 + a[0] * a[0] + a[1] * a[1],
+        1.0 + b[0] * b[0] + b[1] * b[1],
+    );
     let centre = [
         (s * b[1] - t * a[1]) / determinant,
         (t * a[0] - s * b[0]) / determinant,
@@ -357,8 +366,8 @@ fn geodesic(a: [f64; 2], b: [f64; 2], path: &mut String) {
     let ([ax, ay], [bx, by]) = (on_page(a), on_page(b));
     let _ = match circle(a, b) {
         Some((centre, radius)) => {
-            let turn = (a[0] - centre[0]) * (b[1] - centre[1])
-                - (a[1] - centre[1]) * (b[0] - centre[0]);
+            let turn =
+                (a[0] - centre[0]) * (b[1] - centre[1]) - (a[1] - centre[1]) * (b[0] - centre[0]);
             // The page's y axis points down: a turn to the left in the plane
             // is one to the right on the page.
             let sweep = u8::from(turn < 0.0);

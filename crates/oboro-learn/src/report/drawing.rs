@@ -25,9 +25,5 @@ pub(super) fn begin(
         ],
     );
     markup.element("title", &[("id", &format!("{id}-title"))], title);
-    markup.element(
-        "desc",
-        &[("id", &format!("{id}-description"))],
-        description,
-    );
+    markup.element("desc", &[("id", &format!("{id}-description"))], description);
 }

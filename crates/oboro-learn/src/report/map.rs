@@ -1,8 +1,8 @@
 //! A map of embeddings in two dimensions.
 
 use super::drawing;
-use super::markup::Markup;
 use super::marks::{MARKS, colour, legend, outline};
+use super::markup::Markup;
 use super::plane::Plane;
 use crate::LearnError;
 use oboro_vectors::Matrix;
@@ -30,11 +30,7 @@ impl Map {
     ///
     /// # Errors
     /// When rows and labels differ in number, or a label has no class.
-    pub fn of(
-        rows: &Matrix<f32>,
-        labels: &[u32],
-        classes: &[String],
-    ) -> Result<Self, LearnError> {
+    pub fn of(rows: &Matrix<f32>, labels: &[u32], classes: &[String]) -> Result<Self, LearnError> {
         check(rows, labels, classes, "the labels of the map")?;
         let shown = chosen(labels, MARKS, ITEMS);
         let values: Vec<f32> = shown
@@ -63,7 +59,10 @@ impl Map {
             items,
             classes: names,
             total_items: labels.len(),
-            total_classes: labels.iter().collect::<std::collections::BTreeSet<_>>().len(),
+            total_classes: labels
+                .iter()
+                .collect::<std::collections::BTreeSet<_>>()
+                .len(),
             share: plane.share,
         })
     }
@@ -76,14 +75,14 @@ impl Map {
                 (l.min(v), h.max(v))
             })
         };
-        let ((left, right), (low, high)) = (
-            bounds(&mut xs.into_iter()),
-            bounds(&mut ys.into_iter()),
-        );
+        let ((left, right), (low, high)) =
+            (bounds(&mut xs.into_iter()), bounds(&mut ys.into_iter()));
         // One scale for both axes: distances are comparable.
         let span = (right - left).max(high - low).max(f64::MIN_POSITIVE);
         let scale = (SIDE - 2.0 * MARGIN) / span;
-        let height = ((high - low) * scale + 2.0 * MARGIN).clamp(120.0, SIDE).ceil();
+        let height = ((high - low) * scale + 2.0 * MARGIN)
+            .clamp(120.0, SIDE)
+            .ceil();
         drawing::begin(
             markup,
             "map",
@@ -104,7 +103,14 @@ impl Map {
                 ];
                 outline(class, place, 3.2, &mut path);
             }
-            markup.open("path", &[("d", &path), ("fill", &colour(class)), ("fill-opacity", &0.75)]);
+            markup.open(
+                "path",
+                &[
+                    ("d", &path),
+                    ("fill", &colour(class)),
+                    ("fill-opacity", &0.75),
+                ],
+            );
             markup.element("title", &[], name);
             markup.close();
             markup.line();
@@ -145,7 +151,10 @@ pub(super) fn check(
             expected: rows.rows(),
         });
     }
-    match labels.iter().find(|&&label| label as usize >= classes.len()) {
+    match labels
+        .iter()
+        .find(|&&label| label as usize >= classes.len())
+    {
         Some(label) => Err(LearnError::Setting {
             what: "a label",
             actual: label.to_string(),

@@ -270,7 +270,15 @@ impl Section {
 }
 
 fn draw_table(table: &Table, markup: &mut Markup) {
-    markup.open("div", &[("class", &"wide"), ("tabindex", &0), ("role", &"group"), ("aria-label", &table.caption)]);
+    markup.open(
+        "div",
+        &[
+            ("class", &"wide"),
+            ("tabindex", &0),
+            ("role", &"group"),
+            ("aria-label", &table.caption),
+        ],
+    );
     markup.open("table", &[]);
     markup.element("caption", &[], &table.caption);
     // A column of figures, all of them, stands to the right.
@@ -370,7 +378,15 @@ fn title(name: &str) -> String {
 /// Whether a series is a retrieval metric.
 fn is_metric(name: &str) -> bool {
     let lower = name.to_lowercase().replace(['-', '_'], "");
-    ["recall", "r@", "ndcg", "map@", "mapatr", "rprecision", "nmi"]
-        .iter()
-        .any(|metric| lower.contains(metric))
+    [
+        "recall",
+        "r@",
+        "ndcg",
+        "map@",
+        "mapatr",
+        "rprecision",
+        "nmi",
+    ]
+    .iter()
+    .any(|metric| lower.contains(metric))
 }

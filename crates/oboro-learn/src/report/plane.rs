@@ -38,7 +38,9 @@ impl Plane {
             .iter()
             .map(|row| {
                 let pairs = row.iter().zip(&centre);
-                pairs.map(|(&value, &mean)| f64::from(value) - mean).collect()
+                pairs
+                    .map(|(&value, &mean)| f64::from(value) - mean)
+                    .collect()
             })
             .collect();
         let total: f64 = moved.iter().map(|row| dot(row, row)).sum();

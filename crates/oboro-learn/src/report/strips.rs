@@ -109,7 +109,10 @@ impl Picture {
                 "img",
                 &[
                     ("src", address),
-                    ("alt", &format_args!("{} (record {})", self.class, self.record)),
+                    (
+                        "alt",
+                        &format_args!("{} (record {})", self.class, self.record),
+                    ),
                     ("width", &72),
                     ("height", &72),
                     ("loading", &"lazy"),
@@ -117,11 +120,7 @@ impl Picture {
             ),
             None => markup.element("span", &[("class", &"missing")], "no image"),
         }
-        markup.element(
-            "figcaption",
-            &[],
-            format_args!("{word} {}", self.class),
-        );
+        markup.element("figcaption", &[], format_args!("{word} {}", self.class));
         markup.close();
     }
 }

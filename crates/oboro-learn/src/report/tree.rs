@@ -1,7 +1,7 @@
 //! The tree that hyperbolic points imply.
 
-use super::markup::{Markup, Px};
 use super::drawing;
+use super::markup::{Markup, Px};
 use crate::geometry::{Ball, ancestor_depth};
 use rayon::prelude::*;
 
@@ -123,7 +123,11 @@ impl Tree {
         const ROW: f64 = 18.0;
         let order = self.order();
         let height = order.len() as f64 * ROW + 34.0;
-        let deepest = self.leaves.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+        let deepest = self
+            .leaves
+            .iter()
+            .copied()
+            .fold(f64::MIN_POSITIVE, f64::max);
         let x = |depth: f64| 10.0 + depth / deepest * (WIDTH - LABEL - 20.0);
         drawing::begin(
             markup,
@@ -133,7 +137,11 @@ impl Tree {
             format_args!(
                 "The {} proxies, merged from the deepest common ancestor to the shallowest; in the order of the drawing: {}.",
                 order.len(),
-                order.iter().map(|&leaf| names[leaf].as_str()).collect::<Vec<_>>().join(", ")
+                order
+                    .iter()
+                    .map(|&leaf| names[leaf].as_str())
+                    .collect::<Vec<_>>()
+                    .join(", ")
             ),
         );
         let mut rows = vec![0.0; self.leaves.len() + self.merges.len()];
@@ -142,7 +150,12 @@ impl Tree {
             let (at, y) = (x(self.leaves[leaf]), rows[leaf]);
             markup.empty(
                 "circle",
-                &[("cx", &Px(at)), ("cy", &Px(y)), ("r", &3.5), ("fill", &colours[leaf])],
+                &[
+                    ("cx", &Px(at)),
+                    ("cy", &Px(y)),
+                    ("r", &3.5),
+                    ("fill", &colours[leaf]),
+                ],
             );
             markup.element(
                 "text",

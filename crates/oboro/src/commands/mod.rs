@@ -20,6 +20,11 @@ pub(crate) mod insert;
 pub(crate) mod inspect;
 pub(crate) mod keeper;
 pub(crate) mod keygen;
+#[cfg(feature = "learn")]
+pub(crate) mod learn;
+#[cfg(not(feature = "learn"))]
+#[path = "learn_absent.rs"]
+pub(crate) mod learn;
 mod registry;
 pub(crate) mod renew;
 pub(crate) mod restore;

@@ -1,0 +1,365 @@
+//! `oboro learn`: from images to private search, and bad input.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use serde_json::Value;
+use support::{Place, fails, json};
+
+/// Classes of the garments that are tested on.
+const HELD_OUT: &str = "dress,coat,shirt,sneaker,ankle boot";
+
+/// A folder tree of `classes` classes with `items` pictures each.
+fn pictures(place: &Place, name: &str, classes: u32, items: u32) -> String {
+    for class in 0..classes {
+        let folder = place.path(name).join(format!("class {class}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        for item in 0..items {
+            let image = image::RgbImage::from_fn(20, 18, |x, y| {
+                let stripe = if class % 2 == 0 { x } else { y } / (class + 1) % 2;
+                image::Rgb([
+                    (stripe * 200) as u8,
+                    (item * 20) as u8,
+                    ((x * y) % 50) as u8,
+                ])
+            });
+            image.save(folder.join(format!("{item}.png"))).unwrap();
+        }
+    }
+    format!("folders:{}", place.at(name))
+}
+
+/// The fastest training there is, on pictures.
+fn quick<'a>(set: &'a str, out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let mut arguments = vec![
+        "learn",
+        "train",
+        "--data",
+        set,
+        "--out",
+        out,
+        "--network",
+        "tiny",
+        "--dims",
+        "8",
+        "--epochs",
+        "1",
+        "--classes",
+        "2",
+        "--items",
+        "2",
+    ];
+    arguments.extend(more);
+    arguments
+}
+
+fn metric(report: &Value, score: usize, name: &str) -> f64 {
+    report["scores"][score]["metrics"][name].as_f64().unwrap()
+}
+
+#[test]
+fn private_search_over_real_images_agrees_with_exact_search() {
+    let place = Place::new();
+    let out = place.at("demo");
+    let shown = json(&[
+        "learn",
+        "demo",
+        "--out",
+        &out,
+        "--epochs",
+        "1",
+        "--queries",
+        "100",
+    ]);
+    let private = shown["private"].as_array().unwrap();
+    let metrics: Vec<_> = private
+        .iter()
+        .map(|p| p["metric"].as_str().unwrap())
+        .collect();
+    assert_eq!(metrics, ["cosine", "lorentz"]);
+    for of in private {
+        let (exact, private) = (
+            of["exact_recall_at_1"].as_f64().unwrap(),
+            of["private_recall_at_1"].as_f64().unwrap(),
+        );
+        assert!((exact - private).abs() <= 0.01, "{of}");
+        // Five classes: chance is a fifth.
+        assert!(exact > 0.5, "{of}");
+    }
+    let page = std::fs::read_to_string(shown["report"].as_str().unwrap()).unwrap();
+    assert!(page.contains("Poincaré disk") && page.contains("data:image/png;base64,"));
+    // It leaves what its page was made of, which can be made again.
+    let (embeddings, run) = (format!("{out}/embeddings"), format!("{out}/run"));
+    let again = place.at("again.html");
+    json(&[
+        "learn",
+        "report",
+        &embeddings,
+        "--run",
+        &run,
+        "--out",
+        &again,
+    ]);
+    assert!(
+        std::fs::read_to_string(&again)
+            .unwrap()
+            .contains("Tree of the proxies")
+    );
+    // And it replaces nothing.
+    let message = fails(4, &["learn", "demo", "--out", &out]);
+    assert!(message.contains("exists"), "{message}");
+}
+
+#[test]
+fn each_verb_takes_what_the_one_before_it_made() {
+    let place = Place::with_keys();
+    let (run, set) = (place.at("run"), "garments");
+    let trained = json(&[
+        "learn",
+        "train",
+        "--data",
+        set,
+        "--hold-out",
+        HELD_OUT,
+        "--loss",
+        "chest",
+        "--network",
+        "tiny",
+        "--dims",
+        "16",
+        "--hyperbolic-dims",
+        "15",
+        "--epochs",
+        "1",
+        "--classes",
+        "5",
+        "--items",
+        "20",
+        "--out",
+        &run,
+    ]);
+    assert_eq!(
+        (&trained["images"], &trained["classes"]),
+        (&1500.into(), &5.into())
+    );
+    assert_eq!(trained["end"], "finished");
+    let steps = trained["steps"].as_u64().unwrap();
+    assert_eq!(steps, 15);
+
+    let resumed = json(&["learn", "train", "--resume", &run, "--epochs", "2"]);
+    assert_eq!(resumed["steps"].as_u64().unwrap(), 2 * steps);
+
+    let out = place.at("embeddings");
+    let made = json(&["learn", "embed", &run, "--out", &out]);
+    assert_eq!(made["items"], 1500);
+    assert_eq!(made["hyperbolic_dims"], 15);
+    let figures = json(&["learn", "eval", &out, "--nmi", "1"]);
+    assert_eq!(figures["scores"][0]["score"], "cosine");
+    assert_eq!(figures["scores"][1]["score"], "hyperbolic");
+    assert_eq!(figures["scores"][2]["score"], "fused");
+    for score in 0..3 {
+        assert!(metric(&figures, score, "R@1") > 0.5);
+        assert!(metric(&figures, score, "nDCG@1") == metric(&figures, score, "R@1"));
+    }
+    assert!(metric(&figures, 0, "NMI") > 0.0);
+
+    // The other format says the same.
+    let npy = place.at("npy");
+    json(&[
+        "learn",
+        "embed",
+        &run,
+        "--out",
+        &npy,
+        "--format",
+        "npy",
+        "--threads",
+        "1",
+    ]);
+    let same = json(&["learn", "eval", &npy, "--nmi", "1"]);
+    assert_eq!(figures["scores"], same["scores"]);
+
+    for (metric, file, dimension) in [
+        ("cosine", "euclidean.fvecs", 16),
+        ("lorentz", "lorentz.fvecs", 16),
+    ] {
+        let built = place.build(metric, &format!("{out}/{file}"), &["--metric", metric]);
+        assert_eq!(built["vectors"], 1500);
+        assert_eq!(built["dimension"], dimension);
+    }
+
+    let page = place.at("page.html");
+    let report = json(&[
+        "learn",
+        "report",
+        &out,
+        "--run",
+        &run,
+        "--out",
+        &page,
+        "--title",
+        "A <title> & more",
+    ]);
+    assert!(
+        report["report"]["tree"]
+            .as_str()
+            .unwrap()
+            .contains("'sandal 1'")
+    );
+    let page_text = std::fs::read_to_string(&page).unwrap();
+    assert!(page_text.contains("A &lt;title&gt; &amp; more"));
+    let message = fails(4, &["learn", "report", &out, "--out", &page]);
+    assert!(message.contains("--force"), "{message}");
+}
+
+#[test]
+fn the_same_seed_and_a_recipe_give_the_same_vectors() {
+    let place = Place::new();
+    let set = pictures(&place, "set", 6, 6);
+    let (first, second) = (place.at("first"), place.at("second"));
+    json(&quick(
+        &set,
+        &first,
+        &[
+            "--hold-out",
+            "last:2",
+            "--loss",
+            "mpa-class-data",
+            "--seed",
+            "3",
+        ],
+    ));
+    let recipe = format!("{first}/recipe.toml");
+    json(&["learn", "train", "--recipe", &recipe, "--out", &second]);
+    let vectors = |run: &str, out: &str| {
+        let out = place.at(out);
+        json(&["learn", "embed", run, "--out", &out]);
+        std::fs::read(format!("{out}/euclidean.fvecs")).unwrap()
+    };
+    assert_eq!(vectors(&first, "a"), vectors(&second, "b"));
+}
+
+#[test]
+fn bad_pictures_are_left_out_or_fail_the_set() {
+    let place = Place::new();
+    let set = pictures(&place, "set", 3, 4);
+    std::fs::write(place.path("set/class 1/broken.png"), b"not a picture").unwrap();
+    let alone = place.path("set/lonely");
+    std::fs::create_dir(&alone).unwrap();
+    std::fs::copy(place.path("set/class 0/0.png"), alone.join("0.png")).unwrap();
+
+    let run = place.at("run");
+    let trained = json(&quick(&set, &run, &[]));
+    assert_eq!(trained["images"], 12);
+
+    let strict = place.at("strict");
+    let message = fails(3, &quick(&set, &strict, &["--strict"]));
+    assert!(message.contains("1 unreadable image"), "{message}");
+    std::fs::remove_file(place.path("set/class 1/broken.png")).unwrap();
+    let message = fails(3, &quick(&set, &strict, &["--strict"]));
+    assert!(message.contains("alone in their class"), "{message}");
+    assert!(!place.path("strict").exists());
+}
+
+#[test]
+fn fail_command_lines_and_recipes_that_are_wrong() {
+    let place = Place::new();
+    let set = pictures(&place, "set", 3, 4);
+    let out = place.at("run");
+    let cases: [(i32, &str, Vec<&str>); 9] = [
+        (2, "no data set", quick("imagenet:x", &out, &[])),
+        (2, "needs its folder", quick("omniglot", &out, &[])),
+        (2, "has no folder", quick("garments:x", &out, &[])),
+        (
+            3,
+            "no/such/folder",
+            quick("folders:no/such/folder", &out, &[]),
+        ),
+        (2, "\"hat\"", quick(&set, &out, &["--hold-out", "hat"])),
+        (
+            2,
+            "3 are held out",
+            quick(&set, &out, &["--hold-out", "last:9"]),
+        ),
+        (2, "\"triplet\"", quick(&set, &out, &["--loss", "triplet"])),
+        (
+            2,
+            "\"none-such\"",
+            quick(&set, &out, &["--augment", "none-such"]),
+        ),
+        (
+            3,
+            "no/weights.pth",
+            quick(&set, &out, &["--weights", "no/weights.pth"]),
+        ),
+    ];
+    for (code, expected, arguments) in cases {
+        let message = fails(code, &arguments);
+        assert!(message.contains(expected), "{message}");
+        assert!(!place.path("run").exists(), "{message}");
+    }
+
+    let recipe = |text: &str| {
+        std::fs::write(place.path("recipe.toml"), text).unwrap();
+        let recipe = place.at("recipe.toml");
+        fails(2, &["learn", "train", "--recipe", &recipe, "--out", &out])
+    };
+    let data = format!("[data]\nset = \"{set}\"\n");
+    for (text, expected) in [
+        (format!("{data}colour = 1\n"), "colour"),
+        (format!("losses = \"chest\"\n{data}"), "losses"),
+        (format!("{data}[training]\nepochz = 3\n"), "epochz"),
+        (format!("{data}[training]\nepochs = 0\n"), "epochs"),
+        (format!("loss = \"x\"\n{data}"), "\"x\""),
+        (
+            format!("{data}[loss]\nloss = \"chest\"\nmargin = 1\n"),
+            "margin",
+        ),
+        ("[data".to_owned(), "recipe.toml"),
+        (String::new(), "[data]"),
+    ] {
+        let message = recipe(&text);
+        assert!(message.contains(expected), "{text}: {message}");
+    }
+}
+
+#[test]
+fn fail_folders_that_are_something_else() {
+    let place = Place::new();
+    let set = pictures(&place, "set", 3, 4);
+    let (run, out, page) = (
+        place.at("run"),
+        place.at("embeddings"),
+        place.at("page.html"),
+    );
+    std::fs::create_dir(place.path("empty")).unwrap();
+    let empty = place.at("empty");
+    fails(3, &["learn", "embed", &empty, "--out", &out]);
+    fails(3, &["learn", "eval", &empty]);
+    fails(3, &["learn", "train", "--resume", &empty]);
+
+    json(&quick(&set, &run, &["--loss", "proxy-anchor"]));
+    // Nothing was held out, so there is nothing to test on.
+    let message = fails(2, &["learn", "embed", &run, "--out", &out]);
+    assert!(message.contains("--hold-out"), "{message}");
+    json(&["learn", "embed", &run, "--out", &out, "--part", "train"]);
+    let message = fails(2, &["learn", "eval", &out, "--score", "hyperbolic"]);
+    assert!(message.contains("hyperbolic"), "{message}");
+    fails(2, &["learn", "eval", &out, "--score", "hamming"]);
+    // A run is not started twice in one folder.
+    let message = fails(2, &quick(&set, &run, &[]));
+    assert!(message.contains("resume"), "{message}");
+
+    // Labels that do not fit, and images that are not those any more.
+    let about = place.path("embeddings/embeddings.json");
+    let text = std::fs::read_to_string(&about).unwrap();
+    std::fs::write(&about, text.replace("\"items\": 12", "\"items\": 13")).unwrap();
+    fails(3, &["learn", "eval", &out]);
+    std::fs::write(&about, text.replace("version", "wersion")).unwrap();
+    fails(3, &["learn", "eval", &out]);
+    std::fs::write(&about, &text).unwrap();
+    std::fs::remove_file(place.path("set/class 0/0.png")).unwrap();
+    let message = fails(3, &["learn", "report", &out, "--out", &page]);
+    assert!(message.contains("other images"), "{message}");
+    assert!(!place.path("page.html").exists());
+}
