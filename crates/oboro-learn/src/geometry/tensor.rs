@@ -28,8 +28,14 @@ fn epsilon<const D: usize>(x: &Tensor<D>) -> f64 {
 }
 
 /// `[rows, 1]`: the squared length of each row.
+///
+/// As `2 s - s` with one factor recorded of two, which is exactly `s` with the
+/// gradient of the square: going back takes one matrix as large as `x` and not
+/// three.
 pub(crate) fn squares(x: &Tensor<2>) -> Tensor<2> {
-    (x.clone() * x.clone()).sum_dim(1)
+    let sum = (x.clone() * x.clone().inner()).sum_dim(1);
+    let held = sum.clone().inner();
+    sum.mul_scalar(2.0) - held
 }
 
 /// `[rows, 1]`: the length of each row; the gradient at zero is zero.

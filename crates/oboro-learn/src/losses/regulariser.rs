@@ -2,8 +2,8 @@
 
 use super::settings::{at_least_one, finite, positive};
 use crate::LearnError;
-use crate::geometry::tensor::squares;
-use burn::tensor::Tensor;
+use crate::geometry::tensor::inverse_norms;
+use burn::tensor::{Bool, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 /// A term over the proxies alone.
@@ -82,40 +82,39 @@ impl Regulariser {
 /// `classes local (local - 1)`. Zero with one proxy a class.
 #[must_use]
 pub fn centres(proxies: Tensor<3>, epsilon: f64) -> Tensor<1> {
-    let [local, classes, _] = proxies.dims();
+    let [local, classes, length] = proxies.dims();
     let device = proxies.device();
     if local < 2 {
         return Tensor::zeros([1], (&device, proxies.dtype()));
     }
+    let lengths = inverse_norms(&proxies.clone().reshape([local * classes, length]))
+        .reshape([local, classes, 1])
+        .swap_dims(0, 1);
+    // As in `squares`: recorded on one side of two, which suffices where what
+    // follows treats both alike.
     let grouped = proxies.swap_dims(0, 1);
-    let gram = grouped.clone().matmul(grouped.clone().swap_dims(1, 2));
-    // From products with themselves taken apart, so that the diagonal of the
-    // Gram matrix, whose gradient is rounding, has no part in it.
-    let lengths = (grouped.clone() * grouped)
-        .sum_dim(2)
-        .clamp_min(1e-12)
-        .sqrt()
-        .recip();
+    let held = grouped.clone().inner().swap_dims(1, 2);
+    let gram = grouped.matmul(held);
+    let same = gram.clone().inner();
+    let gram = gram.mul_scalar(2.0) - same;
     let cosines = gram * lengths.clone() * lengths.swap_dims(1, 2);
-    let keep: Vec<bool> = (0..local * local).map(|i| i / local < i % local).collect();
-    let keep = Tensor::<1, burn::tensor::Bool>::from_data(
-        burn::tensor::TensorData::new(keep, [local * local]),
-        &device,
-    )
-    .reshape([1, local, local])
-    .expand([classes, local, local]);
-    // Proxies that have become one: their distance is the epsilon's.
-    let least = epsilon.max(1e-30);
+    // A proxy and itself: a constant, of which the gradient is rounding.
+    let own: Vec<bool> = (0..local * local)
+        .map(|at| at / local == at % local)
+        .collect();
+    let own = Tensor::<3, Bool>::from_data(TensorData::new(own, [1, local, local]), &device)
+        .expand([classes, local, local]);
+    // Proxies that have become one are at the epsilon's distance.
     let distances = cosines
         .mul_scalar(-2.0)
         .add_scalar(2.0 + epsilon)
-        .clamp_min(least)
-        .mask_fill(keep.clone().bool_not(), 1.0)
+        .clamp_min(epsilon.max(1e-30))
+        .mask_fill(own.clone(), 1.0)
         .sqrt()
-        .mask_fill(keep.bool_not(), 0.0);
-    distances
-        .sum()
-        .mul_scalar(((classes * local * (local - 1)) as f64).recip())
+        .mask_fill(own, 0.0);
+    // Each pair stands there twice.
+    let pairs = classes * local * (local - 1);
+    distances.sum().mul_scalar(0.5 / pairs as f64)
 }
 
 /// The mean L1 norm of the directions of proxies `[local, classes,
@@ -124,6 +123,6 @@ pub fn centres(proxies: Tensor<3>, epsilon: f64) -> Tensor<1> {
 pub fn sparse(proxies: Tensor<3>) -> Tensor<1> {
     let [local, classes, length] = proxies.dims();
     let flat = proxies.reshape([local * classes, length]);
-    let lengths = squares(&flat).clamp_min(1e-12).sqrt();
-    (flat.abs().sum_dim(1) / lengths).mean()
+    let lengths = inverse_norms(&flat);
+    (flat.abs().sum_dim(1) * lengths).mean()
 }
