@@ -67,7 +67,7 @@ impl Building {
             let old = layout::exchange(&self.folder, &self.target)
                 .map_err(IndexError::io(&self.target))?;
             self.published = true;
-            layout::sync_folder(&layout::parent(&self.target))?;
+            layout::sync_change(&layout::parent(&self.target))?;
             // The new index is in place; an old one that cannot be removed is
             // a leftover of the next build.
             let _ = fs::remove_dir_all(old);
@@ -83,7 +83,7 @@ impl Building {
             }
         })?;
         self.published = true;
-        layout::sync_folder(&layout::parent(&self.target))
+        layout::sync_change(&layout::parent(&self.target))
     }
 }
 

@@ -105,8 +105,11 @@ fn decrypt(criterion: &mut Criterion) {
         generation: 1,
         manifest_digest: vec![1; 32].into(),
     };
-    near.block_on(client.register(v1::RegisterRequest { state: Some(state), ..Default::default() }))
-        .unwrap();
+    near.block_on(client.register(v1::RegisterRequest {
+        state: Some(state),
+        ..Default::default()
+    }))
+    .unwrap();
     let registration = v1::PrepareRequest {
         index_id: vec![1; 16].into(),
         epoch: 1,

@@ -218,7 +218,7 @@ mod tests {
         }
         assert!(text.contains("\noboro_keeper_tables_total 1\n"));
         assert!(text.contains("\noboro_keeper_received_bytes_total 100\n"));
-        assert_eq!(text.matches("# TYPE").count(), 10);
+        assert_eq!(text.matches("# TYPE").count(), 11);
         let snapshot = metrics.snapshot();
         assert_eq!(snapshot.stages[1].count, 1);
         assert_eq!(snapshot.peers.len(), 2);

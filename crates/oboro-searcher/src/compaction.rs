@@ -176,7 +176,10 @@ impl Searcher {
                 return Ok(());
             }
             let mut policy = CompactionPolicy::default();
-            if self.open_files.is_tight(self.newest()?.snapshot().segments().len()) {
+            if self
+                .open_files
+                .is_tight(self.newest()?.snapshot().segments().len())
+            {
                 policy.similar = 1;
             }
             if !self.merge(&policy).await? {

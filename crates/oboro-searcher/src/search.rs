@@ -299,10 +299,7 @@ impl Wanted {
             reply.records = records.into();
         }
         if asked.with_ids {
-            reply.ids = there
-                .iter()
-                .map(|key| snapshot.id_of(*key))
-                .collect();
+            reply.ids = there.iter().map(|key| snapshot.id_of(*key)).collect();
         }
         if asked.with_scores {
             reply.scores = validate::pack_scores(there.iter().map(|key| key.score())).into();

@@ -96,7 +96,10 @@ impl<T> Stages<T> {
 
     /// Number of stages, those that are being written included.
     pub(crate) fn len(&self) -> usize {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner).stages
+        self.used
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .stages
     }
 
     /// Keeps `content` for `peer` under `id`, and what this peer brought before
@@ -251,6 +254,10 @@ mod tests {
         // What is over does not come back.
         stage(&stages, 9, B, 1, begin);
         stage(&stages, 10, B, 1, begin + limits::STAGE_LIFETIME);
-        assert!(stages.take(&[[9; 16]], &B, begin + limits::STAGE_LIFETIME).is_err());
+        assert!(
+            stages
+                .take(&[[9; 16]], &B, begin + limits::STAGE_LIFETIME)
+                .is_err()
+        );
     }
 }

@@ -32,6 +32,7 @@ impl From<IndexError> for Failure {
             IndexError::Io { source, .. } if source.kind() != std::io::ErrorKind::NotFound => {
                 Kind::Failed
             }
+            IndexError::Unsure { .. } => Kind::Failed,
             _ => Kind::BadInput,
         };
         Self::new(kind, error)

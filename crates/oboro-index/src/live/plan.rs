@@ -336,9 +336,15 @@ mod tests {
     /// segment for every vector this would take minutes.
     #[test]
     fn many_segments_that_cover_one_another() {
-        let of = |number: u64| (0..250).map(|i| (i * 7_919 + number * 613) % 80_000).collect();
+        let of = |number: u64| {
+            (0..250)
+                .map(|i| (i * 7_919 + number * 613) % 80_000)
+                .collect()
+        };
         let new: Vec<Vec<u64>> = (0..400).map(of).collect();
-        let present: Vec<Vec<u64>> = (0..40).map(|n| (n * 1_000..(n + 1) * 1_000).collect()).collect();
+        let present: Vec<Vec<u64>> = (0..40)
+            .map(|n| (n * 1_000..(n + 1) * 1_000).collect())
+            .collect();
         let segments: Vec<Segment> = present.iter().cloned().map(segment).collect();
         let staged: Vec<Segment> = new.iter().cloned().map(segment).collect();
         let staged: Vec<&Segment> = staged.iter().collect();

@@ -51,7 +51,10 @@ fn both_states_open(before: &Files, after: &Files) {
 /// Everything that the state before needs is there still.
 fn nothing_is_lost(before: &Files, now: &Files) {
     for (name, content) in before {
-        assert!(name == "MANIFEST" || now.get(name) == Some(content), "{name}");
+        assert!(
+            name == "MANIFEST" || now.get(name) == Some(content),
+            "{name}"
+        );
     }
 }
 
@@ -113,6 +116,7 @@ fn a_compaction_that_may_not_be_durable_keeps_the_files_of_both_states() {
     let done = plan
         .run(&Throttle::NONE, &false.into(), &mut rng(4))
         .unwrap();
+    drop(plan);
     fail_syncs_after(Some(0));
     let error = live.commit_compaction(done, &mut rng(5)).err().unwrap();
     fail_syncs_after(None);

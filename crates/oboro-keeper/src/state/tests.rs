@@ -383,13 +383,19 @@ fn fail_a_fork_of_an_unanswered_write() {
     state.register(&version(1, 1, 1), &[], &mut rng(6)).unwrap();
     let before = host.copy();
     host.counter.broken.store(true, SeqCst);
-    assert!(state.register(&version(1, 2, 0xaa), &[], &mut rng(7)).is_err());
+    assert!(
+        state
+            .register(&version(1, 2, 0xaa), &[], &mut rng(7))
+            .is_err()
+    );
     host.counter.broken.store(false, SeqCst);
     let unanswered = host.copy();
     drop(state);
     host.put_back(&before);
     let state = host.open().unwrap();
-    state.register(&version(1, 2, 0xbb), &[], &mut rng(8)).unwrap();
+    state
+        .register(&version(1, 2, 0xbb), &[], &mut rng(8))
+        .unwrap();
     drop(state);
     host.put_back(&unanswered);
     let refused = host.open().err().unwrap();
@@ -407,7 +413,9 @@ fn fail_a_keeper_whose_copy_has_gone_on() {
     let name = "keeper.state";
     std::fs::copy(host.file(), elsewhere.path().join(name)).unwrap();
     let second = host.open_in(elsewhere.path()).unwrap();
-    second.register(&version(1, 2, 2), &[], &mut rng(7)).unwrap();
+    second
+        .register(&version(1, 2, 2), &[], &mut rng(7))
+        .unwrap();
     // The first does not know of that; it must not call the older state the newest.
     for refused in [
         first.release(&version(1, 1, 1)).err(),

@@ -115,11 +115,7 @@ impl Versions {
     }
 
     /// How the state, which passes [`check`](Self::check), follows from the newest.
-    fn descent(
-        &self,
-        state: &IndexState,
-        ancestors: &[[u8; 32]],
-    ) -> Result<Descent, Failure> {
+    fn descent(&self, state: &IndexState, ancestors: &[[u8; 32]]) -> Result<Descent, Failure> {
         let Some(newest) = self.newest(&state.index_id) else {
             return Ok(Descent::Shown);
         };
@@ -293,7 +289,10 @@ mod tests {
         ] {
             let mut versions = at(newest);
             assert_eq!(versions.check(&stale).unwrap_err().reason, Reason::Stale);
-            assert_eq!(versions.record(&stale, &[]).unwrap_err().reason, Reason::Stale);
+            assert_eq!(
+                versions.record(&stale, &[]).unwrap_err().reason,
+                Reason::Stale
+            );
             assert_eq!(versions.newest(&[5; 16]), Some(newest));
         }
     }
