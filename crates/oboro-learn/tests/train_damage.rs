@@ -45,7 +45,10 @@ fn fail_truncated_files() {
         let whole = fs::read(&path).unwrap();
         // Every length of the manifest, and of each file near its ends.
         let near = |length: &usize| {
-            name == "MANIFEST" || *length < 300 || *length + 300 > whole.len() || length % 97 == 0
+            name == "MANIFEST"
+                || *length < 300
+                || *length + 300 > whole.len()
+                || length.is_multiple_of(97)
         };
         for length in (0..whole.len()).filter(near) {
             fs::write(&path, &whole[..length]).unwrap();
@@ -178,7 +181,7 @@ fn fail_a_full_disk_leaves_the_former_checkpoint() {
     assert!(text.contains("1 passed"), "{text}");
     assert_eq!(
         Checkpoint::list(folder.path()).unwrap(),
-        [checkpoint.clone()]
+        std::slice::from_ref(&checkpoint)
     );
     assert_eq!(bytes_of(&checkpoint), before);
     // With room again it goes on from there.
@@ -195,7 +198,6 @@ fn with_no_room() {
     let Some(run) = std::env::var_os(RUN) else {
         return;
     };
-    // The images have to fit as well; they are small.
     let error = common::trainer(config(2), "proxy-anchor", 1)
         .resume(Path::new(&run))
         .unwrap()

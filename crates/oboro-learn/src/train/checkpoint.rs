@@ -458,10 +458,10 @@ fn steps(run: &Path) -> io::Result<Vec<u64>> {
     for entry in fs::read_dir(run)? {
         let entry = entry?.file_name();
         let number = entry.to_str().and_then(|name| name.strip_prefix("step-"));
-        if let Some(step) = number.and_then(|number| number.parse().ok()) {
-            if entry.to_str() == Some(name(step).as_str()) {
-                steps.push(step);
-            }
+        if let Some(step) = number.and_then(|number| number.parse().ok())
+            && entry.to_str() == Some(name(step).as_str())
+        {
+            steps.push(step);
         }
     }
     steps.sort_unstable();

@@ -297,7 +297,7 @@ impl Trainer {
                 let progress = self.progress(&step, epoch, steps, first, started.elapsed());
                 observer.stepped(&progress);
                 if let Some(recorder) = &mut recorder
-                    && (self.step % self.config.log_every == 0 || self.step == steps)
+                    && (self.step.is_multiple_of(self.config.log_every) || self.step == steps)
                 {
                     recorder.step(&progress)?;
                 }
@@ -306,7 +306,7 @@ impl Trainer {
             let last = self.step == steps;
             let mut improved = false;
             if let Some(validation) = validation
-                && (epochs % self.config.validate_every == 0 || last)
+                && (epochs.is_multiple_of(self.config.validate_every) || last)
             {
                 let validated = self.validate(validation, epochs)?;
                 improved = validated.best;
@@ -315,7 +315,8 @@ impl Trainer {
                 }
                 observer.validated(&validated);
             }
-            if improved || last || epochs % self.config.checkpoint_every == 0 || self.exhausted() {
+            let due = epochs.is_multiple_of(self.config.checkpoint_every);
+            if improved || last || due || self.exhausted() {
                 self.save(observer)?;
             }
         }
