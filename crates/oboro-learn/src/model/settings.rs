@@ -251,7 +251,7 @@ impl Settings {
                 depth,
                 heads,
             } => {
-                if *patch == 0 || self.input.side % patch != 0 {
+                if *patch == 0 || !self.input.side.is_multiple_of(*patch) {
                     return refuse(
                         "the side of a patch",
                         patch.to_string(),
@@ -265,7 +265,7 @@ impl Settings {
                         "choose between 1 and 64",
                     );
                 }
-                if *heads == 0 || width % heads != 0 {
+                if *heads == 0 || !width.is_multiple_of(*heads) {
                     return refuse(
                         "the number of attention heads",
                         heads.to_string(),
