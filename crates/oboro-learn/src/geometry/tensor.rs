@@ -5,9 +5,9 @@
 //! one matrix product and never from a tensor of all differences, which for
 //! `B` items and `N` proxies would hold `B N D` values. The product costs
 //! digits: `|x - y|^2 = |x|^2 + |y|^2 - 2 x.y` cancels for near pairs, so in
-//! single precision [`distances`] sees none below about `1e-3 |x|` and says
-//! that much instead. [`paired_distances`] subtracts first and is exact for
-//! near pairs too.
+//! single precision [`distances`] sees none below about `1e-3` of the longest
+//! point's length and says that much instead. [`paired_distances`] subtracts
+//! first and is exact for near pairs too.
 
 // Divisions by numbers are written as products with their reciprocals in the
 // losses: the gradient of burn's `div_scalar` rounds to single precision.
@@ -18,7 +18,7 @@ use burn::tensor::{DType, Tensor};
 /// single precision too it changes no number that matters.
 const TINY: f64 = 1e-30;
 
-/// Half the digits of the tensor's numbers: the distance of 1 from the next.
+/// The distance of 1 from the next greater number of the tensor's type.
 fn epsilon<const D: usize>(x: &Tensor<D>) -> f64 {
     match x.dtype() {
         DType::F64 => f64::EPSILON,
@@ -143,18 +143,23 @@ fn inverse_gap(square: Tensor<2>, c: f64) -> Tensor<2> {
         .recip()
 }
 
-/// `(2 / √c) arsinh √z`, of `z` no less than `floor`, with its slope in `z`.
-fn arsinh_form(z: Tensor<2>, floor: Tensor<2>, c: f64) -> Tensor<2> {
-    let safe = z.clone().inner().max_pair(floor);
-    let root = safe.clone().sqrt();
-    let hypotenuse = safe.clone().add_scalar(1.0).sqrt();
-    let slope = (root.clone() * hypotenuse.clone())
-        .recip()
-        .mul_scalar(c.sqrt().recip());
-    // arsinh t = log1p(t + t^2 / (1 + sqrt(1 + t^2))) keeps small t's digits.
-    let value = (safe / hypotenuse.add_scalar(1.0) + root)
+/// The greater of `x` and a floor of each row, in fewer passes than a mask.
+fn at_least(x: Tensor<2>, floor: Tensor<2>) -> Tensor<2> {
+    (x - floor.clone()).clamp_min(0.0) + floor
+}
+
+/// `(2 factor / √c) arsinh √z`, of `z` no less than the `floor` of its row, with
+/// its slope in `z`.
+fn arsinh_form(z: Tensor<2>, floor: Tensor<2>, c: f64, factor: f64) -> Tensor<2> {
+    let safe = at_least(z.clone().inner(), floor);
+    // With m = √(z (1 + z)) the function is log1p(2 (z + m)) / 2, which keeps
+    // the digits of small z, and its slope in z is 1 / (2 m).
+    let m = (safe.clone().add_scalar(1.0) * safe.clone()).sqrt();
+    let value = (safe + m.clone())
+        .mul_scalar(2.0)
         .log1p()
-        .mul_scalar(2.0 / c.sqrt());
+        .mul_scalar(factor / c.sqrt());
+    let slope = m.recip().mul_scalar(factor / c.sqrt());
     with_slope(value, z, slope)
 }
 
@@ -166,7 +171,7 @@ pub fn paired_distances(x: Tensor<2>, y: Tensor<2>, c: f64) -> Tensor<2> {
     let gaps = inverse_gap(squares(&x), c) * inverse_gap(squares(&y), c);
     let z = squares(&(x - y)).mul_scalar(c) * gaps;
     let floor = z.clone().inner().zeros_like().add_scalar(TINY);
-    arsinh_form(z, floor, c)
+    arsinh_form(z, floor, c, 1.0)
 }
 
 /// `[rows of x, rows of y]`: all distances between two sets of points, by one
@@ -174,9 +179,13 @@ pub fn paired_distances(x: Tensor<2>, y: Tensor<2>, c: f64) -> Tensor<2> {
 #[must_use]
 pub fn distances(x: Tensor<2>, y: Tensor<2>, c: f64) -> Tensor<2> {
     let square = squares(&x);
-    let gap = inverse_gap(square.clone(), c);
-    let one = gap.clone().inner().ones_like();
-    spread(x, one, square, gap, y, c)
+    let inverse_gap = inverse_gap(square.clone(), c);
+    let ray = Ray {
+        factor: square.clone().inner().ones_like(),
+        square,
+        inverse_gap,
+    };
+    spread(x, ray, y, c, 1.0)
 }
 
 /// `[rows of v, rows of z]`: the distances of points `z` from the points where
@@ -184,32 +193,38 @@ pub fn distances(x: Tensor<2>, y: Tensor<2>, c: f64) -> Tensor<2> {
 #[must_use]
 pub fn distances_to_tangents(v: Tensor<2>, z: Tensor<2>, c: f64, r: f64) -> Tensor<2> {
     let ray = Ray::of(&v, c, r);
-    spread(v, ray.factor, ray.square, ray.inverse_gap, z, c)
+    spread(v, ray, z, c, 1.0)
 }
 
-/// Distances of points `factor * v` from points `z`.
-fn spread(
-    v: Tensor<2>,
-    factor: Tensor<2>,
-    square: Tensor<2>,
-    gap: Tensor<2>,
-    z: Tensor<2>,
-    c: f64,
-) -> Tensor<2> {
-    let alpha = gap.mul_scalar(c);
+/// The negatives of [`distances_to_tangents`], a pass cheaper than negating
+/// them.
+pub(crate) fn nearness_to_tangents(v: Tensor<2>, z: Tensor<2>, c: f64, r: f64) -> Tensor<2> {
+    let ray = Ray::of(&v, c, r);
+    spread(v, ray, z, c, -1.0)
+}
+
+/// Distances, times a number, of points at the ends of `v` from points `z`.
+fn spread(v: Tensor<2>, ray: Ray, z: Tensor<2>, c: f64, times: f64) -> Tensor<2> {
+    let alpha = ray.inverse_gap.mul_scalar(c);
     let other = squares(&z);
     let beta = inverse_gap(other.clone(), c);
-    let scale = (alpha.clone() * factor).mul_scalar(2.0);
-    // c (|x|^2 + |y|^2) over both gaps, as a product of rank two.
-    let rows = Tensor::cat(vec![alpha.clone() * square, alpha], 1);
+    let scale = (alpha.clone() * ray.factor).mul_scalar(2.0);
+    // c (|x|^2 + |y|^2) over both gaps, as a product of rank two; never zero,
+    // so that the floor is not either.
+    let rows = Tensor::cat(vec![alpha.clone() * ray.square.add_scalar(TINY), alpha], 1);
     let columns = Tensor::cat(vec![beta.clone(), beta.clone() * other], 1);
+    let floor = floor(rows.clone(), columns.clone());
     let ends = rows.matmul(columns.transpose());
     let products = v.matmul((z * beta).transpose());
-    // Below this the difference is rounding.
-    let floor = ends.clone().inner();
-    let least = 8.0 * epsilon(&floor);
-    let floor = floor.mul_scalar(least).add_scalar(TINY);
-    arsinh_form(ends - products * scale, floor, c)
+    arsinh_form(ends - products * scale, floor, c, times)
+}
+
+/// `[rows, 1]`: what differences of the products of `rows` and `columns` from
+/// others of their size lose in rounding, at most.
+fn floor(rows: Tensor<2>, columns: Tensor<2>) -> Tensor<2> {
+    let least = 8.0 * epsilon(&rows);
+    let most = columns.inner().max_dim(0);
+    (rows.inner() * most).sum_dim(1).mul_scalar(least)
 }
 
 /// `[rows of v, rows of u]`: twice the Euclidean distances of tangent vectors
@@ -217,15 +232,27 @@ fn spread(
 /// curvature goes to zero.
 #[must_use]
 pub fn flat_distances(v: Tensor<2>, u: Tensor<2>, r: f64) -> Tensor<2> {
+    flat(v, u, r, 1.0)
+}
+
+/// The negatives of [`flat_distances`].
+pub(crate) fn flat_nearness(v: Tensor<2>, u: Tensor<2>, r: f64) -> Tensor<2> {
+    flat(v, u, r, -1.0)
+}
+
+fn flat(v: Tensor<2>, u: Tensor<2>, r: f64, times: f64) -> Tensor<2> {
     let norm = norms(&v);
     let short = norm.clone().clamp_max(r);
     let scale = (short.clone() / norm).mul_scalar(2.0);
-    let other = squares(&u);
-    let ends = short.clone() * short + other.transpose();
-    let floor = ends.clone().inner();
-    let least = 8.0 * epsilon(&floor);
-    let floor = floor.mul_scalar(least).add_scalar(TINY);
-    let q = ends - v.matmul(u.transpose()) * scale;
-    let root = q.clone().inner().max_pair(floor).sqrt();
-    with_slope(root.clone().mul_scalar(2.0), q, root.recip())
+    let square = short.clone() * short;
+    let other = squares(&u).add_scalar(TINY);
+    let one = |x: &Tensor<2>| x.clone().inner().ones_like();
+    let floor = floor(
+        Tensor::cat(vec![square.clone(), one(&square)], 1),
+        Tensor::cat(vec![one(&other), other.clone()], 1),
+    );
+    let q = square + other.transpose() - v.matmul(u.transpose()) * scale;
+    let root = at_least(q.clone().inner(), floor).sqrt();
+    let slope = root.clone().recip().mul_scalar(times);
+    with_slope(root.mul_scalar(2.0 * times), q, slope)
 }

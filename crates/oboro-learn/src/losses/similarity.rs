@@ -2,7 +2,7 @@
 
 use super::settings::ball;
 use crate::LearnError;
-use crate::geometry::tensor::{distances_to_tangents, flat_distances, inverse_norms, log0};
+use crate::geometry::tensor::{flat_nearness, inverse_norms, log0, nearness_to_tangents};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
@@ -66,8 +66,8 @@ impl Distance {
         let similar = match *self {
             Self::Cosine => cosines(flat, x),
             Self::SquaredEuclidean => cosines(flat, x).sub_scalar(1.0).mul_scalar(2.0),
-            Self::Poincare { c, r } => distances_to_tangents(flat, x, c, r).neg(),
-            Self::Tangent { c, r } => flat_distances(flat, log0(x, c), r).neg(),
+            Self::Poincare { c, r } => nearness_to_tangents(flat, x, c, r),
+            Self::Tangent { c, r } => flat_nearness(flat, log0(x, c), r),
         };
         similar.reshape([local, classes, batch])
     }

@@ -60,10 +60,10 @@ proptest! {
         let found = values(paired.clone());
         let gradients = paired.sum().backward();
         let (gx, gy) = (gradient(&tx, &gradients), gradient(&ty, &gradients));
-        for n in 0..3 {
+        for (n, found) in found.iter().enumerate() {
             prop_assume!(ball.distance(row(&x, n), row(&y, n)) > 1e-3);
             let (d, slope) = ball.distance_and_gradient(row(&x, n), row(&y, n));
-            prop_assert!((found[n] - d).abs() < 1e-12 * (1.0 + d));
+            prop_assert!((found - d).abs() < 1e-12 * (1.0 + d));
             prop_assert!(close(row(&gx, n), &slope, 1e-9));
             let (_, slope) = ball.distance_and_gradient(row(&y, n), row(&x, n));
             prop_assert!(close(row(&gy, n), &slope, 1e-9));
@@ -117,9 +117,9 @@ proptest! {
         let ball = Ball::new(1.0).unwrap();
         let (a, b) = (values(exp0_clipped(tensor(&u), 1.0, 1.5)), values(exp0_clipped(tensor(&v), 1.0, 1.5)));
         let depths = values(ancestor_depths(tensor(&a), tensor(&b)));
-        for n in 0..3 {
+        for (n, found) in depths.iter().enumerate() {
             let depth = ancestor_depth(&ball, row(&a, n), row(&b, n));
-            prop_assert!((depths[n] - depth).abs() < 1e-6, "{} {depth}", depths[n]);
+            prop_assert!((found - depth).abs() < 1e-6, "{found} {depth}");
         }
         let similar = [0.2, 0.7, 0.4];
         let term = hyphc_term(&ball, [row(&a, 0), row(&a, 1), row(&b, 2)], similar, 0.3);
