@@ -482,6 +482,41 @@ fn fail_files_that_are_no_weights() {
     assert_eq!(network.to_bytes().unwrap(), before);
 }
 
+/// An ONNX file with one tensor of two rows and two columns.
+fn onnx(name: &str, location: u8, data: &[u8]) -> Vec<u8> {
+    let field = |number: u8, content: &[u8]| {
+        let mut bytes = vec![number << 3 | 2, u8::try_from(content.len()).unwrap()];
+        bytes.extend(content);
+        bytes
+    };
+    let mut tensor = vec![1 << 3, 2, 1 << 3, 2, 2 << 3, 1];
+    tensor.extend(field(8, name.as_bytes()));
+    tensor.extend(field(9, data));
+    tensor.extend([14 << 3, location]);
+    field(7, &field(5, &tensor))
+}
+
+#[test]
+fn fail_onnx_without_names_or_data() {
+    let fixture = fixture();
+    let basic = settings(&fixture["cases"]["basic"]);
+    let mut network = basic.build(&cpu(), &mut rng(1)).unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("weights.onnx");
+    let mut refusal = |bytes: Vec<u8>| {
+        std::fs::write(&path, bytes).unwrap();
+        load_weights(&mut network, &path).unwrap_err().to_string()
+    };
+    let folded = refusal(onnx("onnx::Conv_136", 0, &[0; 16]));
+    assert!(folded.contains("do_constant_folding=False"), "{folded}");
+    let outside = refusal(onnx("conv1.weight", 1, &[]));
+    assert!(outside.contains("lies in another file"), "{outside}");
+    let short = refusal(onnx("conv1.weight", 0, &[0; 12]));
+    assert!(short.contains("as much data as its shape says"), "{short}");
+    let shape = refusal(onnx("conv1.weight", 0, &[0; 16]));
+    assert!(shape.contains("has the shape [2, 2]"), "{shape}");
+}
+
 /// Truncated anywhere, or with a byte flipped anywhere: never a panic, and
 /// never half of it loaded.
 fn survives(name: &str, file: &str, places: &[(usize, usize)]) {
@@ -540,7 +575,7 @@ fn fail_damaged_checkpoint() {
 
 #[test]
 fn fail_damaged_onnx() {
-    survives("convolutional", "convolutional.onnx", &[(usize::MAX, 3)]);
+    survives("convolutional", "convolutional.onnx", &[(usize::MAX, 7)]);
 }
 
 #[test]

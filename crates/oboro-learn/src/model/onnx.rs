@@ -60,6 +60,11 @@ pub(super) fn initializers(bytes: &[u8]) -> Result<Found, String> {
                 "tensor {name} lies in another file; export the model into one file"
             ));
         }
+        if name.starts_with("onnx::") && tensor.dims.len() > 1 {
+            return Err(format!(
+                "its exporter renamed tensors, as in {name}, and may have merged them; export with training=TrainingMode.PRESERVE and do_constant_folding=False, or give the weights as safetensors"
+            ));
+        }
         let wrong = || format!("tensor {name} has not as much data as its shape says");
         let shape = tensor
             .dims

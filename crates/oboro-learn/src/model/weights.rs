@@ -107,7 +107,8 @@ impl fmt::Display for Mismatch {
 /// Puts pretrained weights into the backbone; the heads stay as they are.
 ///
 /// The file is a `.safetensors`, a PyTorch `.pth`, `.pt` or `.bin`, or an
-/// `.onnx` whose initializers kept the names of the tensors. Names are those
+/// `.onnx` whose initializers kept the names of the tensors (exported without
+/// folding of constants, which merges normalisations). Names are those
 /// of torchvision's residual networks and timm's transformers, or those of a
 /// network saved here, after any prefix: `model.`, `state_dict.`, `backbone.`
 /// and the like. A classifier is left out; every other tensor must have its
