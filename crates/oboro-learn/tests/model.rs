@@ -624,7 +624,8 @@ fn fail_damaged_network() {
 #[test]
 fn fail_settings_out_of_range() {
     let fine = small(28, 1);
-    let wrong: Vec<Box<dyn Fn(&mut Settings)>> = vec![
+    type Change = Box<dyn Fn(&mut Settings)>;
+    let wrong: Vec<Change> = vec![
         Box::new(|s| s.input.channels = 2),
         Box::new(|s| s.input.side = 7),
         Box::new(|s| s.input.side = 5000),
