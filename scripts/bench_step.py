@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Training steps of the small network here and in PyTorch, in turn.
 
-    cargo build --release -p oboro-learn --example step_rate
+    cargo build --release -p oboro-learn --features avx512 --example step_rate
     python3 scripts/bench_step.py [--rounds 3] [--steps 15] [--threads 2] [--parts 2] [--binary PATH]
 
 Both run four convolutions (64, 64, 128, 128 channels) with batch

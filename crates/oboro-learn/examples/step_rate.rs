@@ -1,7 +1,7 @@
 //! Times training steps of the small network: four convolutions of 64 to 128
 //! channels, batches of 128 images of 28 x 28 pixels, Proxy Anchor.
 //!
-//! `cargo run --release -p oboro-learn --example step_rate [steps] [parts] [threads]`
+//! `cargo run --release -p oboro-learn --features avx512 --example step_rate [steps] [parts] [threads]`
 //!
 //! Prints milliseconds, one step a line. `scripts/bench_step.py` runs it in
 //! turn with the same step in PyTorch.

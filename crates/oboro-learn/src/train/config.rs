@@ -196,6 +196,41 @@ mod tests {
     }
 
     #[test]
+    fn settings_are_read_as_written() {
+        let config = Config {
+            schedule: Schedule::Step {
+                every: 100,
+                factor: 0.5,
+            },
+            clip: None,
+            patience: Some(3),
+            ..Config::default()
+        };
+        let text = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<Config>(&text).unwrap(), config);
+        // What is not named has its default.
+        let short: Config = serde_json::from_str(r#"{"epochs": 3}"#).unwrap();
+        assert_eq!(
+            short,
+            Config {
+                epochs: 3,
+                ..Config::default()
+            }
+        );
+    }
+
+    #[test]
+    fn fail_settings_that_there_are_not() {
+        for text in [
+            r#"{"epoch": 3}"#,
+            r#"{"schedule": {"kind": "cosine", "last": 0.1, "first": 1}}"#,
+            r#"{"groups": {"backbones": {"rate": 1, "weight_decay": 0}}}"#,
+        ] {
+            assert!(serde_json::from_str::<Config>(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn fail_settings_out_of_range() {
         let refused = [
             Config {
