@@ -1,6 +1,8 @@
 //! Files of vectors and ids as arguments, `-` for standard input.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -74,8 +76,32 @@ pub(crate) struct Input {
     path: PathBuf,
     shown: String,
     format: Option<Format>,
-    // Removed with everything in it when the input is dropped.
-    _copy: Option<TempDir>,
+    _copy: Option<Copied>,
+}
+
+/// A copy of standard input.
+enum Copied {
+    /// A file without a name: nothing is left of it however this process ends.
+    Unnamed { _file: File },
+    /// Where the system opens no file by its number: removed when this is dropped.
+    Named { _folder: TempDir },
+}
+
+impl Copied {
+    /// Copies `input`; where it can be opened.
+    fn of(input: &mut dyn Read) -> std::io::Result<(Self, PathBuf)> {
+        let mut file = tempfile::tempfile()?;
+        let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        // Each opening has a position of its own there, unlike under /dev/fd elsewhere.
+        if path.exists() {
+            std::io::copy(input, &mut file)?;
+            return Ok((Self::Unnamed { _file: file }, path));
+        }
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("vectors");
+        std::io::copy(input, &mut File::create_new(&path)?)?;
+        Ok((Self::Named { _folder: folder }, path))
+    }
 }
 
 impl Input {
@@ -92,16 +118,13 @@ impl Input {
                 _copy: None,
             });
         }
-        let folder = tempfile::tempdir().named("make", "a temporary folder")?;
-        let copy = folder.path().join("vectors");
-        let mut file = std::fs::File::create_new(&copy).named("make", copy.display())?;
-        std::io::copy(&mut std::io::stdin().lock(), &mut file)
+        let (copy, path) = Copied::of(&mut std::io::stdin().lock())
             .named("copy", "standard input to a temporary file")?;
         Ok(Self {
-            path: copy,
+            path,
             shown: "standard input".to_owned(),
             format: format.or(Some(Format::Fvecs)),
-            _copy: Some(folder),
+            _copy: Some(copy),
         })
     }
 
@@ -253,6 +276,29 @@ mod tests {
         assert_eq!(numbers, GivenIds::Numbers(vec![3, 7]));
         let text = GivenIds::read(&path, true).unwrap();
         assert_eq!(text, GivenIds::Text(vec!["3".into(), "7".into()]));
+    }
+
+    #[test]
+    fn a_copy_of_standard_input_has_no_name_and_can_be_read_twice() {
+        let (copy, path) = Copied::of(&mut &b"what came"[..]).unwrap();
+        if let Copied::Unnamed { _file } = &copy {
+            use std::os::unix::fs::MetadataExt;
+            assert_eq!(_file.metadata().unwrap().nlink(), 0);
+        }
+        for _ in 0..2 {
+            assert_eq!(std::fs::read(&path).unwrap(), b"what came");
+        }
+    }
+
+    #[test]
+    fn numbers_and_text_are_told_apart_by_all_ids_together() {
+        let of =
+            |ids: &[&str], text| GivenIds::of(ids.iter().map(|&id| id.to_owned()).collect(), text);
+        let text = |ids: &[&str]| GivenIds::Text(ids.iter().map(|&id| id.to_owned()).collect());
+        assert_eq!(of(&["7", "8"], false), GivenIds::Numbers(vec![7, 8]));
+        // One that is no number makes text of all, as in a column of ids.
+        assert_eq!(of(&["7", "b"], false), text(&["7", "b"]));
+        assert_eq!(of(&["7", "8"], true), text(&["7", "8"]));
     }
 
     #[test]

@@ -213,6 +213,7 @@ fn an_index_lives() {
     assert_eq!(verified["originals_opened"], expected.len());
     assert_eq!(verified["trials"]["encrypted"], true);
     assert_eq!(verified["trials"]["queries"], verified["trials"]["found"]);
+    assert!(verified.get("trials_skipped").is_none());
 
     // And a searcher that starts anew answers the same.
     let served = world.serve();
@@ -418,6 +419,11 @@ fn text_ids_tags_and_payloads_come_back() {
         std::fs::read_to_string(place.path("payloads/0-1")).unwrap(),
         "payload of 20payload of 20"
     );
+    for (name, mode) in [("payloads", 0o700), ("payloads/0-1", 0o600)] {
+        use std::os::unix::fs::PermissionsExt;
+        let permissions = std::fs::metadata(place.path(name)).unwrap().permissions();
+        assert_eq!(permissions.mode() & 0o777, mode, "{name}");
+    }
     let third = search(&["-k", "40", "--filter", "all=third;none=even"]);
     let mut ids = texts(&third);
     ids.sort();
@@ -453,6 +459,48 @@ fn text_ids_tags_and_payloads_come_back() {
         (&1.into(), &39.into())
     );
     assert_eq!(texts(&search(&["-k", "3"]))[0], "id-20");
+
+    // A number and a text that looks like it are two ids, also in one index.
+    let one = place.write_fvecs("one.fvecs", &[row(30)]);
+    std::fs::write(place.path("twenty.txt"), "20\n").unwrap();
+    std::fs::write(place.path("escape.txt"), "clear\x1b[2J\u{202e}it\n").unwrap();
+    let (twenty, escape) = (place.at("twenty.txt"), place.at("escape.txt"));
+    let insert = |more: &[&str]| {
+        let report = json(&[&["insert", one.as_str()][..], more, &at].concat());
+        assert_eq!(report["inserted"], 1);
+    };
+    insert(&["--ids", &twenty]);
+    insert(&["--ids", &twenty, "--text-ids"]);
+    let twenties = || -> Vec<bool> {
+        let results = search(&["-k", "60"]);
+        let row = results["results"][0].as_array().unwrap();
+        row.iter()
+            .filter(|found| found["text"] == "20" || found["id"] == 20)
+            .map(|found| found["text"].is_string())
+            .collect()
+    };
+    let mut both = twenties();
+    both.sort_unstable();
+    assert_eq!(both, [false, true]);
+    let delete = |more: &[&str]| {
+        let report = json(&[&["delete", "--ids", "20"][..], more, &at].concat());
+        assert_eq!(report["deleted"], 1);
+    };
+    delete(&[]);
+    assert_eq!(twenties(), [true]);
+    delete(&["--text-ids"]);
+    assert!(twenties().is_empty());
+
+    // What an id holds moves no cursor.
+    insert(&["--ids", &escape]);
+    let output = oboro()
+        .args(["search", "-k", "60"])
+        .args(server)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("\tclear\\u{1b}[2J\\u{202e}it\t"), "{text}");
+    assert!(!text.contains('\x1b') && !text.contains('\u{202e}'));
 }
 
 #[test]

@@ -145,9 +145,13 @@ impl Changer {
             Ok(answer) => serde_json::from_str(&answer)
                 .map(Some)
                 .map_err(|error| error.to_string()),
-            Err(error) if calm && self.calm.load(SeqCst) => {
-                Err(format!("a change failed in a calm: {error}"))
+            Err(ended) if calm && self.calm.load(SeqCst) => {
+                Err(format!("a change failed in a calm: {}", ended.said))
             }
+            Err(ended) if !ended.passing_change() => Err(format!(
+                "a change failed as no storm explains: {}",
+                ended.said
+            )),
             Err(_) => {
                 self.counts.lost.fetch_add(1, SeqCst);
                 Ok(None)

@@ -71,7 +71,8 @@ impl Faults {
                 match roles.rotate() {
                     Ok(()) => self.rotations += 1,
                     // Refusals because a role is starting are no fault of the rotation.
-                    Err(_) => self.rotations_cut += 1,
+                    Err(ended) if ended.passing_rotation() => self.rotations_cut += 1,
+                    Err(ended) => return Err(ended.said),
                 }
                 Ok(())
             }

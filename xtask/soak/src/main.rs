@@ -12,6 +12,7 @@
 mod changes;
 mod clients;
 mod data;
+mod expected;
 mod faults;
 mod guests;
 mod roles;
@@ -137,7 +138,7 @@ fn phases(
         // A change may meet the rotation, and be told to try again.
         changes.calm.store(false, SeqCst);
         // In a storm a rotation may be cut short, or the dice may give none. Here it must work.
-        roles.rotate()?;
+        roles.rotate().map_err(|ended| ended.said)?;
         wait(OVERLAP, roles, tally)?;
     }
     ours.check("the clients' process")

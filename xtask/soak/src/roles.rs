@@ -12,6 +12,7 @@ use oboro_vectors::{Matrix, write_fvecs};
 
 use crate::Outcome;
 use crate::data::{DIMENSION, Data};
+use crate::expected::Ended;
 use crate::usage::Usage;
 
 /// How long a role may take to end when it is asked to.
@@ -85,7 +86,7 @@ impl Roles {
 
     /// Runs a verb of the command to its end; what it printed.
     fn verb(&self, arguments: &[&str]) -> Outcome<String> {
-        verb(&self.program, arguments)
+        verb(&self.program, arguments).map_err(|ended| ended.said)
     }
 
     /// For whoever changes the index.
@@ -232,8 +233,8 @@ impl Roles {
     }
 
     /// Rotates the key; fails where a role is away, which the caller may expect.
-    pub(crate) fn rotate(&self) -> Outcome<()> {
-        self.verb(&[
+    pub(crate) fn rotate(&self) -> Result<(), Ended> {
+        let arguments = [
             "rotate",
             "--keys",
             &self.path("keys"),
@@ -244,8 +245,8 @@ impl Roles {
             "--overlap",
             "2",
             "--allow-simulated",
-        ])
-        .map(drop)
+        ];
+        verb(&self.program, &arguments).map(drop)
     }
 
     /// Checks every byte of the index.
@@ -291,7 +292,7 @@ pub(crate) struct Verbs {
 
 impl Verbs {
     /// Runs such a verb to its end; what it printed.
-    pub(crate) fn changing(&self, arguments: &[&str]) -> Outcome<String> {
+    pub(crate) fn changing(&self, arguments: &[&str]) -> Result<String, Ended> {
         let at = [
             "--connect",
             &self.searcher,
@@ -307,23 +308,29 @@ impl Verbs {
     }
 }
 
-fn verb(program: &Path, arguments: &[&str]) -> Outcome<String> {
+fn verb(program: &Path, arguments: &[&str]) -> Result<String, Ended> {
     let output = Command::new(program)
         .args(["--json", "--quiet"])
         .args(arguments)
         .stdin(Stdio::null())
         .output()
-        .map_err(|error| format!("cannot run the command: {error}"))?;
+        .map_err(|error| Ended {
+            code: None,
+            said: format!("cannot run the command: {error}"),
+        })?;
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {
         return Ok(printed);
     }
-    Err(format!(
-        "`oboro {}` ended with {}: {printed}{}",
-        arguments[0],
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    ))
+    Err(Ended {
+        code: output.status.code(),
+        said: format!(
+            "`oboro {}` ended with {}: {printed}{}",
+            arguments[0],
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        ),
+    })
 }
 
 impl Drop for Roles {

@@ -97,6 +97,9 @@ pub(crate) struct Options {
     /// Vectors of a commit
     #[arg(long, default_value_t = 8_192, value_name = "N", requires = "insert")]
     pub(crate) insert_batch: usize,
+    /// Vectors a second that are inserted, and no more; as many as can be when not given
+    #[arg(long, value_name = "N", requires = "insert")]
+    pub(crate) insert_rate: Option<u32>,
     #[command(flatten)]
     pub(crate) policy: PolicyOptions,
     /// Threads of build and searcher; all cores when not given
@@ -450,6 +453,7 @@ fn inserts(
         seconds: options.insert_seconds,
         rounds: options.repeat,
         batch: options.insert_batch,
+        rate: options.insert_rate,
     };
     bench_insert::run(&place, connection, &base, queries, &settings, progress)
 }

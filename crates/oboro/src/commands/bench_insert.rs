@@ -30,6 +30,8 @@ pub(super) struct Settings {
     pub(super) rounds: usize,
     /// Rows of a commit.
     pub(super) batch: usize,
+    /// Most vectors a second, if bounded.
+    pub(super) rate: Option<u32>,
 }
 
 /// What was measured. The names are a contract.
@@ -39,6 +41,9 @@ pub(super) struct Inserting {
     seconds: u64,
     rounds: usize,
     batch: usize,
+    /// Vectors a second that were to be inserted, if bounded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate: Option<u32>,
     /// Vectors a second that searches find, over whole rounds, merges included.
     vectors_per_second: f64,
     /// Searches a second of all clients, nobody inserting.
@@ -58,6 +63,37 @@ struct Endless<'a> {
     base: &'a Matrix<f32>,
     next: u64,
     until: Instant,
+    pace: Pace,
+}
+
+/// When vectors are given, so that no more than so many come in a second.
+struct Pace {
+    begin: Instant,
+    rate: Option<u32>,
+    given: u64,
+}
+
+impl Pace {
+    const fn new(begin: Instant, rate: Option<u32>) -> Self {
+        Self {
+            begin,
+            rate,
+            given: 0,
+        }
+    }
+
+    /// When `count` more may be given: once the time of those before is over.
+    fn give(&mut self, count: u64) -> Instant {
+        let at = match self.rate {
+            None => self.begin,
+            Some(rate) => {
+                let seconds = self.given as f64 / f64::from(rate.max(1));
+                self.begin + Duration::from_secs_f64(seconds)
+            }
+        };
+        self.given += count;
+        at
+    }
 }
 
 impl VectorSource for Endless<'_> {
@@ -74,9 +110,11 @@ impl VectorSource for Endless<'_> {
     }
 
     fn read(&mut self, most: usize) -> Result<Option<Records>, VectorsError> {
-        if Instant::now() >= self.until {
+        let at = self.pace.give(most as u64);
+        if Instant::now().max(at) >= self.until {
             return Ok(None);
         }
+        std::thread::sleep(at.saturating_duration_since(Instant::now()));
         let rows = self.next..self.next + most as u64;
         self.next = rows.end;
         let vector = |row: u64| self.base.row((row % self.base.rows() as u64) as usize);
@@ -150,6 +188,7 @@ pub(super) fn run(
             base,
             next,
             until: begin + time,
+            pace: Pace::new(begin, settings.rate),
         };
         let insert = InsertOptions {
             batch: settings.batch,
@@ -182,6 +221,7 @@ pub(super) fn run(
         seconds: settings.seconds,
         rounds: settings.rounds,
         batch: settings.batch,
+        rate: settings.rate,
         vectors_per_second: round(median(rates), 4),
         quiet_qps: round(before, 4),
         inserting_qps: round(during, 4),
@@ -281,5 +321,21 @@ impl Inserting {
                 output::count(self.segments_at_end)
             ),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pace_gives_what_was_asked_for_and_no_more() {
+        let begin = Instant::now();
+        let mut pace = Pace::new(begin, Some(20_000));
+        let times: Vec<_> = (0..4).map(|_| pace.give(8_000)).collect();
+        let after = |ms| begin + Duration::from_millis(ms);
+        assert_eq!(times, [begin, after(400), after(800), after(1_200)]);
+        let mut free = Pace::new(begin, None);
+        assert!((0..4).all(|_| free.give(8_000) == begin));
     }
 }

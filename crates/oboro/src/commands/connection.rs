@@ -47,6 +47,9 @@ pub(crate) struct Connection {
     /// Candidates whose originals are compared exactly on the client, or `off`
     #[arg(long, default_value = "100", value_name = "R")]
     pub(crate) rerank: String,
+    /// Lists to look at, in an index with lists; as many as it allows when not given
+    #[arg(long, value_name = "N")]
+    pub(crate) probes: Option<u32>,
     /// Queries in flight at the same time
     #[arg(long, default_value_t = 4, value_name = "N")]
     pub(crate) concurrency: usize,
@@ -69,6 +72,7 @@ impl Connection {
             keyholder: "keeper".to_owned(),
             keeper_key: None,
             rerank: rerank.to_string(),
+            probes: None,
             concurrency: 1,
             deadline: 30,
         }
@@ -118,6 +122,9 @@ impl Connection {
                 eprintln!("note: {remark}");
             }
         }
+        if connected.index.lists > 0 {
+            eprintln!("note: {}", output::LISTS_LEAK);
+        }
         Ok(connected)
     }
 
@@ -144,6 +151,7 @@ impl Connection {
         Ok(SearchOptions {
             k,
             rerank: self.rerank()?,
+            probes: self.probes,
             deadline: Duration::from_secs(self.deadline.max(1)),
             ..SearchOptions::default()
         })

@@ -281,7 +281,10 @@ impl Report for Inspected {
             sealed.originals
         )?;
         if sealed.opq {
-            writeln!(out, "matrix       a learned one turns queries and vectors (OPQ)")?;
+            writeln!(
+                out,
+                "matrix       a learned one turns queries and vectors (OPQ)"
+            )?;
         }
         if sealed.lists > 0 {
             writeln!(

@@ -42,9 +42,6 @@ pub(crate) struct Options {
     /// Search among vectors with some tags: any=a,b;all=c;none=d
     #[arg(long, value_name = "TAGS")]
     pub(crate) filter: Option<FilterNames>,
-    /// Lists to look at, in an index with lists; as many as it allows when not given
-    #[arg(long, value_name = "N")]
-    pub(crate) probes: Option<u32>,
     /// New folder for payloads, one file QUERY-RANK for each result that has one
     #[arg(long, value_name = "DIR")]
     pub(crate) payload_out: Option<PathBuf>,
@@ -74,7 +71,6 @@ struct Searched {
 pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     let file = ResultFile::check(&options.out, options.force)?;
     let mut settings = options.connection.search_options(options.k)?;
-    settings.probes = options.probes;
     if let Some(folder) = &options.payload_out {
         DirBuilder::new()
             .mode(0o700)
@@ -85,9 +81,6 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     let connected = options.connection.connect()?;
     if let Some(names) = &options.filter {
         settings.filter = connected.filter(names)?;
-    }
-    if connected.index.lists > 0 {
-        eprintln!("note: {}", output::LISTS_LEAK);
     }
     let run = connected.search(
         &queries,

@@ -15,6 +15,8 @@ use crate::or_failure::OrFailure;
 
 /// Most vectors that are searched for.
 const QUERIES: u64 = 32;
+/// Why nothing is tried with the searcher's keys.
+pub(super) const NO_OWNER: &str = "the owner's key is not at hand, without which no original opens";
 /// Candidates that a vector must be among.
 const CANDIDATES: usize = 100;
 
@@ -28,6 +30,9 @@ pub(super) struct Tried {
     /// Whether their tables came by the encrypted path, for which the keeper's key must be
     /// at hand.
     pub(super) encrypted: bool,
+    /// Why they did not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) in_the_clear: Option<&'static str>,
     /// Whether a vector is its own nearest neighbour, so that it must be found.
     #[serde(skip)]
     pub(super) own_nearest: bool,
@@ -42,24 +47,26 @@ struct Encrypted {
 }
 
 impl Encrypted {
-    /// `None` where the folder of keys has not the keeper's present one.
-    fn of(keys: &Path, index: &Index) -> Outcome<Option<Self>> {
+    /// Why not, where the folder of keys has not the keeper's present one.
+    fn of(keys: &Path, index: &Index) -> Outcome<Result<Self, &'static str>> {
         let keeper = keys.join(Role::Keeper.name());
         if !keeper.join(KEEPER_KEY).is_file() {
-            return Ok(None);
+            return Ok(Err("the keeper's key is not among the keys given"));
         }
         let secret: SecretKey = Folder::of(&keeper, Role::Keeper)?.keeper_secret()?;
         let descriptor = index.descriptor();
         let first = Folder::of(&keeper, Role::Keeper)?.keeper_public()?;
         if first.fingerprint() != descriptor.public_key_fingerprint() {
-            return Ok(None);
+            return Ok(Err(
+                "the key was rotated, and the keeper alone has the present one",
+            ));
         }
         let (packing, scale) = (descriptor.packing, descriptor.scale);
         let public = descriptor.public_key.clone();
         let evaluator = TableEvaluator::new(packing, scale, public.clone(), index.codebook()?)?;
         let decryptor = MaskedDecryptor::new(secret);
         let prepared = decryptor.prepare(packing, scale, &evaluator.masks())?;
-        Ok(Some(Self {
+        Ok(Ok(Self {
             encryptor: QueryEncryptor::new(packing, scale, public)?,
             evaluator,
             decryptor,
@@ -79,10 +86,19 @@ impl Encrypted {
     }
 }
 
-/// Searches for some of the vectors; `None` for an index without a model or vectors.
-pub(super) fn run(index: &Index, key: &WriterKey, keys: &Path) -> Outcome<Option<Tried>> {
-    let Some(model) = index.model_bytes().filter(|_| index.vectors() > 0) else {
-        return Ok(None);
+/// Searches for some of the vectors; why not, where that cannot be.
+pub(super) fn run(
+    index: &Index,
+    key: &WriterKey,
+    keys: &Path,
+) -> Outcome<Result<Tried, &'static str>> {
+    if index.vectors() == 0 {
+        return Ok(Err("the index has no vectors"));
+    }
+    let Some(model) = index.model_bytes() else {
+        return Ok(Err(
+            "the index has no model, so nobody knows its codebook in the clear; search it through its servers",
+        ));
     };
     let descriptor = index.descriptor();
     let model = key.model_key().open(&descriptor.index_id, model)?;
@@ -102,7 +118,8 @@ pub(super) fn run(index: &Index, key: &WriterKey, keys: &Path) -> Outcome<Option
     let mut tried = Tried {
         queries: 0,
         found: 0,
-        encrypted: encrypted.is_some(),
+        encrypted: encrypted.is_ok(),
+        in_the_clear: encrypted.as_ref().err().copied(),
         own_nearest: matches!(model.metric, Metric::L2 | Metric::Cosine),
     };
     for (number, position) in spread(index) {
@@ -114,8 +131,8 @@ pub(super) fn run(index: &Index, key: &WriterKey, keys: &Path) -> Outcome<Option
         model.metric.prepare_query(&mut query);
         rotation.apply(&mut query)?;
         let table = match &encrypted {
-            Some(path) => path.table(&model.codebook.subspaces().pad(&query))?,
-            None => model
+            Ok(path) => path.table(&model.codebook.subspaces().pad(&query))?,
+            Err(_) => model
                 .codebook
                 .similarities(&query, model.metric)
                 .or_failure()?,
@@ -124,7 +141,7 @@ pub(super) fn run(index: &Index, key: &WriterKey, keys: &Path) -> Outcome<Option
         let best = search(index.segments(), &table, &model)?;
         tried.found += usize::from(best.contains(&(number, position)));
     }
-    Ok(Some(tried))
+    Ok(Ok(tried))
 }
 
 /// Some vectors that are not deleted, from everywhere.

@@ -43,6 +43,9 @@ struct Verified {
     originals_opened: u64,
     /// Vectors that were searched for, where the keys allow it.
     trials: Option<Tried>,
+    /// Why no vector was searched for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trials_skipped: Option<&'static str>,
     files: Vec<File>,
     problems: Vec<String>,
     unlisted: Vec<String>,
@@ -72,7 +75,11 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
             bar.finish_and_clear();
             tried
         }
-        _ => None,
+        _ => Err(trials::NO_OWNER),
+    };
+    let (trials, trials_skipped) = match trials {
+        Ok(tried) => (Some(tried), None),
+        Err(why) => (None, Some(why)),
     };
     let verified = Verified {
         sound: report.is_sound(),
@@ -81,6 +88,7 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         segments: report.segments.len(),
         model: report.model,
         trials,
+        trials_skipped,
         originals_opened: report.records_opened,
         problems: report.all_problems().map(str::to_owned).collect(),
         files: report
@@ -164,15 +172,17 @@ impl Report for Verified {
         if let Some(tried) = &self.trials {
             writeln!(
                 out,
-                "{} of {} trial queries found the vector that they are{}",
+                "{} of {} trial queries found the vector that they are, {}",
                 tried.found,
                 tried.queries,
-                if tried.encrypted {
-                    ", by the encrypted path"
-                } else {
-                    ""
-                }
+                tried.in_the_clear.map_or_else(
+                    || "by the encrypted path".to_owned(),
+                    |why| format!("in the clear: {why}")
+                )
             )?;
+        }
+        if let Some(why) = self.trials_skipped {
+            writeln!(out, "no trial queries: {why}")?;
         }
         if self.deleted > 0 {
             writeln!(

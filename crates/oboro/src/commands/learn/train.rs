@@ -290,7 +290,7 @@ fn started(options: &Options, progress: &Progress) -> Outcome<(Recipe, Parts, Pa
         training.classes = training.classes.min(parts.train.classes().len());
     }
     let weights = options.weights.clone().or_else(|| given.weights.clone());
-    let (named, full) = match given.network(&path)? {
+    let (by_name, full) = match given.network(&path)? {
         Some(Given::Name(name)) => (Some(name), None),
         Some(Given::Full(shape)) => (None, Some(shape)),
         None => (None, None),
@@ -303,7 +303,7 @@ fn started(options: &Options, progress: &Progress) -> Outcome<(Recipe, Parts, Pa
         Some(shape) if !asked => shape,
         _ => named::network(
             &Shape {
-                network: options.network.clone().or(named),
+                network: options.network.clone().or(by_name),
                 side: options.side,
                 dims: options.dims,
                 hyperbolic_dims: options.hyperbolic_dims,
