@@ -11,10 +11,11 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "kebab-case")]
 pub enum Side {
     /// Over the items of the batch, for each class: a class's gradient is
-    /// shared among its items by how hard they are.
+    /// shared among its items by how hard they are, so an item beside harder
+    /// ones of its class gets little of it.
     Class,
     /// Over classes, for each item: an item's gradient does not depend on what
-    /// else is in the batch.
+    /// else is in the batch, so one that is far from its class always has one.
     Data,
 }
 
