@@ -77,7 +77,7 @@ async fn fail_a_copy_that_went_its_own_way_however_many_changes_it_has() {
     let world = world();
     let copy = world.folder.path().join("copy");
     common::copy_folder(&world.index_path(), &copy);
-    let (_server, keeper) = world.keeper("127.0.0.1:0").await;
+    let (server, keeper) = world.keeper("127.0.0.1:0").await;
     let first_place = keeper.address;
     let (_metrics, fork) = world
         .searcher_of(
@@ -88,12 +88,13 @@ async fn fail_a_copy_that_went_its_own_way_however_many_changes_it_has() {
         .await;
     let of_fork = world.writer(fork.address).await;
     keeper.stop().await;
+    drop(server);
     for row in 0..3 {
         let report = of_fork.commit(deleting(row)).await.unwrap();
         assert!(report.unrecorded);
     }
     // Elsewhere the keeper hears of one change of the other copy.
-    let (_server, keeper) = world.keeper("127.0.0.1:0").await;
+    let (server, keeper) = world.keeper("127.0.0.1:0").await;
     let (_metrics, searcher) = world.searcher(Some(keeper.address)).await;
     let writer = world.writer(searcher.address).await;
     let report = writer.commit(deleting(7)).await.unwrap();
@@ -101,6 +102,7 @@ async fn fail_a_copy_that_went_its_own_way_however_many_changes_it_has() {
     drop(writer);
     searcher.stop().await;
     keeper.stop().await;
+    drop(server);
 
     let (server, keeper) = world.keeper(&first_place.to_string()).await;
     until(async || match of_fork.commit(deleting(9)).await {
