@@ -6,7 +6,7 @@ use super::disk::Disk;
 use super::map::Map;
 use super::markup::Markup;
 use super::strips::Strip;
-use super::table::{Table, is_figure};
+use super::table::Table;
 use serde_json::{Value, json};
 use std::fmt;
 
@@ -281,10 +281,8 @@ fn draw_table(table: &Table, markup: &mut Markup) {
     );
     markup.open("table", &[]);
     markup.element("caption", &[], &table.caption);
-    // A column of figures, all of them, stands to the right.
     let class = |at: usize| {
-        let mut cells = table.rows.iter().filter_map(|row| row.get(at));
-        if at > 0 && cells.all(|cell| cell.is_empty() || is_figure(cell)) {
+        if table.is_of_figures(at) {
             "figure"
         } else {
             "words"

@@ -87,17 +87,19 @@ impl fmt::Display for Table {
                     .unwrap_or(0)
             })
             .collect();
+        let figures: Vec<bool> = (0..self.columns.len())
+            .map(|at| self.is_of_figures(at))
+            .collect();
         if !self.caption.is_empty() {
             writeln!(f, "{}", self.caption)?;
         }
         for row in rows() {
             let mut line = String::new();
-            for (at, (cell, &width)) in row.iter().zip(&widths).enumerate() {
-                // Figures stand under each other, names do too.
-                line += &if at == 0 || !is_figure(cell) {
-                    format!("  {cell:<width$}")
-                } else {
+            for ((cell, &width), &figures) in row.iter().zip(&widths).zip(&figures) {
+                line += &if figures {
                     format!("  {cell:>width$}")
+                } else {
+                    format!("  {cell:<width$}")
                 };
             }
             writeln!(f, "{}", line.trim_end())?;
@@ -106,8 +108,17 @@ impl fmt::Display for Table {
     }
 }
 
+impl Table {
+    /// Whether a column holds figures alone, which stand to the right, under
+    /// each other. The first column names the rows.
+    pub(super) fn is_of_figures(&self, column: usize) -> bool {
+        let mut cells = self.rows.iter().filter_map(|row| row.get(column));
+        column > 0 && cells.all(|cell| cell.is_empty() || is_figure(cell))
+    }
+}
+
 /// Whether a cell is a number, perhaps with a unit or a deviation.
-pub(super) fn is_figure(cell: &str) -> bool {
+fn is_figure(cell: &str) -> bool {
     cell.starts_with(|c: char| c.is_ascii_digit() || c == '-' || c == '+')
 }
 

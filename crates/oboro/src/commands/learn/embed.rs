@@ -185,7 +185,7 @@ impl Report for Made {
             if let Ok(path) = vectors(folder, metric, &self.files) {
                 writeln!(
                     out,
-                    "then: oboro build {} --metric {metric} --out INDEX",
+                    "then: oboro build {} --metric {metric} --originals f32 --out INDEX",
                     path.display()
                 )?;
             }
