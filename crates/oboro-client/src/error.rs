@@ -111,7 +111,9 @@ pub enum ClientError {
     #[error("the index has no lists; search without --probes, or build it again with lists")]
     NoLists,
     /// Another number of lists than the index allows.
-    #[error("{probes} lists are to be looked at and this index allows 1 to {most}; ask for as many")]
+    #[error(
+        "{probes} lists are to be looked at and this index allows 1 to {most}; ask for as many"
+    )]
     Probes {
         /// How many were asked for.
         probes: u32,

@@ -105,7 +105,7 @@ pub struct Stages {
 #[derive(Clone, Debug, PartialEq)]
 pub struct SearchResult {
     /// The `k` nearest, nearest first, ties by id; fewer where the index has not
-    /// so many that pass the filter.
+    /// so many that pass the filter, in the lists that were looked at.
     pub neighbours: Vec<Neighbour>,
     /// Where the time went.
     pub stages: Stages,

@@ -3,9 +3,9 @@
 use crate::keys::EpochKey;
 use crate::layout::{FileKind, MANIFEST};
 use crate::manifest::{self, FileEntry, IndexHead, MAX_SEGMENTS, Manifest, SegmentEntry};
-use crate::{model, query_model};
 use crate::sealed::{Header, SealedFile};
 use crate::{Descriptor, IndexError, Segment};
+use crate::{model, query_model};
 use oboro_ckks::EncryptedCodebook;
 use std::fs::File;
 use std::io::{ErrorKind, Read};

@@ -72,15 +72,15 @@ pub use error::IndexError;
 pub use extra::{Extra, MAX_EXTRA_BYTES};
 pub use index::Index;
 pub use keys::{
-    BuildKeys, ClientKey, DescriptorKey, EpochKey, ModelKey, OwnerKey, RecordKey, ReleaseKey, ReleaseShare,
-    RotationSeed, StorageKey, WriterKey,
+    BuildKeys, ClientKey, DescriptorKey, EpochKey, ModelKey, OwnerKey, RecordKey, ReleaseKey,
+    ReleaseShare, RotationSeed, StorageKey, WriterKey,
 };
+pub use listed::Listed;
 pub use live::{
     Change, Compacted, Compaction, CompactionPolicy, LiveIndex, NewSegment, OnExisting, Outcome,
     Place, Staged, Stager, Throttle,
 };
 pub use manifest::{IndexHead, MAX_ANCESTORS};
-pub use listed::Listed;
 pub use model::Model;
 pub use query_model::{MAX_PROBES, MAX_QUERY_MODEL_BYTES, QueryModel, QueryShape};
 pub use receiver::IndexReceiver;

@@ -59,7 +59,11 @@ impl Listed {
         let layout = IvfLists::from_assignments(&wide, *lists).ok()?;
         let codes = layout.arrange_blocks(codes).ok()?;
         let tags = tags.map(|tags| {
-            let at = |place| layout.vector(place).map_or(0, |vector| tags[vector as usize]);
+            let at = |place| {
+                layout
+                    .vector(place)
+                    .map_or(0, |vector| tags[vector as usize])
+            };
             (0..layout.places() as u32).map(at).collect()
         });
         Some(Self {
@@ -177,19 +181,32 @@ mod tests {
         assert!(seen.into_iter().all(|seen| seen));
         assert!(segment.alive_by_place().is_none());
         let mut alive = crate::alive::all(1000);
-        (0..1000).step_by(3).for_each(|row| crate::alive::clear(&mut alive, row));
+        (0..1000)
+            .step_by(3)
+            .for_each(|row| crate::alive::clear(&mut alive, row));
         let fewer = segment.with_alive(alive.into());
         let bits = fewer.alive_by_place().unwrap();
         for place in 0..listed.layout().places() as u32 {
-            let there = listed.layout().vector(place).is_some_and(|row| row % 3 != 0);
+            let there = listed
+                .layout()
+                .vector(place)
+                .is_some_and(|row| row % 3 != 0);
             assert_eq!(crate::alive::is_set(bits, place), there);
         }
     }
 
     #[test]
     fn segments_that_are_small_or_uneven_are_searched_whole() {
-        assert!(segment(7 * 64, 7, |row| (row % 7) as u16).listed().is_some());
-        assert!(segment(7 * 64 - 1, 7, |row| (row % 7) as u16).listed().is_none());
+        assert!(
+            segment(7 * 64, 7, |row| (row % 7) as u16)
+                .listed()
+                .is_some()
+        );
+        assert!(
+            segment(7 * 64 - 1, 7, |row| (row % 7) as u16)
+                .listed()
+                .is_none()
+        );
         // All but a few in one list: seven times as many places as vectors.
         let uneven = segment(1000, 7, |row| (row % 7 * usize::from(row < 70)) as u16);
         assert!(uneven.listed().is_none());

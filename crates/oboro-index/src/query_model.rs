@@ -244,7 +244,9 @@ impl QueryModel {
         if parts > (OPQ | COARSE) || (parts & COARSE == 0) != (lists == 0) {
             return damaged("its parts are unknown");
         }
-        if dimension > MAX_DIMENSION || lists as usize > MAX_LISTS || (parts == 0) != (dimension == 0)
+        if dimension > MAX_DIMENSION
+            || lists as usize > MAX_LISTS
+            || (parts == 0) != (dimension == 0)
         {
             return damaged("its numbers are out of range");
         }
@@ -452,7 +454,9 @@ mod tests {
         let mut rng = ChaCha20Rng::from_seed([9; 32]);
         for (opq, lists) in [(true, 0), (false, 5), (true, 5)] {
             let before = model(opq, lists);
-            let sealed = key(1).seal_query_model(&[4; 16], &before, &mut rng).unwrap();
+            let sealed = key(1)
+                .seal_query_model(&[4; 16], &before, &mut rng)
+                .unwrap();
             assert_eq!(sealed.len(), QueryModel::sealed_len(3, opq, lists));
             let shape = shape(&sealed, opq, lists as u32);
             let after = key(1)
@@ -464,14 +468,21 @@ mod tests {
         // In ascending order, so that they do not tell which is the nearest.
         let probes = model(false, 5).probes(&[9.0, 9.0, 9.0], Metric::L2, 3);
         assert_eq!(probes.unwrap(), [2, 3, 4]);
-        assert!(model(true, 0).probes(&[0.0; 3], Metric::L2, 3).unwrap().is_empty());
+        assert!(
+            model(true, 0)
+                .probes(&[0.0; 3], Metric::L2, 3)
+                .unwrap()
+                .is_empty()
+        );
     }
 
     #[test]
     fn fail_every_flip_cut_and_foreign_key() {
         let mut rng = ChaCha20Rng::from_seed([9; 32]);
         let before = model(true, 5);
-        let sealed = key(1).seal_query_model(&[4; 16], &before, &mut rng).unwrap();
+        let sealed = key(1)
+            .seal_query_model(&[4; 16], &before, &mut rng)
+            .unwrap();
         let good = shape(&sealed, true, 5);
         let open = |key: &DescriptorKey, id: u8, shape: &QueryShape, bytes: &[u8]| {
             key.open_query_model(&[id; 16], 3, shape, bytes).err()
@@ -483,7 +494,10 @@ mod tests {
             bad[bit / 8] ^= 1 << (bit % 8);
             // With the digest of the true one, and with its own.
             assert!(open(&key(1), 4, &good, &bad).is_some(), "bit {bit}");
-            assert!(open(&key(1), 4, &described(&bad), &bad).is_some(), "bit {bit}");
+            assert!(
+                open(&key(1), 4, &described(&bad), &bad).is_some(),
+                "bit {bit}"
+            );
         }
         for cut in 0..sealed.len() {
             let bad = &sealed[..cut];
@@ -499,7 +513,11 @@ mod tests {
             let other = shape(&sealed, opq, lists);
             assert!(open(&key(1), 4, &other, &sealed).is_some());
         }
-        assert!(key(1).open_query_model(&[4; 16], 4, &good, &sealed).is_err());
+        assert!(
+            key(1)
+                .open_query_model(&[4; 16], 4, &good, &sealed)
+                .is_err()
+        );
     }
 
     #[test]
@@ -521,7 +539,9 @@ mod tests {
         assert!(refused(Metric::L2, |s| s.probes_max = 101).contains("101"));
         assert!(refused(Metric::L2, |s| s.lists = 1 << 17).contains("65536"));
         refused(Metric::L2, |s| s.lists = 0);
-        refused(Metric::L2, |s| (s.lists, s.probes_max, s.opq) = (0, 0, false));
+        refused(Metric::L2, |s| {
+            (s.lists, s.probes_max, s.opq) = (0, 0, false)
+        });
         refused(Metric::L2, |s| (s.lists, s.probes_max) = (5000, 1025));
     }
 

@@ -6,9 +6,7 @@ use crate::layout::{self, FileKind, MANIFEST};
 use crate::manifest::{FileEntry, IndexHead, Manifest, SegmentEntry};
 use crate::record::RecordLayout;
 use crate::segment_writer::SegmentWriter;
-use crate::{
-    Descriptor, IndexError, RecordKey, RecordSealer, listed, model, query_model, sealed,
-};
+use crate::{Descriptor, IndexError, RecordKey, RecordSealer, listed, model, query_model, sealed};
 use oboro_ckks::EncryptedCodebook;
 use oboro_quant::BlockedCodes;
 use rand_core::CryptoRng;

@@ -287,7 +287,9 @@ impl Rest<'_> {
         let query_model = match query.is_empty() {
             true => None,
             false => {
-                let sealed = keys.descriptor_key().seal_query_model(&index_id, &query, rng)?;
+                let sealed = keys
+                    .descriptor_key()
+                    .seal_query_model(&index_id, &query, rng)?;
                 let named = QueryShape::of(&query, &sealed, shape.probes_max);
                 writer.set_query_model(sealed);
                 Some(named)

@@ -64,7 +64,9 @@ pub enum OwnerError {
         maximum: usize,
     },
     /// A number of lists to look at that cannot be.
-    #[error("a search cannot look at {probes} of {lists} lists; set --probes-max to 1 to {maximum}")]
+    #[error(
+        "a search cannot look at {probes} of {lists} lists; set --probes-max to 1 to {maximum}"
+    )]
     Probes {
         /// How many were asked for.
         probes: usize,

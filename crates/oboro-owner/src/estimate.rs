@@ -94,6 +94,14 @@ impl Owner {
         let mut head = Head::of(source, ROWS.max(shape.sample).min(shape.rows))?;
         let built = self.build(&mut head, &folder.path().join("index"), &quick, rng)?;
         let training = training_seconds(&mut head, &shape, options)?;
+        // Matrix and lists were learned as they will be; codes in one round of many.
+        let learning = match options.opq.is_some() || options.lists > 0 {
+            true => {
+                let one = training * 2.0 / (options.iterations + 1) as f64;
+                (built.seconds.train - one).max(0.0)
+            }
+            false => 0.0,
+        };
         let disk = bytes_per_second(folder.path()).map_err(unwritable)?;
         head.rewind()?;
         let scale = shape.rows as f64 / built.vectors as f64;
@@ -108,7 +116,7 @@ impl Owner {
         };
         let mut seconds = StageSeconds {
             read: built.seconds.read * scale,
-            train: training,
+            train: training + learning,
             encode: built.seconds.encode * scale + placing,
             trial: built.seconds.trial + scan_seconds(&shape, built.vectors, options)?,
             write: built.seconds.write + growth as f64 / disk,
@@ -305,7 +313,9 @@ fn memory(shape: &Shape, built: &BuildReport, records: u64, options: &BuildOptio
     // Of each row: its place, its id, whether it is placed, its codes by row and in blocks.
     let blocked = BlockedCodes::byte_len(rows, subquantizers, code_bits(shape.packing.centroids()));
     let tags = if built.tags > 0 { 8 } else { 0 };
-    let each = rows * (4 + 8 + 1 + subquantizers + tags) + blocked;
+    // With lists: eight choices of eight bytes, who asked and who has what, the result.
+    let lists = if options.lists > 0 { 64 + 16 } else { 0 };
+    let each = rows * (4 + 8 + 1 + subquantizers + tags + lists) + blocked;
     let kept = if records <= MEMORY_BYTES {
         records as usize
     } else {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use oboro_index::MAX_PROBES;
-use oboro_quant::{Metric, QuantError};
 use oboro_quant::ivf::{CoarseCentroids, CoarseOptions, MAX_LISTS};
+use oboro_quant::{Metric, QuantError};
 
 use crate::shape::Shape;
 use crate::{BuildOptions, OwnerError, Stage};
@@ -12,6 +12,9 @@ use crate::{BuildOptions, OwnerError, Stage};
 /// How much longer than the mean a list may be when an index is built; all lists are as
 /// long as the longest.
 pub(crate) const SLACK: f64 = 1.25;
+
+/// Vectors of the sample for each list, where no other number is given.
+pub(crate) const SAMPLED: usize = 32;
 
 /// Of how many lists a search looks at one where nothing else is said.
 const SHARE: usize = 16;
@@ -50,7 +53,9 @@ pub(crate) fn probes_max(rows: usize, options: &BuildOptions) -> Result<u32, Own
         });
     }
     let limit = lists.min(MAX_PROBES as usize);
-    let probes = options.probes_max.unwrap_or((lists / SHARE).clamp(1, limit));
+    let probes = options
+        .probes_max
+        .unwrap_or((lists / SHARE).clamp(1, limit));
     if !(1..=limit).contains(&probes) {
         return Err(OwnerError::Probes {
             probes,

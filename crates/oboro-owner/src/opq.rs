@@ -64,8 +64,7 @@ pub(crate) fn learn(
         iterations: turns,
         cancel: Arc::clone(&options.cancel),
         progress: options.progress.clone().map(|progress| {
-            Arc::new(move |done, total| progress(Stage::Turn, done, total))
-                as oboro_quant::Progress
+            Arc::new(move |done, total| progress(Stage::Turn, done, total)) as oboro_quant::Progress
         }),
         ..OpqOptions::new(subquantizers, centroids, options.seed)
     };
@@ -115,12 +114,12 @@ fn measure(
         options.metric,
         0,
     )?;
-    let truth: Vec<Vec<u64>> = truth.chunks_exact(NEIGHBOURS).map(<[u64]>::to_vec).collect();
-    let codes = BlockedCodes::from_rows(
-        &codebook.encode(base)?,
-        subquantizers,
-        code_bits(centroids),
-    )?;
+    let truth: Vec<Vec<u64>> = truth
+        .chunks_exact(NEIGHBOURS)
+        .map(<[u64]>::to_vec)
+        .collect();
+    let codes =
+        BlockedCodes::from_rows(&codebook.encode(base)?, subquantizers, code_bits(centroids))?;
     let plan = SelectionPlan::new(found, NEIGHBOURS)?;
     let scanner = Scanner::new();
     let mut lists = Vec::with_capacity(truth.len());

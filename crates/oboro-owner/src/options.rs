@@ -62,7 +62,7 @@ pub struct BuildOptions {
     pub centroids: usize,
     /// d1, the ciphertexts of a query; raised where the packing needs more.
     pub split: usize,
-    /// Vectors to train on; 256 K where `None`.
+    /// Vectors to train on; 256 K, and 32 a list, where `None`.
     pub sample: Option<usize>,
     /// Most rounds of k-means.
     pub iterations: usize,

@@ -65,7 +65,7 @@ impl Shape {
             packing,
             sample: options
                 .sample
-                .unwrap_or(256 * options.centroids)
+                .unwrap_or((256 * options.centroids).max(lists::SAMPLED * options.lists))
                 .max(options.centroids)
                 .min(rows),
             // Not bounded by the rows: the index may grow.

@@ -221,8 +221,13 @@ pub(crate) fn run(
         ranked += hits(&positions);
         unranked += hits(&positions[..positions.len().min(NEIGHBOURS)]);
         if let Some(lists) = lists {
-            let found =
-                lists.search(&scanner, &query.prepared, *metric, &quantized, candidates + 1)?;
+            let found = lists.search(
+                &scanner,
+                &query.prepared,
+                *metric,
+                &quantized,
+                candidates + 1,
+            )?;
             in_lists += hits(found.as_ref().unwrap_or(&positions));
         }
         due += query.nearest.len();

@@ -176,7 +176,11 @@ fn check(descriptor: &Descriptor, new: &NewSegment<'_>) -> Result<BlockedCodes, 
             vectors * descriptor.subquantizers(),
         ),
         ("the number of tags of a new segment", new.tags.len(), tags),
-        ("the number of lists of a new segment", new.lists.len(), lists),
+        (
+            "the number of lists of a new segment",
+            new.lists.len(),
+            lists,
+        ),
         (
             "the bytes of a new segment's originals",
             new.records.len(),

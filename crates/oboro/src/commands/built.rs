@@ -278,15 +278,21 @@ impl Report for Built {
             )?;
         }
         if let Some(lists) = &self.lists {
-            writeln!(
-                out,
-                "{} lists of {} places; a search looks at {}, {:.1} % of the vectors, at 10-recall@10 {:.3} after re-ranking",
-                lists.lists,
-                lists.places,
-                lists.probes_max,
-                100.0 * f64::from(lists.probes_max) / lists.lists as f64,
-                lists.recall_10_at_10
-            )?;
+            match lists.places {
+                0 => writeln!(
+                    out,
+                    "{} lists are too many for so few vectors: every search looks at all of them",
+                    lists.lists
+                )?,
+                places => writeln!(
+                    out,
+                    "{} lists of {places} places; a search looks at {}, {:.1} % of the vectors, at 10-recall@10 {:.3} after re-ranking",
+                    lists.lists,
+                    lists.probes_max,
+                    100.0 * f64::from(lists.probes_max) / lists.lists as f64,
+                    lists.recall_10_at_10
+                )?,
+            }
             writeln!(out, "{}", output::LISTS_LEAK)?;
         }
         writeln!(out, "\nfiles")?;
