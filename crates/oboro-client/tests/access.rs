@@ -76,7 +76,7 @@ async fn fail_a_client_of_another_tenant() {
         index_id: id.to_vec().into(),
         epoch: 1,
     };
-    let refused: [Status; 10] = [
+    let refused: [Status; 11] = [
         raw.search(request.clone()).await.unwrap_err(),
         raw.begin_search(request).await.unwrap_err(),
         raw.finish_search(v1::FinishSearchRequest::default())

@@ -61,6 +61,13 @@ impl Searcher for Between {
         unasked()
     }
 
+    async fn query_model(
+        &self,
+        _: Request<v1::QueryModelRequest>,
+    ) -> Answer<v1::QueryModelReply> {
+        unasked()
+    }
+
     async fn begin_rotation(
         &self,
         _: Request<v1::BeginRotationRequest>,

@@ -181,7 +181,7 @@ mod tests {
             codes: vec![15; vectors * 4].into(),
             tags: vec![1; vectors],
             records: vec![9; vectors * 10].into(),
-            lists: vec![4, 0].repeat(vectors).into(),
+            lists: [4, 0].repeat(vectors).into(),
         }
     }
 
@@ -203,7 +203,7 @@ mod tests {
             |r: &mut v1::StageRequest| r.ids.push(3),
             |r: &mut v1::StageRequest| r.lists = Default::default(),
             |r: &mut v1::StageRequest| r.lists = vec![4, 0, 4, 0, 4].into(),
-            |r: &mut v1::StageRequest| r.lists = vec![5, 0].repeat(3).into(),
+            |r: &mut v1::StageRequest| r.lists = [5, 0].repeat(3).into(),
         ] {
             let mut bad = staged(3);
             change(&mut bad);

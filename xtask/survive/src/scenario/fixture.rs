@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use chacha20::ChaCha20Rng;
 use oboro_ckks::{EncryptedCodebook, Packing, ParameterSet, PublicKey, SecretKey, TableScale};
 use oboro_index::{
-    Descriptor, EpochKey, Extra, Index, IndexError, IndexWriter, Model, OwnerKey,
-    QueryModel, RecordEncoding, RecordLayout, RecordOpener, Rotation, permutation, verify,
+    Descriptor, EpochKey, Extra, Index, IndexError, IndexWriter, Model, OwnerKey, QueryModel,
+    RecordEncoding, RecordLayout, RecordOpener, Rotation, permutation, verify,
 };
 use oboro_quant::{BlockedCodes, Codebook, Metric, Subspaces, code_bits};
 use rand_core::SeedableRng;
