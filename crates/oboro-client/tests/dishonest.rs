@@ -61,10 +61,7 @@ impl Searcher for Between {
         unasked()
     }
 
-    async fn query_model(
-        &self,
-        _: Request<v1::QueryModelRequest>,
-    ) -> Answer<v1::QueryModelReply> {
+    async fn query_model(&self, _: Request<v1::QueryModelRequest>) -> Answer<v1::QueryModelReply> {
         unasked()
     }
 

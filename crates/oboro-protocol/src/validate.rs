@@ -40,7 +40,7 @@ pub fn digest(bytes: &[u8], what: &str) -> Result<[u8; DIGEST_BYTES], Failure> {
 ///
 /// # Errors
 /// `BAD_REQUEST` for another length than some times 32, `LIMIT` for more than
-/// [`MAX_ANCESTORS`](crate::limits::MAX_ANCESTORS).
+/// [`MAX_ANCESTORS`].
 pub fn ancestors(bytes: &[u8]) -> Result<Vec<[u8; DIGEST_BYTES]>, Failure> {
     let (digests, rest) = bytes.as_chunks::<DIGEST_BYTES>();
     if !rest.is_empty() {
