@@ -69,7 +69,7 @@ fn private_search_over_real_images_agrees_with_exact_search() {
         "--epochs",
         "1",
         "--queries",
-        "100",
+        "1000",
     ]);
     let private = shown["private"].as_array().unwrap();
     let metrics: Vec<_> = private
@@ -82,7 +82,8 @@ fn private_search_over_real_images_agrees_with_exact_search() {
             of["exact_recall_at_1"].as_f64().unwrap(),
             of["private_recall_at_1"].as_f64().unwrap(),
         );
-        assert!((exact - private).abs() <= 0.01, "{of}");
+        // Among so many queries, the few whose two nearest are nearly equally far do not count.
+        assert!((exact - private).abs() < 0.0101, "{of}");
         // Five classes: chance is a fifth.
         assert!(exact > 0.5, "{of}");
     }
