@@ -119,7 +119,8 @@ impl Versions {
         let Some(newest) = self.newest(&state.index_id) else {
             return Ok(Descent::Shown);
         };
-        let Some(between) = state.generation.checked_sub(newest.generation + 1) else {
+        let later = state.generation.saturating_sub(newest.generation);
+        let Some(between) = later.checked_sub(1) else {
             return Ok(Descent::Shown);
         };
         match ancestors.get(usize::try_from(between).unwrap_or(usize::MAX)) {
@@ -323,8 +324,13 @@ mod tests {
         // Further back than is named the number alone speaks for it.
         let recorded = at(later(4)).record(&later(8), &ancestors).unwrap();
         assert_eq!(recorded, (true, Descent::Unknown));
-        let recorded = at(later(4)).record(&state(3, u64::MAX, 1), &ancestors);
+        let last = state(3, u64::MAX, 1);
+        let mut versions = at(later(4));
+        let recorded = versions.record(&last, &ancestors);
         assert_eq!(recorded.unwrap(), (true, Descent::Unknown));
+        // After the last generation there is none, and no sum that overflows.
+        let again = versions.record(&last, &ancestors);
+        assert_eq!(again.unwrap(), (false, Descent::Shown));
     }
 
     #[test]
