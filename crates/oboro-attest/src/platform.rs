@@ -83,6 +83,8 @@ pub enum AttestedRole {
     Searcher,
     /// Holds the decryption key.
     Keeper,
+    /// Builds one index for its owner and forgets it.
+    Generator,
 }
 
 impl AttestedRole {
@@ -92,13 +94,14 @@ impl AttestedRole {
         match self {
             Self::Searcher => "searcher",
             Self::Keeper => "keeper",
+            Self::Generator => "generator",
         }
     }
 
     /// The role of a name made by [`name`](Self::name).
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Searcher, Self::Keeper]
+        [Self::Searcher, Self::Keeper, Self::Generator]
             .into_iter()
             .find(|role| role.name() == name)
     }
@@ -107,6 +110,7 @@ impl AttestedRole {
         match self {
             Self::Searcher => 1,
             Self::Keeper => 2,
+            Self::Generator => 3,
         }
     }
 
@@ -114,6 +118,7 @@ impl AttestedRole {
         match number {
             1 => Some(Self::Searcher),
             2 => Some(Self::Keeper),
+            3 => Some(Self::Generator),
             _ => None,
         }
     }

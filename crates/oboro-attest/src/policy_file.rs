@@ -196,7 +196,9 @@ fn acceptance(mut entry: Table, folder: &Path) -> Result<Acceptance, AttestError
         .role
         .map(|name| {
             AttestedRole::from_name(&name).ok_or_else(|| {
-                unusable(format!("'role' is '{name}'; known are searcher and keeper"))
+                unusable(format!(
+                    "'role' is '{name}'; known are searcher, keeper and generator"
+                ))
             })
         })
         .transpose()?;

@@ -113,7 +113,7 @@ pub(crate) fn role_and_grant<'a>(
         (Role::Client, None) => Grant::any(Access::Reader),
         (Role::Client, Some(name)) => Grant::from_dns_name(name).ok_or(ChannelError::NoRole)?,
         (Role::Owner, None) => Grant::any(Access::Owner),
-        (Role::Searcher | Role::Keeper, None) => Grant::NOTHING,
+        (Role::Searcher | Role::Keeper | Role::Generator, None) => Grant::NOTHING,
         (_, Some(_)) => return Err(ChannelError::NoRole),
     };
     Ok((role, grant))

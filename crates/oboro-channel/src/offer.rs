@@ -128,9 +128,9 @@ impl Demand {
     /// Refuses a demand that no peer of `role` could ever satisfy.
     pub(crate) fn check_role(&self, peer: Role) -> Result<(), ChannelError> {
         match (self.role, peer) {
-            (AttestedRole::Searcher, Role::Searcher) | (AttestedRole::Keeper, Role::Keeper) => {
-                Ok(())
-            }
+            (AttestedRole::Searcher, Role::Searcher)
+            | (AttestedRole::Keeper, Role::Keeper)
+            | (AttestedRole::Generator, Role::Generator) => Ok(()),
             (demanded, peer) => Err(ChannelError::DemandRole { demanded, peer }),
         }
     }

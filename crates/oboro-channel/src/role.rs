@@ -13,11 +13,19 @@ pub enum Role {
     Searcher,
     /// Holds the decryption key, sees masked values only.
     Keeper,
+    /// Builds one index for its owner, seeing all of it, and forgets.
+    Generator,
 }
 
 impl Role {
     /// All roles.
-    pub const ALL: [Self; 4] = [Self::Owner, Self::Client, Self::Searcher, Self::Keeper];
+    pub const ALL: [Self; 5] = [
+        Self::Owner,
+        Self::Client,
+        Self::Searcher,
+        Self::Keeper,
+        Self::Generator,
+    ];
 
     /// The role in one lower-case word.
     #[must_use]
@@ -27,6 +35,7 @@ impl Role {
             Self::Client => "client",
             Self::Searcher => "searcher",
             Self::Keeper => "keeper",
+            Self::Generator => "generator",
         }
     }
 
@@ -44,6 +53,7 @@ impl Role {
             Self::Client => "client.oboro.internal",
             Self::Searcher => "searcher.oboro.internal",
             Self::Keeper => "keeper.oboro.internal",
+            Self::Generator => "generator.oboro.internal",
         }
     }
 

@@ -22,6 +22,9 @@ pub enum OwnerError {
     /// What the roles of a blind build gave does not fit.
     #[error("the blind build is stopped: {0}; look at the roles' logs")]
     Roles(String),
+    /// What the generator of a build in an enclave gave or got does not fit.
+    #[error("the build in the enclave is stopped: {0}; look at the generator's log")]
+    Generator(String),
     /// Fewer vectors than centroids.
     #[error(
         "{vectors} vectors cannot train {centroids} centroids; give at least that many vectors or lower --centroids"

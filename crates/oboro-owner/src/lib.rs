@@ -11,10 +11,12 @@
 //! An index that exists is changed by [`insert`] and [`delete`], in a folder that nobody
 //! serves or, with a [`Target`] that talks to it, at its searcher while it is searched.
 //! An [`Encoder`] makes segments with the codebook that the build left sealed.
+//! [`Owner::build_enclave`] has an attested program make the index ([`enclave`]);
 //! [`Owner::build_blind`] has searcher and keeper make the index, who see no vector either.
 //!
 //! # Security
-//! The only crate besides the client's that holds vectors in the clear. What
+//! The only crate besides the client's that holds vectors in the clear, at the owner or, for a
+//! build in an enclave, in the generator. What
 //! leaves it are codes (sealed for the searcher), the encrypted codebook and
 //! sealed originals. The order of the vectors, the keys and all encryption
 //! randomness come from the generator given to [`Owner::build`]; the seed in
@@ -22,6 +24,7 @@
 
 mod blind;
 mod build;
+pub mod enclave;
 mod encoder;
 mod error;
 mod estimate;

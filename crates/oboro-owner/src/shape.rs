@@ -17,13 +17,32 @@ pub(crate) struct Shape {
     pub(crate) probes_max: u32,
 }
 
+/// How many vectors of how many values.
+#[derive(Clone, Copy)]
+pub(crate) struct Size {
+    pub(crate) rows: usize,
+    pub(crate) dimension: usize,
+}
+
 impl Shape {
     pub(crate) fn of(
         source: &dyn VectorSource,
         set: ParameterSet,
         options: &BuildOptions,
     ) -> Result<Self, OwnerError> {
-        let (rows, dimension) = (source.rows(), source.dimension());
+        let size = Size {
+            rows: source.rows(),
+            dimension: source.dimension(),
+        };
+        Self::of_size(size, set, options)
+    }
+
+    pub(crate) fn of_size(
+        size: Size,
+        set: ParameterSet,
+        options: &BuildOptions,
+    ) -> Result<Self, OwnerError> {
+        let Size { rows, dimension } = size;
         let subquantizers = options
             .subquantizers
             .unwrap_or_else(|| default_subquantizers(dimension));

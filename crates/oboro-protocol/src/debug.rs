@@ -1,5 +1,6 @@
 //! `Debug` for the messages: name and size, never the contents.
 
+use crate::build::v1 as build;
 use crate::generation::v1 as generation;
 use crate::v1;
 use prost::Message;
@@ -93,4 +94,20 @@ sizes_only!(generation:
     File,
     AbortRequest,
     AbortReply,
+);
+
+sizes_only!(build:
+    BuildRequest,
+    Begin,
+    Options,
+    Early,
+    Records,
+    Done,
+    BuildReply,
+    Progress,
+    Built,
+    Trial,
+    Opq,
+    Lists,
+    Piece,
 );

@@ -1,7 +1,8 @@
 //! Messages between client, searcher and keeper.
 //!
 //! The messages are defined in `proto/oboro/v1/oboro.proto`, those of blind generation in
-//! `proto/oboro/generation/v1/generation.proto`; the Rust code made from them is checked
+//! `proto/oboro/generation/v1/generation.proto`, those of builds in an enclave in
+//! `proto/oboro/build/v1/build.proto`; the Rust code made from them is checked
 //! in, so that building this crate needs no generator, and a test compares the two.
 //! Cryptographic objects travel as opaque bytes: this crate knows neither how to encrypt
 //! nor how to open a socket. Beside the messages it holds
@@ -15,6 +16,7 @@
 //! Message types have a [`Debug`](std::fmt::Debug) that shows their size only, so that a
 //! log line cannot hold a ciphertext by accident.
 
+pub mod build;
 mod debug;
 mod failure;
 pub mod generation;

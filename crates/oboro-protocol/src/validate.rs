@@ -1,5 +1,6 @@
 //! The checks a receiver makes before it touches a message's contents.
 
+pub mod build;
 mod changes;
 
 use crate::limits::{

@@ -8,12 +8,13 @@
 use std::path::Path;
 
 /// Every file of `proto/`, with the package whose code is made from it.
-const FILES: [(&str, &str); 2] = [
+const FILES: [(&str, &str); 3] = [
     ("oboro/v1/oboro.proto", "oboro.v1"),
     (
         "oboro/generation/v1/generation.proto",
         "oboro.generation.v1",
     ),
+    ("oboro/build/v1/build.proto", "oboro.build.v1"),
 ];
 
 /// The code of a package.

@@ -134,7 +134,7 @@ fn permitted(peer: &PeerInfo, wanted: Access, index_id: &[u8; 16]) -> Result<(),
         (Role::Client, _) => forbidden(
             "this client's certificate does not allow it to search this index; ask the owner for one that does",
         ),
-        (Role::Searcher | Role::Keeper, _) => {
+        (Role::Searcher | Role::Keeper | Role::Generator, _) => {
             forbidden("this role may not search; use the identity of a client or the owner")
         }
     }

@@ -6,6 +6,7 @@
 //! | `owner/` | `owner.key`, `authority.pem`, `issued.txt`, `keeper.pub`, TLS identity | stays where the vectors are |
 //! | `client/` | `client.key`, TLS identity | everyone who may search |
 //! | `searcher/` | `storage.key`, TLS identity | the machine with the index |
+//! | `generator/` | TLS identity, no other secret | the machine of a build enclave |
 //! | `keeper/` | `keeper.key`, `release.key`, `keeper.pub`, TLS identity; later `state/` | another machine, best of another vendor |
 //!
 //! Each holds the owner's revocation list, too, `revoked.crl`; running roles watch theirs.

@@ -1,6 +1,6 @@
-//! Keeper and searcher as hardened servers.
+//! Keeper, searcher and generator as hardened servers.
 //!
-//! The binary `oboro-server` runs either role on hardware platforms only; the command
+//! The binary `oboro-server` runs any of these roles on hardware platforms only; the command
 //! `oboro` runs the same code and adds the simulated platform for trials. What protects a
 //! role is an argument ([`platforms::Platforms`]), so this crate does not know the
 //! simulated platform, and a release build of `oboro-server` does not contain it:
@@ -12,7 +12,7 @@
 //!
 //! | part | holds |
 //! |---|---|
-//! | [`keeper`], [`searcher`] | the roles: options, set-up, run |
+//! | [`keeper`], [`searcher`], [`generator`] | the roles: options, set-up, run |
 //! | [`platforms`], [`policy`] | what protects this process; whom it trusts |
 //! | [`configuration`] | the digest of a set-up that evidence carries |
 //! | [`lockdown`] | what the process may no longer do |
@@ -25,6 +25,7 @@ pub mod configuration;
 pub mod evidence;
 pub mod failure;
 mod failure_from;
+pub mod generator;
 pub mod keeper;
 pub mod keys;
 pub mod lockdown;

@@ -1,4 +1,4 @@
-//! `oboro-server`: keeper and searcher on hardware platforms, and nothing else.
+//! `oboro-server`: keeper, searcher and generator on hardware platforms, and nothing else.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use oboro_server::failure::Outcome;
 use oboro_server::platforms::HardwarePlatforms;
-use oboro_server::{config, failure, keeper, roles, searcher, show};
+use oboro_server::{config, failure, generator, keeper, roles, searcher, show};
 
 /// The name in front of errors.
 const PROGRAM: &str = "oboro-server";
 
-/// Keeper and searcher of Oboro, for machines whose hardware protects them.
+/// Keeper, searcher and generator of Oboro, for machines whose hardware protects them.
 #[derive(Parser)]
 #[command(name = PROGRAM, version, args_override_self = true, arg_required_else_help = true)]
 struct Cli {
@@ -37,6 +37,8 @@ enum Command {
     Keeper(keeper::Options),
     /// Run the searcher: holds the index, has no decryption key
     Searcher(searcher::Options),
+    /// Run the generator: builds one index for its owner, seeing all of it, and forgets it
+    Generator(generator::Options),
     /// Show the platforms and the evidence of this machine, or of a server
     Show(show::Options),
 }
@@ -65,6 +67,7 @@ fn run(cli: &Cli) -> Outcome<()> {
     match &cli.command {
         Command::Keeper(options) => keeper::run(options, cli.json, &HardwarePlatforms),
         Command::Searcher(options) => searcher::run(options, cli.json, &HardwarePlatforms),
+        Command::Generator(options) => generator::run(options, cli.json, &HardwarePlatforms),
         Command::Show(options) => show::run(options, cli.json, &HardwarePlatforms),
     }
 }

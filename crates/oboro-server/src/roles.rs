@@ -13,6 +13,8 @@ use crate::failure::{Failure, Outcome};
 pub const SEARCHER_ADDRESS: &str = "127.0.0.1:7600";
 /// Where the keeper listens when nothing else is said.
 pub const KEEPER_ADDRESS: &str = "127.0.0.1:7601";
+/// Where the generator listens when nothing else is said.
+pub const GENERATOR_ADDRESS: &str = "127.0.0.1:7602";
 
 /// An asynchronous runtime.
 ///

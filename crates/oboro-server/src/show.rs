@@ -18,7 +18,7 @@ use crate::keys::{self, Folder};
 use crate::output::{self, Report};
 use crate::platforms::Platforms;
 use crate::roles;
-use crate::{keeper, searcher};
+use crate::{generator, keeper, searcher};
 
 /// Options of `show`.
 #[derive(Args, Clone, Debug, Default)]
@@ -53,6 +53,8 @@ pub enum ServerRole {
     Searcher,
     /// Holds the decryption key
     Keeper,
+    /// Builds an index and forgets it
+    Generator,
 }
 
 impl ServerRole {
@@ -60,6 +62,7 @@ impl ServerRole {
         match self {
             Self::Searcher => AttestedRole::Searcher,
             Self::Keeper => AttestedRole::Keeper,
+            Self::Generator => AttestedRole::Generator,
         }
     }
 
@@ -67,6 +70,7 @@ impl ServerRole {
         match self {
             Self::Searcher => Role::Searcher,
             Self::Keeper => Role::Keeper,
+            Self::Generator => Role::Generator,
         }
     }
 }
@@ -151,6 +155,7 @@ fn configuration(role: ServerRole, options: &Options, platforms: &dyn Platforms)
     let configuration = match role {
         ServerRole::Keeper => keeper::configuration_of(options, keys, platforms)?,
         ServerRole::Searcher => searcher::configuration_of(options, keys, platforms)?,
+        ServerRole::Generator => generator::configuration_of(options, keys)?,
     };
     Ok(Shown::Configuration {
         configuration: output::hex(&configuration.digest()),

@@ -3,8 +3,9 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    attest, backup, bench, build, compact, delete, demo, doctor, eval, grant, insert, inspect,
-    keeper, keygen, learn, renew, restore, revoke, rotate, search, searcher, serve, verify,
+    attest, backup, bench, build, compact, delete, demo, doctor, eval, generator, grant, insert,
+    inspect, keeper, keygen, learn, renew, restore, revoke, rotate, search, searcher, serve,
+    verify,
 };
 use crate::global::Global;
 
@@ -51,6 +52,8 @@ pub(crate) enum Command {
     Keeper(keeper::Options),
     /// Run the searcher: holds the index, has no decryption key
     Searcher(searcher::Options),
+    /// Run the generator: builds one index for its owner, seeing all of it, and forgets it
+    Generator(generator::Options),
     /// Search with queries that no server can read
     Search(search::Options),
     /// Insert vectors into an index, also while it is searched; --upsert replaces

@@ -58,6 +58,7 @@ fn run(cli: &Cli) -> Outcome<()> {
         Command::Serve(options) => commands::serve::run(options, global),
         Command::Keeper(options) => commands::keeper::run(options, global),
         Command::Searcher(options) => commands::searcher::run(options, global),
+        Command::Generator(options) => commands::generator::run(options, global),
         Command::Search(options) => commands::search::run(options, global),
         Command::Insert(options) => commands::insert::run(options, global),
         Command::Upsert(options) => commands::insert::upsert(options, global),

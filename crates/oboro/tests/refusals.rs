@@ -124,7 +124,7 @@ fn outputs_are_not_overwritten() {
 fn keys_are_private_and_checked() {
     use std::os::unix::fs::PermissionsExt;
     let place = Place::with_keys();
-    for role in ["owner", "client", "searcher", "keeper"] {
+    for role in ["owner", "client", "searcher", "keeper", "generator"] {
         let folder = place.path("keys").join(role);
         let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&folder), 0o700);
@@ -147,7 +147,7 @@ fn keys_are_private_and_checked() {
         ("release.key", "keeper"),
         ("issued.txt", "owner"),
     ] {
-        for role in ["owner", "client", "searcher", "keeper"] {
+        for role in ["owner", "client", "searcher", "keeper", "generator"] {
             assert_eq!(has(role, name), role == holder, "{role} {name}");
         }
     }

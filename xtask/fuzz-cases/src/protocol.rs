@@ -1,6 +1,8 @@
 //! Messages of the protocol and the checks that a receiver makes first.
 
+use oboro_protocol::build::v1 as build;
 use oboro_protocol::{v1, validate};
+use oboro_server::generator;
 use prost::Message;
 
 /// The index that changes are for.
@@ -91,6 +93,26 @@ pub fn messages(data: &[u8]) {
         20 => drop(decode::<v1::CompactReply>(bytes)),
         21 => drop(decode::<v1::SearcherStatus>(bytes)),
         22 => drop(decode::<v1::QueryModelReply>(bytes)),
+        28 => {
+            // What a generator makes of the message that opens a build.
+            if let Some(begin) = decode::<build::Begin>(bytes)
+                && validate::build::begin(&begin).is_ok()
+                && let Ok((job, early)) = generator::from_message(begin)
+            {
+                assert!(early > 0 && job.vectors > 0);
+                let again = generator::to_message(&job);
+                assert!(generator::from_message(again).is_ok(), "a job travels");
+            }
+        }
+        29 => {
+            if let Some(records) = decode::<build::Records>(bytes)
+                && let Ok(count) = validate::build::records(&records, 12)
+            {
+                assert!(count * 12 == records.vectors.len());
+            }
+        }
+        30 => drop(decode::<build::BuildRequest>(bytes)),
+        31 => drop(decode::<build::BuildReply>(bytes)),
         _ => drop(decode::<v1::StageReply>(bytes)),
     }
 }

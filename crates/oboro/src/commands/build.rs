@@ -16,6 +16,7 @@ use oboro_vectors::VectorsError;
 
 use super::blind;
 use super::built::Built;
+use super::enclave;
 use super::estimate;
 use super::registry::Registry;
 use crate::failure::{Failure, Outcome};
@@ -45,6 +46,16 @@ const OPQ_TURNS: &str = "20";
 const LOCAL: &str = "local";
 /// At a searcher and a keeper, blindly.
 const BLIND: &str = "blind";
+/// By a generator in an enclave, which forgets them.
+const ENCLAVE: &str = "enclave";
+
+/// Who makes codebook and codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Local,
+    Blind,
+    Enclave,
+}
 
 /// Options of `oboro build`.
 #[derive(Args, Debug)]
@@ -56,13 +67,16 @@ pub(crate) struct Options {
     /// Folder of the new index; in a blind build the searcher has one
     #[arg(long, value_name = "DIR", required_unless_present = "searcher")]
     pub(crate) out: Option<PathBuf>,
-    /// Who makes codebook and codes: `local`, this process, or `blind`, a searcher and a
-    /// keeper that see no vector
+    /// Who makes codebook and codes: `local`, this process; `enclave`, an attested generator
+    /// that forgets them; or `blind`, a searcher and a keeper that see no vector
     #[arg(long, default_value = LOCAL, value_name = "MODE")]
     pub(crate) mode: String,
     /// In a blind build, address of the searcher, which was started with --generate
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) searcher: Option<String>,
+    /// With --mode enclave, address of the generator
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) generator: Option<String>,
     /// Keys of the owner: the folder of `oboro keygen` or its owner/
     #[arg(long, default_value = "keys", value_name = "DIR")]
     pub(crate) keys: PathBuf,
@@ -157,6 +171,7 @@ impl Options {
             out: Some(out.to_owned()),
             mode: LOCAL.to_owned(),
             searcher: None,
+            generator: None,
             keys: keys.to_owned(),
             passphrase: KeyPassphrase::default(),
             force: false,
@@ -191,35 +206,48 @@ impl Options {
         self.out.as_deref().unwrap_or(Path::new("."))
     }
 
-    /// Whether searcher and keeper make the index, blindly.
-    fn is_blind(&self) -> Outcome<bool> {
-        let blind = named(
+    /// Who makes the index.
+    fn mode(&self) -> Outcome<Mode> {
+        let mode = named(
             "mode",
             &self.mode,
             |name| match name {
-                LOCAL => Some(false),
-                BLIND => Some(true),
+                LOCAL => Some(Mode::Local),
+                BLIND => Some(Mode::Blind),
+                ENCLAVE => Some(Mode::Enclave),
                 _ => None,
             },
-            &[LOCAL, BLIND],
+            &[LOCAL, ENCLAVE, BLIND],
         )?;
-        match (blind, &self.searcher, &self.out) {
-            (false, Some(_), _) => Err(Failure::usage(
+        if mode != Mode::Blind && self.searcher.is_some() {
+            return Err(Failure::usage(
                 "--searcher is for a blind build; add --mode blind, or name a folder with --out",
-            )),
-            (true, _, Some(_)) => Err(Failure::usage(
+            ));
+        }
+        if mode != Mode::Enclave && self.generator.is_some() {
+            return Err(Failure::usage(
+                "--generator is for a build in an enclave; add --mode enclave",
+            ));
+        }
+        match mode {
+            Mode::Blind if self.out.is_some() => Err(Failure::usage(
                 "in a blind build the index lies at the searcher; name that with --searcher and leave --out away",
             )),
-            (true, ..) if self.keyholder != KEEPER => Err(Failure::usage(
+            Mode::Blind if self.keyholder != KEEPER => Err(Failure::usage(
                 "a blind build needs a keeper; leave --keyholder away",
             )),
-            (true, ..) if self.opq.is_some() || self.lists.is_some() => Err(Failure::usage(
+            Mode::Blind if self.opq.is_some() || self.lists.is_some() => Err(Failure::usage(
                 "a matrix and lists are learned from vectors that nobody sees in a blind build; leave --opq and --lists away",
             )),
-            (true, ..) if self.dry_run || self.estimate || self.force => Err(Failure::usage(
+            Mode::Blind if self.dry_run || self.estimate || self.force => Err(Failure::usage(
                 "--dry-run, --estimate and --force are for local builds; leave them away",
             )),
-            (blind, ..) => Ok(blind),
+            Mode::Enclave if self.dry_run || self.estimate || self.threads.is_some() => {
+                Err(Failure::usage(
+                    "--dry-run, --estimate and --threads are about this machine, and the generator builds on another; leave them away",
+                ))
+            }
+            mode => Ok(mode),
         }
     }
 }
@@ -228,7 +256,8 @@ impl Options {
 pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     let cancel = Arc::new(AtomicBool::new(false));
     stop_on_signal(&cancel)?;
-    if options.is_blind()? {
+    let mode = options.mode()?;
+    if mode == Mode::Blind {
         return blind::run(options, global, &cancel);
     }
     if options.estimate && options.vectors == Path::new("-") {
@@ -245,7 +274,10 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         .estimate
         .then(|| estimate::of(options, &progress, &cancel))
         .transpose()?;
-    let mut built = build(options, &progress, &cancel)?;
+    let mut built = match mode {
+        Mode::Enclave => enclave::build(options, &progress, &cancel)?,
+        _ => build(options, &progress, &cancel)?,
+    };
     built.peak_bytes = estimate::peak_bytes();
     built.estimate = estimated;
     if let Some(registry) = registry {

@@ -64,6 +64,9 @@ pub(crate) struct Built {
     pub(super) displacement_probability_most: f64,
     pub(super) candidates_max: usize,
     pub(super) trial: Trial,
+    /// Where it was made, if not here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) generator: Option<Generator>,
     /// The most memory that this process had.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) peak_bytes: Option<u64>,
@@ -125,6 +128,13 @@ pub(super) struct Stages {
     pub(super) encode: f64,
     pub(super) trial: f64,
     pub(super) write: f64,
+}
+
+/// The program that made the index.
+#[derive(Serialize)]
+pub(super) struct Generator {
+    pub(super) address: String,
+    pub(super) simulated: bool,
 }
 
 #[derive(Serialize)]
@@ -216,6 +226,7 @@ impl Built {
                 recall_10_at_10: round(report.trial.recall_10_at_10, 4),
                 recall_10_at_10_unranked: round(report.trial.recall_10_at_10_unranked, 4),
             },
+            generator: None,
             peak_bytes: None,
             estimate: None,
         }
@@ -247,6 +258,13 @@ impl Report for Built {
             self.stages.trial,
             self.stages.write
         )?;
+        if let Some(generator) = &self.generator {
+            writeln!(
+                out,
+                "made by the generator at {}, which saw the vectors and has forgotten them",
+                generator.address
+            )?;
+        }
         if let (Some(estimate), Some(peak)) = (&self.estimate, self.peak_bytes) {
             writeln!(
                 out,

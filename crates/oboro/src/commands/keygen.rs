@@ -187,6 +187,9 @@ fn write(
                 owner_key.storage_key().write(folder.join(STORAGE_KEY))?;
                 "opens the index; put it on the machine with the index"
             }
+            Role::Generator => {
+                "builds indexes in an enclave; holds no key of any index: put it on that machine"
+            }
             Role::Keeper => {
                 key_files::write_keeper_secret(folder.join(KEEPER_KEY), &keeper_key)?;
                 key_files::write_keeper_public(folder.join(KEEPER_PUBLIC), &keeper_public)?;
