@@ -77,7 +77,7 @@ fn main() {
             Step::Centroids => {
                 let start = Instant::now();
                 let means = shares.means(trainer.labels()).unwrap();
-                let mut rng = dither.codebook(&keeper, trainer.scale(), trainer.labels());
+                let mut rng = dither.codebook(&keeper, trainer.scale(), &means);
                 let (masked, prepared) = keeper
                     .encrypt_batch_codebook(&means, trainer.scale(), &mut rng)
                     .unwrap();

@@ -61,9 +61,9 @@ pub use decrypt::{MaskedDecryptor, PreparedCodebook};
 pub use error::CkksError;
 pub use evaluate::{SearcherShare, TableEvaluator, ZeroEncryption};
 pub use generation::{
-    BlindTrainer, DerivedRandomness, Labels, MaskSeed, MaskedBatchCodebook, MaskedOffsets,
-    MeanShares, OffsetKeep, SampleBounds, SampleShares, Step, TrainedCodebook, TrainingPlan,
-    TrainingSample, Work, WorkRows,
+    BlindTrainer, DerivedRandomness, GenerationPlan, Labels, MaskSeed, MaskedBatchCodebook,
+    MaskedOffsets, MeanShares, OffsetKeep, SampleBounds, SampleShares, Step, TrainedCodebook,
+    TrainingPlan, TrainingSample, Work, WorkRows,
 };
 pub use key::{PublicKey, SecretKey};
 pub use packing::Packing;

@@ -102,9 +102,7 @@ impl Keeper<'_> {
         let labels = Labels::from_bytes(&p, self.world.bounds.samples(), labels).unwrap();
         let scale = oboro_ckks::BatchScale::from_bytes(&p, scale).unwrap();
         let means = self.world.shares.means(&labels).unwrap();
-        let mut rng = self
-            .randomness
-            .codebook(&self.world.keeper, &scale, &labels);
+        let mut rng = self.randomness.codebook(&self.world.keeper, &scale, &means);
         let (masked, prepared) = self
             .world
             .keeper

@@ -13,14 +13,15 @@
 //!    ([`commit`](GenerationSession::commit)).
 //!
 //! Every request is made again where a connection breaks or a role is busy; each may be
-//! repeated. Whoever stops before step 5 has made nothing that anybody sees.
+//! repeated. Whoever stops before step 5 has made nothing that anybody sees, and may begin
+//! with the same plan again: [`begin`](GenerationSession::begin) tells what is there.
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use oboro_attest::{AttestedRole, Verifier};
 use oboro_channel::{Identity, Role, Trust};
-use oboro_ckks::{MaskSeed, PublicKey};
+use oboro_ckks::GenerationPlan;
 use oboro_protocol::{
     generation::{
         self,
@@ -69,34 +70,15 @@ pub struct GenerationConfig {
     pub connect_timeout: Duration,
 }
 
-/// What is to be made.
-pub struct Generation {
-    /// The new index, random.
-    pub index_id: [u8; 16],
-    /// [`oboro_ckks::BatchPacking::to_bytes`].
-    pub batch_packing: Vec<u8>,
-    /// d1, ciphertexts of a query.
-    pub split: u32,
-    /// [`oboro_ckks::SampleBounds::to_bytes`].
-    pub bounds: Vec<u8>,
-    /// Rounds of training.
-    pub rounds: u32,
-    /// Vectors that will be encoded.
-    pub vectors: u64,
-    /// Segments they will lie in.
+/// How far a generation is when it is begun: what an interrupted one has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The roles have the whole sample, and train.
+    pub training: bool,
+    /// The training is over.
+    pub trained: bool,
+    /// Segments that are on disk, the first ones.
     pub segments: u32,
-    /// The keeper's key.
-    pub public_key: PublicKey,
-    /// What the keeper's shares are masked with; the keeper never gets it.
-    pub mask_seed: MaskSeed,
-    /// The choices of the training.
-    pub training_seed: zeroize::Zeroizing<[u8; 32]>,
-    /// The largest norm of a vector.
-    pub vector_norm: f64,
-    /// The largest norm of a query that is searched as it is.
-    pub query_norm: f64,
-    /// Scores have offsets: the metric is a distance.
-    pub offsets: bool,
 }
 
 /// What a training gave.
@@ -216,21 +198,23 @@ impl GenerationSession {
         &self.remarks
     }
 
-    /// Opens the generation at both.
+    /// Opens the generation at both, or goes on with one that was interrupted: whoever
+    /// names the same plan is told what there is of it.
     ///
     /// # Errors
     /// When the keeper does not hold the key, or one of them refuses; so for all that
-    /// follow.
-    pub async fn begin(&mut self, generation: &Generation) -> Result<(), ClientError> {
+    /// follow. [`Reason::Conflict`](oboro_protocol::Reason::Conflict) says that the index
+    /// is whole already.
+    pub async fn begin(&mut self, generation: &GenerationPlan) -> Result<Standing, ClientError> {
         let fingerprint = generation.public_key.fingerprint();
         if !self.keys.contains(&fingerprint) {
             return Err(ClientError::ForeignKeeper);
         }
         let shape = v1::Shape {
             index_id: generation.index_id.to_vec().into(),
-            batch_packing: generation.batch_packing.clone().into(),
+            batch_packing: generation.packing.to_bytes().to_vec().into(),
             split: generation.split,
-            bounds: generation.bounds.clone().into(),
+            bounds: generation.bounds.to_bytes().to_vec().into(),
             rounds: generation.rounds,
             vectors: generation.vectors,
             segments: generation.segments,
@@ -257,12 +241,16 @@ impl GenerationSession {
             offsets: generation.offsets,
         };
         let searcher = &self.searcher;
-        persist(|| {
+        let reply = persist(|| {
             let (mut searcher, request) = (searcher.clone(), request.clone());
             async move { searcher.begin(request).await }
         })
         .await?;
-        Ok(())
+        Ok(Standing {
+            training: reply.training,
+            trained: reply.trained,
+            segments: reply.segments,
+        })
     }
 
     /// Brings the keeper its shares of the sample.
@@ -502,7 +490,7 @@ fn digest(bytes: &[u8], what: &str) -> Result<[u8; 32], ClientError> {
 }
 
 /// Makes a request until it is answered.
-async fn persist<T, Answer>(ask: impl Fn() -> Answer) -> Result<T, ClientError>
+pub(crate) async fn persist<T, Answer>(ask: impl Fn() -> Answer) -> Result<T, ClientError>
 where
     Answer: Future<Output = Result<Response<T>, Status>>,
 {

@@ -15,6 +15,7 @@
 //! of the simulated platform is refused unless the policy allows it, and
 //! [`Client::is_simulated`] says when it was.
 
+pub mod blind;
 pub mod blocking;
 mod client;
 mod error;

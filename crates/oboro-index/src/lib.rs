@@ -15,6 +15,7 @@
 //! | `segment-ID-E.lists` | lists that vectors are in, if the index has any | epoch key |
 //! | `deleted-ID-E.oboro` | which vectors of a segment are deleted | epoch key |
 //! | `model.oboro` | the [`Model`] | model key |
+//! | `blind.oboro` | of an index made blindly, both roles' shares of the codebook ([`SealedBlind`]); listed in no manifest | storage key and a part of the keeper's |
 //! | `query-model.oboro` | the [`QueryModel`], if the index has one | descriptor key |
 //!
 //! The epoch key is made of the searcher's [`StorageKey`] and a share that the
@@ -33,6 +34,7 @@
 extern crate self as oboro_index;
 
 mod alive;
+mod blind;
 mod building;
 mod cursor;
 mod derive;
@@ -49,6 +51,7 @@ mod listed;
 pub mod live;
 mod manifest;
 mod model;
+mod note;
 mod query_model;
 mod receiver;
 pub mod record;
@@ -65,6 +68,7 @@ pub mod untrusted;
 mod verify;
 mod writer;
 
+pub use blind::{BLIND_FILE, BlindHead, BuildState, SealedBlind};
 pub use descriptor::Descriptor;
 pub use encoding::{EncodingChoice, EncodingSurvey, RecordEncoding};
 pub use epoch::EpochWriter;

@@ -41,13 +41,14 @@ const METHODS: [(&str, Allowed); 9] = [
     ("RetireKey", Allowed::Owner),
 ];
 
-const GENERATION_METHODS: [(&str, Allowed); 6] = [
+const GENERATION_METHODS: [(&str, Allowed); 7] = [
     ("Begin", Allowed::Owner),
     ("Shares", Allowed::Owner),
     ("End", Allowed::Owner),
     ("Means", Allowed::Searchers),
     ("Tables", Allowed::Searchers),
     ("Codebook", Allowed::Searchers),
+    ("Install", Allowed::Searchers),
 ];
 
 /// Refuses a request that this peer may not make. What is not in the lists nobody may.

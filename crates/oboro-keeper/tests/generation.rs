@@ -439,15 +439,67 @@ async fn fail_shapes_that_no_generation_has() {
         Reason::BadRequest
     );
     // Only so many at a time: an owner loses its own oldest, and nobody else's.
-    let first = world.begin().await;
-    for _ in 0..4 {
-        world.begin().await;
+    let of_index = |index: u8| {
+        let mut request = world.request();
+        let shape = request.shape.as_mut().unwrap();
+        shape.index_id = vec![index; 16].into();
+        request
+    };
+    let requests: Vec<_> = (0..5).map(|index| of_index(index + 6)).collect();
+    let mut sessions = Vec::new();
+    for request in requests {
+        let reply = world.owner.begin(request).await.unwrap();
+        sessions.push(reply.into_inner().session);
     }
-    let request = v1::EndRequest { session: first };
+    let request = v1::EndRequest {
+        session: sessions[0].clone(),
+    };
     assert_eq!(
         refusal(world.owner.end(request)).await,
         Reason::UnknownSession
     );
+    // One that it begins again is the one that it began.
+    let mut again = world.request();
+    again.shape.as_mut().unwrap().index_id = vec![10; 16].into();
+    let reply = world.owner.begin(again).await.unwrap();
+    assert_eq!(reply.into_inner().session, sessions[4]);
     let mut other = client(&world.keeper.connect_as(Role::Owner).await);
     assert_eq!(refusal(other.begin(world.request())).await, Reason::Busy);
+}
+
+#[tokio::test]
+async fn fail_shares_of_codebooks_that_this_keeper_did_not_seal() {
+    let mut world = World::new().await;
+    let request = v1::InstallRequest {
+        index_id: vec![6; 16].into(),
+        share: vec![1; 500].into(),
+        key_fingerprint: world.key().fingerprint().to_vec().into(),
+    };
+    assert_eq!(
+        refusal(world.owner.install(request.clone())).await,
+        Reason::Forbidden
+    );
+    for share in [vec![1; 500], vec![0; 28], vec![0; 11], Vec::new()] {
+        let bad = v1::InstallRequest {
+            share: share.into(),
+            ..request.clone()
+        };
+        assert_eq!(
+            refusal(world.searcher.install(bad)).await,
+            Reason::BadRequest
+        );
+    }
+    let bad = v1::InstallRequest {
+        key_fingerprint: vec![0; 32].into(),
+        ..request.clone()
+    };
+    assert!(world.searcher.install(bad).await.is_err());
+    let bad = v1::InstallRequest {
+        index_id: vec![6; 15].into(),
+        ..request
+    };
+    assert_eq!(
+        refusal(world.searcher.install(bad)).await,
+        Reason::BadRequest
+    );
 }

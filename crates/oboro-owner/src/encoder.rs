@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 
+use chacha20::ChaCha20Rng;
 use oboro_index::{
     Descriptor, Extra, IndexError, Model, RecordEncoding, RotationMatrix, SegmentSealer, WriterKey,
     permutation,
@@ -48,6 +49,9 @@ pub struct EncodedSegment {
     pub records: Vec<u8>,
     /// Rows that were left out.
     pub refused: Refusals,
+    /// Where searcher and keeper are to encode the vectors: these, encrypted, batch by
+    /// batch in the order of positions; then there are no codes yet.
+    pub batches: Vec<Vec<u8>>,
 }
 
 impl fmt::Debug for EncodedSegment {
@@ -150,7 +154,7 @@ impl Encoder {
     ) -> Result<(EncodedSegment, u64), OwnerError> {
         let key = self.key.client_key().descriptor_key();
         let bits = tags::bits(&self.descriptor, key, tag_names);
-        let (vectors, good) = self.check(records, &bits, skip, seen);
+        let (vectors, good) = self.intake().check(records, &bits, skip, seen);
         let mut segment_id = [0; 16];
         rng.fill_bytes(&mut segment_id);
         let positions = permutation(good.ids.len(), rng);
@@ -200,6 +204,7 @@ impl Encoder {
             lists,
             records,
             refused: good.refused,
+            batches: Vec::new(),
         };
         Ok((segment, good.present))
     }
@@ -213,8 +218,61 @@ impl Encoder {
         }
     }
 
+    const fn intake(&self) -> Intake<'_> {
+        Intake {
+            descriptor: &self.descriptor,
+            key: &self.key,
+        }
+    }
+}
+
+impl Encodes for Encoder {
+    fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+
+    fn encode(
+        &self,
+        records: Records,
+        tag_names: &[String],
+        skip: &Skip<'_>,
+        seen: &mut HashSet<u64>,
+        rng: &mut ChaCha20Rng,
+    ) -> Result<(EncodedSegment, u64), OwnerError> {
+        Self::encode(self, records, tag_names, skip, seen, rng)
+    }
+}
+
+/// Makes segments of new records: with the owner's model, or for searcher and keeper to
+/// encode.
+pub trait Encodes: Sync {
+    /// The index that it encodes for.
+    fn descriptor(&self) -> &Descriptor;
+
+    /// A segment of some records, in a random order, and how many were there already; as
+    /// [`Encoder::segment`].
+    ///
+    /// # Errors
+    /// As [`Encoder::segment`].
+    fn encode(
+        &self,
+        records: Records,
+        tag_names: &[String],
+        skip: &Skip<'_>,
+        seen: &mut HashSet<u64>,
+        rng: &mut ChaCha20Rng,
+    ) -> Result<(EncodedSegment, u64), OwnerError>;
+}
+
+/// Decides which records an index can take.
+pub(crate) struct Intake<'a> {
+    pub(crate) descriptor: &'a Descriptor,
+    pub(crate) key: &'a WriterKey,
+}
+
+impl Intake<'_> {
     /// What the index can take of some records: their vectors and all else.
-    fn check(
+    pub(crate) fn check(
         &self,
         mut records: Records,
         bits: &[Option<u32>],
@@ -296,13 +354,13 @@ impl Encoder {
         if norm.is_nan() || norm > LARGEST_NORM {
             return Some(Reason::TooLong);
         }
-        if norm == 0.0 && self.model.metric == Metric::Cosine {
+        if norm == 0.0 && self.descriptor.metric == Metric::Cosine {
             return Some(Reason::NoDirection);
         }
-        let (least, greatest) = range(self.model.encoding);
+        let (least, greatest) = range(self.descriptor.record_encoding);
         // Whole numbers as bytes, which a build takes for exact data only: others would be
         // rounded, the smallest of them to nothing.
-        let whole = self.model.encoding == RecordEncoding::INTEGERS;
+        let whole = self.descriptor.record_encoding == RecordEncoding::INTEGERS;
         // Without early exit, so that the compiler can vectorize it.
         let within = vector.iter().fold(true, |ok, &value| {
             ok & (value >= least) & (value <= greatest) & (!whole | (value.trunc() == value))
@@ -313,21 +371,21 @@ impl Encoder {
 
 /// Rows that are passed over.
 #[derive(Default)]
-pub(crate) struct Skip<'a> {
+pub struct Skip<'a> {
     /// Those before this one.
-    pub(crate) from_row: u64,
+    pub from_row: u64,
     /// Those whose id this knows.
-    pub(crate) present: Option<&'a (dyn Fn(u64) -> bool + Sync)>,
+    pub present: Option<&'a (dyn Fn(u64) -> bool + Sync)>,
 }
 
 /// Rows that passed.
 #[derive(Default)]
-struct Good {
-    present: u64,
-    ids: Vec<u64>,
-    tags: Vec<u64>,
-    extras: Vec<Extra>,
-    refused: Refusals,
+pub(crate) struct Good {
+    pub(crate) present: u64,
+    pub(crate) ids: Vec<u64>,
+    pub(crate) tags: Vec<u64>,
+    pub(crate) extras: Vec<Extra>,
+    pub(crate) refused: Refusals,
 }
 
 /// The values that an encoding holds without cutting them off.

@@ -19,6 +19,11 @@ pub enum OwnerError {
     /// The index could not be written.
     #[error(transparent)]
     Index(#[from] oboro_index::IndexError),
+    /// A build is to go on with something else than it began with.
+    #[error(
+        "the vectors or the options are others than those that the interrupted build began with; give the same ones, or remove its state and begin anew"
+    )]
+    OtherInput,
     /// What the roles of a blind build gave does not fit.
     #[error("the blind build is stopped: {0}; look at the roles' logs")]
     Roles(String),

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Instant;
 
+use chacha20::ChaCha20Rng;
 use oboro_index::{Change, LiveIndex, NewSegment, OnExisting, Staged};
-use rand_core::CryptoRng;
+use rand_core::{CryptoRng, SeedableRng as _};
 
-use crate::encoder::{EncodedSegment, Encoder, Skip};
+use crate::encoder::{EncodedSegment, Encodes, Skip};
 use crate::refusals::Refusals;
 use crate::{OwnerError, ProgressFn, Stage, VectorSource};
 
@@ -152,7 +153,7 @@ struct Batch {
 /// [`strict`](InsertOptions::strict) also for the first row that the index cannot take;
 /// then nothing has changed.
 pub fn insert<T: Target>(
-    encoder: &Encoder,
+    encoder: &dyn Encodes,
     source: &mut dyn VectorSource,
     target: &mut T,
     options: &InsertOptions<'_>,
@@ -184,7 +185,7 @@ pub fn insert<T: Target>(
 }
 
 /// Rows of a batch that a searcher takes.
-fn batch_rows(encoder: &Encoder, options: &InsertOptions<'_>) -> usize {
+fn batch_rows(encoder: &dyn Encodes, options: &InsertOptions<'_>) -> usize {
     let descriptor = encoder.descriptor();
     // Id and tags are eight bytes each.
     let each = descriptor.record_layout().stored_len() + descriptor.subquantizers() + 16;
@@ -198,7 +199,7 @@ fn batch_rows(encoder: &Encoder, options: &InsertOptions<'_>) -> usize {
 
 /// Reads, encodes and seals until the end, or until nobody takes batches.
 fn make(
-    encoder: &Encoder,
+    encoder: &dyn Encodes,
     source: &mut dyn VectorSource,
     options: &InsertOptions<'_>,
     rng: &mut impl CryptoRng,
@@ -223,6 +224,7 @@ fn make(
             from_row: options.from_row,
             present: options.present,
         };
+        let rng = &mut ChaCha20Rng::from_rng(rng);
         let (segment, present) =
             encoder.encode(records, source.tag_names(), &skip, &mut seen, rng)?;
         let batch = Batch {

@@ -44,9 +44,12 @@ mod survey;
 mod tags;
 mod trial;
 
-pub use blind::{BlindBegin, BlindCommitted, BlindReport, BlindRoles, BlindSegment, BlindTrained};
+pub use blind::{
+    BlindCommitted, BlindEncoder, BlindReport, BlindRoles, BlindSegment, BlindStanding, BlindStart,
+    BlindTrained,
+};
 pub use build::Owner;
-pub use encoder::{EncodedSegment, Encoder};
+pub use encoder::{EncodedSegment, Encoder, Encodes, Skip};
 pub use error::OwnerError;
 pub use estimate::Estimate;
 pub use insert::{Changed, FolderTarget, InsertOptions, InsertReport, Target, delete, insert};

@@ -81,21 +81,7 @@ impl Gate {
         } else {
             Access::Reader
         };
-        permitted(peer, wanted, &searcher.index_id()).inspect_err(|_| {
-            tracing::info!(peer = peer.short_key(), "request refused by role or grant");
-        })?;
-        let now = searcher.started.elapsed().as_secs_f64();
-        if !searcher.rates.admit(&peer.spki_sha256, now) {
-            Metrics::add(&searcher.metrics().rate_limited, 1);
-            return Err(Failure::new(
-                Reason::RateLimited,
-                format!(
-                    "this client has used up its {} requests per second; pause before the next one",
-                    searcher.rates.limit().per_second
-                ),
-            )
-            .into());
-        }
+        admit(searcher, peer, wanted)?;
         let time = match path {
             COMPACT => limits::MAX_COMPACTION_TIME,
             _ => limits::MAX_REQUEST_TIME,
@@ -111,6 +97,28 @@ impl Gate {
         };
         Ok(Bounds { bytes, time })
     }
+}
+
+/// Checks role, grant and rate.
+// A tonic status is large; so is every error of every service method.
+#[allow(clippy::result_large_err)]
+pub(crate) fn admit(searcher: &Searcher, peer: &PeerInfo, wanted: Access) -> Result<(), Status> {
+    permitted(peer, wanted, &searcher.index_id()).inspect_err(|_| {
+        tracing::info!(peer = peer.short_key(), "request refused by role or grant");
+    })?;
+    let now = searcher.started.elapsed().as_secs_f64();
+    if searcher.rates.admit(&peer.spki_sha256, now) {
+        return Ok(());
+    }
+    Metrics::add(&searcher.metrics().rate_limited, 1);
+    Err(Failure::new(
+        Reason::RateLimited,
+        format!(
+            "this client has used up its {} requests per second; pause before the next one",
+            searcher.rates.limit().per_second
+        ),
+    )
+    .into())
 }
 
 /// How large a request may be, and how long it may take.

@@ -25,6 +25,7 @@ use crate::{
     compaction::Compactor,
     epoch::{Epoch, Workshop},
     gate::Gate,
+    generation::EncoderGate,
     keeper::KeeperAccess,
     link::KeeperLink,
     metrics::Metrics,
@@ -180,7 +181,8 @@ impl SearcherServer {
             .timeout(limits::MAX_COMPACTION_TIME)
             .concurrency_limit_per_connection(self.requests_per_connection)
             .layer(GrpcWebLayer::new())
-            .add_service(Gate::new(self.searcher))
+            .add_service(Gate::new(Arc::clone(&self.searcher)))
+            .add_service(EncoderGate::new(self.searcher))
             .serve_with_incoming_shutdown(incoming, async move {
                 shutdown.await;
                 let _ = began.send(());

@@ -7,15 +7,17 @@ use std::time::Duration;
 use clap::Args;
 use oboro_channel::Role;
 use oboro_client::ClientError;
+use oboro_client::blind::BlindWriter;
 use oboro_client::writer::{Change, StageToken, Writer, WriterConfig};
 use oboro_index::{
     CompactionPolicy, Index, IndexError, LiveIndex, NewSegment, OnExisting, OwnerKey, Throttle,
     WriterKey,
 };
 use oboro_owner::{
-    Changed, EncodedSegment, Encoder, FolderTarget, InsertOptions, InsertReport, OwnerError,
-    Target, VectorSource, delete, insert,
+    BlindEncoder, Changed, EncodedSegment, Encoder, Encodes, FolderTarget, InsertOptions,
+    InsertReport, OwnerError, Target, VectorSource, delete, insert,
 };
+use oboro_protocol::Reason;
 use oboro_server::policy::PolicyOptions;
 use tokio::runtime::Runtime;
 
@@ -66,6 +68,9 @@ pub(crate) enum Opened {
 pub(crate) struct Served {
     runtime: Runtime,
     writer: Writer,
+    config: WriterConfig,
+    /// Where the index was made blindly.
+    blind: Option<BlindWriter>,
     /// The keeper could not be told of the newest state.
     unrecorded: bool,
 }
@@ -158,6 +163,8 @@ impl Place {
         let served = Served {
             runtime,
             writer,
+            config,
+            blind: None,
             unrecorded: false,
         };
         Ok((Opened::Served(Box::new(served)), key))
@@ -179,23 +186,20 @@ impl Place {
 }
 
 impl Opened {
-    /// What encodes new vectors.
-    pub(crate) fn encoder(&self, key: WriterKey) -> Outcome<Encoder> {
+    /// What encodes new vectors: the owner's model, or where an index was made blindly,
+    /// searcher and keeper.
+    pub(crate) fn encoder(&mut self, key: WriterKey) -> Outcome<Box<dyn Encodes>> {
         match self {
             Self::Folder(live) => {
                 let index = live.index();
                 let model = index.model_bytes().ok_or_else(|| {
-                    Failure::input("the index was built without a model, so that nobody can insert; build it again")
+                    Failure::input("this index was made blindly and nobody has its model, so searcher and keeper encode new vectors; serve it and insert with --connect")
                 })?;
-                Encoder::open(key, model, index.descriptor()).or_failure()
+                Ok(Box::new(
+                    Encoder::open(key, model, index.descriptor()).or_failure()?,
+                ))
             }
-            Self::Served(served) => {
-                let model = served
-                    .runtime
-                    .block_on(served.writer.model())
-                    .or_failure()?;
-                Encoder::open(key, &model, served.writer.descriptor()).or_failure()
-            }
+            Self::Served(served) => served.encoder(key),
         }
     }
 
@@ -220,7 +224,7 @@ impl Opened {
     /// Inserts what a source gives.
     pub(crate) fn insert(
         &mut self,
-        encoder: &Encoder,
+        encoder: &dyn Encodes,
         source: &mut dyn VectorSource,
         options: &InsertOptions<'_>,
         failure: impl Fn(OwnerError) -> Failure,
@@ -304,6 +308,37 @@ impl Opened {
     }
 }
 
+impl Served {
+    fn encoder(&mut self, key: WriterKey) -> Outcome<Box<dyn Encodes>> {
+        let descriptor = self.writer.descriptor();
+        match self.runtime.block_on(self.writer.model()) {
+            Ok(model) => Ok(Box::new(
+                Encoder::open(key, &model, descriptor).or_failure()?,
+            )),
+            // There is no model.
+            Err(error) if error.reason() == Some(Reason::BadRequest) => {
+                let connecting = BlindWriter::connect(&self.config, descriptor.index_id);
+                let blind = self.runtime.block_on(connecting).or_failure()?;
+                let encoder = BlindEncoder::new(key, blind.scale(), descriptor).or_failure()?;
+                self.blind = Some(blind);
+                Ok(Box::new(encoder))
+            }
+            Err(error) => Err(error.into_failure()),
+        }
+    }
+
+    /// The codes of a segment whose vectors come encrypted.
+    fn codes(&self, segment: &EncodedSegment) -> Result<Option<Vec<u8>>, ChangeError> {
+        let Some(blind) = &self.blind else {
+            return Ok(None);
+        };
+        let width = self.writer.descriptor().subquantizers();
+        let encoding = blind.encode(&segment.batches, segment.ids.len(), width);
+        let codes = self.runtime.block_on(encoding);
+        codes.map(Some).map_err(ChangeError::Client)
+    }
+}
+
 /// What can go wrong with a change at a searcher.
 pub(crate) enum ChangeError {
     Owner(OwnerError),
@@ -330,10 +365,11 @@ impl Target for Served {
     type Error = ChangeError;
 
     fn stage(&mut self, segment: &EncodedSegment) -> Result<StageToken, ChangeError> {
+        let encoded = self.codes(segment)?;
         let segment = NewSegment {
             segment_id: segment.segment_id,
             ids: &segment.ids,
-            codes: &segment.codes,
+            codes: encoded.as_ref().unwrap_or(&segment.codes),
             tags: &segment.tags,
             lists: &segment.lists,
             records: &segment.records,

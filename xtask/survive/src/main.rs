@@ -10,8 +10,11 @@
 //! are built from the recording ([`crash`]). Every folder that comes of it must open at
 //! the last step that was called durable or the one in flight, whole; the scenario must
 //! be able to go on from it to its end; and nothing may be left behind ([`check`]).
+//! A blind build, which three processes make together, is killed at moments and compared
+//! byte by byte ([`blind`]).
 //! Without `--full` a part of the cases is looked at, in less than a minute.
 
+mod blind;
 mod check;
 mod crash;
 mod disk;
@@ -74,7 +77,11 @@ fn main() -> ExitCode {
     }
     let Some(plan) = plan(&arguments) else {
         eprintln!("usage: xtask-survive [--full] [--only NAME]... [--seed N]");
-        eprintln!("scenarios: {}", scenario::names().join(", "));
+        eprintln!(
+            "scenarios: {}, {}",
+            scenario::names().join(", "),
+            blind::NAME
+        );
         return ExitCode::from(2);
     };
     match run(&plan) {
@@ -103,7 +110,7 @@ fn plan(arguments: &[String]) -> Option<Plan> {
     }
     plan.only
         .iter()
-        .all(|name| scenario::find(name).is_some())
+        .all(|name| name == blind::NAME || scenario::find(name).is_some())
         .then_some(plan)
 }
 
@@ -138,6 +145,16 @@ fn run(plan: &Plan) -> Outcome<()> {
         }
         faults += survive(scenario.as_ref(), plan, place.path())
             .map_err(|error| format!("{}: {error}", scenario.name()))?;
+    }
+    if plan.only.is_empty() || plan.only.iter().any(|name| name == blind::NAME) {
+        match scenario::program() {
+            Ok(_) => {
+                faults += blind::survive(plan, place.path())
+                    .map_err(|error| format!("{}: {error}", blind::NAME))?;
+            }
+            Err(reason) if std::env::var_os("CI").is_some() => return Err(reason),
+            Err(reason) => println!("survive: {}: SKIPPED: {reason}", blind::NAME),
+        }
     }
     println!("survive: {:.0} s in all", begin.elapsed().as_secs_f64());
     if faults > 0 {

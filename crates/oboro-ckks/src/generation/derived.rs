@@ -6,8 +6,8 @@ use rand_core::SeedableRng as _;
 use zeroize::Zeroizing;
 
 use crate::{
-    BatchEvaluator, BatchScale, EncryptedBatch, Labels, MaskedBatch, MaskedDecryptor,
-    PreparedBatchCodebook,
+    BatchEvaluator, BatchScale, EncryptedBatch, MaskedBatch, MaskedDecryptor, MaskedOffsets,
+    MeanShares, PreparedBatchCodebook, TableScale,
 };
 
 /// Generators for the steps of a generation, each a function of a secret seed
@@ -20,8 +20,11 @@ use crate::{
 /// question gets the same answer.
 ///
 /// # Security
-/// Each role has a seed of its own, drawn for one generation and never used for
-/// another. Zeroized on drop.
+/// Each role has a seed of its own for every index. Everything that a step computes
+/// with goes into its generator, secret messages too, so that a seed that comes back
+/// after a restart, or an owner that begins the same index with other vectors, never
+/// makes two encryptions of different messages under the same randomness. Zeroized on
+/// drop.
 pub struct DerivedRandomness {
     seed: Zeroizing<[u8; 32]>,
 }
@@ -77,18 +80,18 @@ impl DerivedRandomness {
         )
     }
 
-    /// For the keeper: the encryption of a codebook of these labels, a
+    /// For the keeper: the encryption of a codebook of which it holds this share, a
     /// [`crate::MaskedBatchCodebook`] of this scale.
     ///
     /// # Security
-    /// The key goes into it: one message under two keys with the same
-    /// randomness would tell their difference.
+    /// Key and share go into it: one message under two keys, or two messages under one,
+    /// with the same randomness would tell their difference.
     #[must_use]
     pub fn codebook(
         &self,
         keeper: &MaskedDecryptor,
         scale: &BatchScale,
-        labels: &Labels,
+        means: &MeanShares,
     ) -> ChaCha20Rng {
         self.generator(
             3,
@@ -96,9 +99,51 @@ impl DerivedRandomness {
                 &keeper.key().to_bytes(),
                 &scale.packing().to_bytes(),
                 &scale.to_bytes(),
-                &labels.to_bytes(),
+                &means.to_bytes(),
             ],
         )
+    }
+
+    /// For the keeper: the encryption of a codebook in the form for searching.
+    ///
+    /// # Security
+    /// As [`codebook`](Self::codebook); the masked offsets are a part of the message.
+    #[must_use]
+    pub fn search_codebook(
+        &self,
+        keeper: &MaskedDecryptor,
+        scale: &TableScale,
+        means: &MeanShares,
+        offsets: &MaskedOffsets,
+    ) -> ChaCha20Rng {
+        self.generator(
+            4,
+            &[
+                &keeper.key().to_bytes(),
+                &means.packing().to_bytes(),
+                &scale.to_bytes(),
+                &means.to_bytes(),
+                &offsets.to_bytes(),
+            ],
+        )
+    }
+
+    /// For the searcher: the masks of offsets, for [`MaskedOffsets::new`].
+    ///
+    /// # Security
+    /// The offsets go into it, since the masks of two lists that differ must.
+    #[must_use]
+    pub fn offsets(&self, scale: &TableScale, offsets: Option<&[f32]>) -> ChaCha20Rng {
+        let values = offsets.unwrap_or_default().iter();
+        let bytes: Zeroizing<Vec<u8>> =
+            Zeroizing::new(values.flat_map(|value| value.to_le_bytes()).collect());
+        self.generator(5, &[&scale.to_bytes(), &bytes])
+    }
+
+    /// For the searcher: names of files, which are no secrets, of the step `step`.
+    #[must_use]
+    pub fn names(&self, step: &[u8]) -> ChaCha20Rng {
+        self.generator(6, &[step])
     }
 
     fn generator(&self, purpose: u8, parts: &[&[u8]]) -> ChaCha20Rng {

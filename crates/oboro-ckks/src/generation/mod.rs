@@ -72,25 +72,32 @@
 //! All random choices come from [`TrainingPlan::seed`]; tables carry noise from the
 //! generators given to `evaluate` and `decrypt_batches`. A [`DerivedRandomness`]
 //! makes these from what is computed, so that a step that is repeated after an
-//! interruption gives the same bytes, and another never shares its randomness.
+//! interruption gives the same bytes, and another never shares its randomness. The
+//! seed of each role may be that of one index for good: what depends on nothing but a
+//! seed and what is computed is the same after a restart.
 
 pub mod codebook;
 pub mod derived;
 pub mod labels;
 mod linear;
 pub mod means;
+pub mod plan;
+mod rounds;
 pub mod sample;
 pub mod search;
 mod start;
+pub mod trained;
 pub mod trainer;
 
 pub use codebook::MaskedBatchCodebook;
 pub use derived::DerivedRandomness;
 pub use labels::Labels;
 pub use means::{MeanShares, SampleShares};
+pub use plan::GenerationPlan;
 pub use sample::{MAX_SAMPLES, MaskSeed, SampleBounds, TrainingSample};
 pub use search::{MaskedOffsets, OffsetKeep};
-pub use trainer::{BlindTrainer, Found, Step, TrainedCodebook, TrainingPlan, Work, WorkRows};
+pub use trained::TrainedCodebook;
+pub use trainer::{BlindTrainer, Found, Step, TrainingPlan, Work, WorkRows};
 
 /// Bits of a mask and of a share.
 const MASK_BITS: u32 = 104;

@@ -25,7 +25,7 @@ impl ReleaseKey {
         ))
     }
 
-    pub(super) fn bytes(&self) -> Zeroizing<[u8; 32]> {
+    pub(crate) fn bytes(&self) -> Zeroizing<[u8; 32]> {
         Zeroizing::new(self.0)
     }
 

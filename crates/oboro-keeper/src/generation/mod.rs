@@ -5,13 +5,18 @@
 //! gets the means of the shares, encrypted; it sends masked batches, and gets shares of
 //! their tables. The arithmetic is that of [`oboro_ckks::generation`].
 //!
+//! At the end the searcher is given the keeper's share of the codebook, sealed, to keep.
+//! Whenever vectors are encoded later, after a restart of either or for an insert, it
+//! shows that share, and the keeper encrypts the codebook anew: so the keeper stores
+//! nothing of a generation.
+//!
 //! # Security
 //! What passes here is uniform or pseudorandom to the keeper, but for labels: for every
 //! sub-space, which samples of an order that the owner drew lie in one cluster, round
 //! after round. A session does a bounded number of everything, belongs to one owner and
-//! to the first searcher that shows it, and ends by itself. Its answers follow from a
-//! seed and from what is asked, so that asking twice tells nothing more. Nothing of it
-//! is written to disk.
+//! to the first searcher that shows it, and ends by itself. Its answers follow from the
+//! keeper's release key and from what is asked, so that asking twice, even after a restart,
+//! tells nothing more. Nothing of it is written to disk.
 
 mod service;
 mod session;

@@ -1,8 +1,8 @@
 //! The requests of a generation that a keeper answers.
 
-use super::session::{Session, Token};
+use super::session::{INSTALLED, Session, Share, Token};
 use super::shape::Shape;
-use crate::shared::{Shared, blocking, check_subject};
+use crate::shared::{Shared, blocking, check_subject, malformed};
 use bytes::Bytes;
 use oboro_channel::{PeerInfo, peer};
 use oboro_ckks::MaskedBatch;
@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 use tonic::{Request, Response, Status};
-use zeroize::Zeroizing;
 
 /// Batches of one request: their prepared codebook passes through the caches once.
 const MAX_BATCHES: usize = 64;
@@ -53,15 +52,14 @@ impl Shared {
         let shape = Shape::parse(request.shape.as_ref(), pair.parameter_set())?;
         if self.state.newest(&shape.index_id).is_some() {
             return Err(Failure::new(
-                Reason::BadRequest,
-                "an index with this id is there already; draw a new one",
+                Reason::Conflict,
+                "an index with this id is there already; draw a new one, or serve it",
             ));
         }
         let token = self.randomness.bytes();
-        let seed = Zeroizing::new(self.randomness.bytes());
+        let seed = self.state.release_key().generation_seed(&shape.index_id);
         let session = Session::new(shape, pair, owner.spki_sha256, seed);
-        self.generations.begin(token, session, Instant::now())?;
-        Ok(token)
+        self.generations.begin(token, session, Instant::now())
     }
 
     /// The session that a searcher shows, whose key is held still.
@@ -71,7 +69,7 @@ impl Shared {
         let session = self
             .generations
             .of_searcher(&token, &searcher.spki_sha256, now)?;
-        check_subject(searcher, &session.shape.index_id)?;
+        check_subject(searcher, &session.index_id)?;
         self.state.key(&session.pair.fingerprint)?;
         Ok(session)
     }
@@ -136,7 +134,7 @@ impl Shared {
         self.work(move |shared| {
             if let Some(counts) = &shared.byte_counts {
                 // What comes before are public parts of ciphertexts, the same each round.
-                let known = MaskedBatch::encoded_len(&session.shape.batches, 0);
+                let known = MaskedBatch::encoded_len(&session.batches, 0);
                 for batch in &request.batches {
                     counts.record(batch.get(known..).unwrap_or_default());
                 }
@@ -144,7 +142,7 @@ impl Shared {
             let blocks = request.first_block as usize..request.end_block as usize;
             let part = blocks.len();
             let shares = session.tables(request.number, blocks, &request.batches)?;
-            let (batches, packing) = (request.batches.len(), &session.shape.batches);
+            let (batches, packing) = (request.batches.len(), &session.batches);
             // A request may hold a part of the tables' blocks only.
             let tables = (batches * packing.batch() * part).div_ceil(packing.blocks());
             shared.metrics.batches(&peer, batches as u64, tables as u64);
@@ -163,11 +161,49 @@ impl Shared {
     ) -> Result<v1::CodebookReply, Failure> {
         let session = self.generation(&request.session, searcher)?;
         self.work(move |shared| {
-            let rng = &mut shared.randomness.generator();
             let minimum = shared.minimum_flooding_bits;
-            let codebook = session.codebook(&request.scale, &request.offsets, minimum, rng)?;
+            let (codebook, share) = session.codebook(&request.scale, &request.offsets, minimum)?;
+            let (release, index_id) = (shared.state.release_key(), &session.index_id);
             Ok(v1::CodebookReply {
                 codebook: codebook.into(),
+                share: release.seal_share(index_id, &share).into(),
+                part: release.blind_part(index_id).to_vec().into(),
+            })
+        })
+        .await
+    }
+
+    async fn install(
+        self: &Arc<Self>,
+        request: v1::InstallRequest,
+        searcher: &PeerInfo,
+    ) -> Result<v1::InstallReply, Failure> {
+        let index_id = validate::index_id(&request.index_id)?;
+        check_subject(searcher, &index_id)?;
+        let fingerprint = validate::digest(&request.key_fingerprint, "key's fingerprint")?;
+        let pair = self.state.key(&fingerprint)?;
+        let peer = searcher.spki_sha256;
+        self.work(move |shared| {
+            let release = shared.state.release_key();
+            let share = release.open_share(&index_id, &request.share).map_err(|_| {
+                Failure::new(
+                    Reason::BadRequest,
+                    "the share of the codebook is not this keeper's, or of another index",
+                )
+            })?;
+            let share = Share::from_bytes(&share).map_err(malformed)?;
+            let (seed, minimum) = (
+                release.generation_seed(&index_id),
+                shared.minimum_flooding_bits,
+            );
+            let (session, codebook) = Session::install(index_id, pair, peer, seed, share, minimum)?;
+            let token = shared.randomness.bytes();
+            shared.generations.install(token, session, Instant::now());
+            Ok(v1::InstallReply {
+                session: token.to_vec().into(),
+                codebook: codebook.into(),
+                number: INSTALLED,
+                part: release.blind_part(&index_id).to_vec().into(),
             })
         })
         .await
@@ -231,6 +267,15 @@ impl KeeperGeneration for GenerationService {
     ) -> Result<Response<v1::CodebookReply>, Status> {
         let peer = peer(&request)?;
         let result = self.0.search_codebook(request.into_inner(), &peer).await;
+        self.answer(&peer, result)
+    }
+
+    async fn install(
+        &self,
+        request: Request<v1::InstallRequest>,
+    ) -> Result<Response<v1::InstallReply>, Status> {
+        let peer = peer(&request)?;
+        let result = self.0.install(request.into_inner(), &peer).await;
         self.answer(&peer, result)
     }
 

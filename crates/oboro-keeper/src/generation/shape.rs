@@ -18,6 +18,7 @@ const EXTRA_CODEBOOKS: u64 = 8;
 const REPEATS: u64 = 2;
 
 /// What is made in one generation, and how much work that is.
+#[derive(PartialEq)]
 pub(super) struct Shape {
     pub(super) index_id: [u8; 16],
     pub(super) packing: Packing,

@@ -22,7 +22,7 @@ pub(crate) struct KeyPair {
 }
 
 impl KeyPair {
-    pub(super) fn new(secret: SecretKey, public: PublicKey) -> Result<Self, KeeperError> {
+    pub(crate) fn new(secret: SecretKey, public: PublicKey) -> Result<Self, KeeperError> {
         if !secret.matches(&public) {
             return Err(KeeperError::KeyMismatch {
                 secret: secret.parameter_set().name(),

@@ -224,6 +224,11 @@ impl KeeperState {
         Ok(contents.release.share(&state.index_id, state.epoch))
     }
 
+    /// The keeper's part in keys of this owner's indexes.
+    pub(crate) fn release_key(&self) -> Arc<ReleaseKey> {
+        Arc::clone(&self.contents().release)
+    }
+
     /// Makes the directory for a new state, durably. [`create`](Self::create) does it as
     /// well; a process that locks itself down first cannot do it there any more.
     ///

@@ -4,15 +4,17 @@ use std::time::Instant;
 
 use chacha20::ChaCha20Rng;
 use oboro_ckks::{
-    BatchEncryptor, BatchPacking, BatchScale, EncryptedBatch, MaskSeed, TableScale, TrainingSample,
+    BatchEncryptor, BatchPacking, BatchScale, EncryptedBatch, GenerationPlan, MaskSeed, TableScale,
+    TrainingSample,
 };
-use oboro_index::{Descriptor, IndexHead, RecordLayout, RotationMatrix};
+use oboro_index::{BuildState, Descriptor, IndexHead, RecordLayout, RotationMatrix};
 use oboro_quant::Metric;
-use rand_core::{CryptoRng, SeedableRng};
+use rand_core::{CryptoRng, Rng as _, SeedableRng};
 use zeroize::Zeroizing;
 
+use super::digest::Digesting;
 use super::segment::{Chunk, encrypt};
-use super::{BlindBegin, BlindRoles, BlindTrained};
+use super::{BlindReport, BlindRoles, BlindStanding, BlindTrained};
 use crate::build::{QUERY_NORM_ROOM, SAMPLE_STREAM, extra_bytes};
 use crate::prepare::Prepare;
 use crate::shape::Shape;
@@ -36,73 +38,24 @@ const SEGMENT_BYTES: usize = 48 << 20;
 /// Bytes of batches that are brought at a time.
 const PIECE_BYTES: usize = 8 << 20;
 
-/// Everything worth knowing about an index that was built blindly. No secret is in it.
-#[derive(Clone, Debug)]
-pub struct BlindReport {
-    /// The state of the index that the searcher now has.
-    pub state: IndexHead,
-    /// The keeper has not recorded it yet.
-    pub unrecorded: bool,
-    /// Vectors in it.
-    pub vectors: usize,
-    /// Values of a vector.
-    pub dimension: usize,
-    /// Name of the metric.
-    pub metric: &'static str,
-    /// M.
-    pub subquantizers: usize,
-    /// K.
-    pub centroids: usize,
-    /// d1, ciphertexts of a query.
-    pub split: usize,
-    /// Name of the rotation.
-    pub rotation: &'static str,
-    /// Name of the originals' encoding.
-    pub originals: &'static str,
-    /// Bytes of each record for text id and payload.
-    pub extra_bytes: u32,
-    /// Tags that vectors may have.
-    pub tags: usize,
-    /// Vectors that the codebook was trained on, and rounds.
-    pub sample: usize,
-    /// Rounds of training.
-    pub rounds: usize,
-    /// The quantization error of the sample after each round: mean squared distance of a
-    /// vector from its centroids, as the noisy tables give it.
-    pub distortions: Vec<f64>,
-    /// What the encryption of the index costs and gives.
-    pub encryption: EncryptionReport,
-    /// Bits between dither and noise while vectors are encoded.
-    pub batch_flooding_bits: f64,
-    /// Bytes of vectors, encrypted, from owner to searcher.
-    pub uploaded_bytes: u64,
-    /// The most candidates a search may ask for.
-    pub candidates_max: usize,
-    /// Bytes of one sealed original in a reply.
-    pub record_bytes: usize,
-    /// Files and their bytes.
-    pub files: Vec<(String, u64)>,
-    /// As in a local build.
-    pub displacement_probability: (f64, f64),
-    /// Seconds of each stage.
-    pub seconds: StageSeconds,
-}
-
 impl Owner {
     /// Builds an index of `source` blindly, in the folder of the searcher among `roles`.
     ///
     /// Of `options` those are used that concern shape, sample, rounds, rotation, originals,
     /// tags and extra bytes; there are no trial queries.
     ///
+    /// With the state of a build that was interrupted it goes on there, and gives the same
+    /// bytes as if it had not been.
+    ///
     /// # Errors
     /// When a vector or the shape is wrong, or a role refuses or cannot be reached.
-    /// Nothing of a failed build is visible.
+    /// Nothing of a failed build is visible; with its state it may go on.
     pub fn build_blind<R: BlindRoles>(
         &self,
         source: &mut dyn VectorSource,
         roles: &mut R,
         options: &BuildOptions,
-        rng: &mut (impl CryptoRng + Send),
+        start: BlindStart<'_>,
     ) -> Result<BlindReport, R::Error> {
         let threads = options.threads.unwrap_or(0);
         let pool = rayon::ThreadPoolBuilder::new()
@@ -114,12 +67,89 @@ impl Owner {
             options,
             pool,
         };
-        let result = build.run(source, roles, rng);
-        if result.is_err() {
-            roles.abort();
-        }
-        result
+        build.run(source, roles, start)
     }
+}
+
+impl Owner {
+    /// The state of a build, sealed under the owner's key.
+    #[must_use]
+    pub fn seal_state(&self, state: &BuildState, rng: &mut impl CryptoRng) -> Vec<u8> {
+        state.to_bytes(&self.key, rng)
+    }
+
+    /// Opens what [`seal_state`](Self::seal_state) gave.
+    ///
+    /// # Errors
+    /// If it was altered or is another owner's.
+    pub fn open_state(&self, bytes: &[u8]) -> Result<BuildState, OwnerError> {
+        Ok(BuildState::from_bytes(&self.key, bytes)?)
+    }
+}
+
+/// Where a blind build begins.
+pub struct BlindStart<'a> {
+    /// A fresh state, or that of a build that was interrupted.
+    pub state: BuildState,
+    /// The state is of an interrupted build: the input must be the same.
+    pub resume: bool,
+    /// Most vectors of a segment, at most 65,536: as many are encoded again at most after
+    /// an interruption.
+    pub segment_vectors: usize,
+    /// Called once, before anything leaves the owner; whoever keeps what it is given can
+    /// go on after an interruption.
+    pub keep: &'a mut dyn FnMut(&BuildState) -> Result<(), OwnerError>,
+}
+
+impl<'a> BlindStart<'a> {
+    /// A build from the beginning.
+    pub fn new(
+        rng: &mut impl CryptoRng,
+        keep: &'a mut dyn FnMut(&BuildState) -> Result<(), OwnerError>,
+    ) -> Self {
+        let mut index_id = [0; 16];
+        rng.fill_bytes(&mut index_id);
+        let mut seed = Zeroizing::new([0; 32]);
+        rng.fill_bytes(&mut *seed);
+        let state = BuildState {
+            index_id,
+            seed,
+            input: [0; 32],
+        };
+        Self {
+            state,
+            resume: false,
+            segment_vectors: SEGMENT_VECTORS,
+            keep,
+        }
+    }
+}
+
+/// What each part of a build draws from the seed.
+#[derive(Clone, Copy)]
+enum Part {
+    Sample,
+    Masks,
+    Training,
+    Batches,
+    Segment(u32),
+}
+
+/// The generator of one part. The input goes into it, so that no two inputs are ever
+/// encrypted with the same randomness.
+fn generator(state: &BuildState, part: Part) -> ChaCha20Rng {
+    let number: u64 = match part {
+        Part::Sample => 0,
+        Part::Masks => 1,
+        Part::Training => 2,
+        Part::Batches => 3,
+        Part::Segment(number) => 1 << 32 | u64::from(number),
+    };
+    let mut hasher = blake3::Hasher::new_keyed(&state.seed);
+    hasher.update(&state.input);
+    hasher.update(&number.to_le_bytes());
+    let seed = Zeroizing::new(*hasher.finalize().as_bytes());
+    ChaCha20Rng::from_seed(*seed)
 }
 
 struct Build<'a> {
@@ -134,7 +164,7 @@ impl Build<'_> {
         &self,
         source: &mut dyn VectorSource,
         roles: &mut R,
-        rng: &mut (impl CryptoRng + Send),
+        start: BlindStart<'_>,
     ) -> Result<BlindReport, R::Error> {
         let begin = Instant::now();
         let mut seconds = StageSeconds::default();
@@ -144,15 +174,27 @@ impl Build<'_> {
             *stage = (now - last).as_secs_f64();
             last = now;
         };
-        let prepared = self.prepare(source, rng)?;
+        let BlindStart {
+            mut state,
+            resume,
+            segment_vectors,
+            keep,
+        } = start;
+        let segment_vectors = segment_vectors.clamp(1, SEGMENT_VECTORS);
+        let prepared = self.prepare(source, &mut state, resume, segment_vectors)?;
+        keep(&state)?;
         lap(&mut seconds.read);
-        let (trained, mean_square) = self.train(&prepared, roles, rng)?;
+        let (standing, trained, mean_square) = self.train(&prepared, roles, &state)?;
         lap(&mut seconds.train);
         let scales = Scales::read(&prepared, &trained)?;
         let descriptor = self.descriptor(&prepared, &scales, trained.codebook_digest);
         roles.describe(&descriptor.to_bytes(&self.owner.key.descriptor_key()))?;
+        let place = Place {
+            state: &state,
+            segments: standing.segments,
+        };
         let uploaded_bytes =
-            self.encode(source, &prepared, &descriptor, scales.batch, roles, rng)?;
+            self.encode(source, &prepared, &descriptor, scales.batch, roles, &place)?;
         lap(&mut seconds.encode);
         self.options.check_cancelled()?;
         self.options.report(Stage::Write, 0, 0);
@@ -210,8 +252,11 @@ impl Build<'_> {
     fn prepare(
         &self,
         source: &mut dyn VectorSource,
-        rng: &mut (impl CryptoRng + Send),
+        state: &mut BuildState,
+        resume: bool,
+        segment_vectors: usize,
     ) -> Result<Prepared, OwnerError> {
+        let mut source = Digesting::new(source);
         let mut options = self.options.clone();
         options.trials = 0;
         options.sample = Some(
@@ -219,20 +264,25 @@ impl Build<'_> {
                 .sample
                 .unwrap_or(SAMPLE_PER_CENTROID * options.centroids),
         );
-        let shape = Shape::of(source, self.owner.parameter_set(), &options)?;
-        let mut index_id = [0; 16];
-        rng.fill_bytes(&mut index_id);
+        let shape = Shape::of(&source, self.owner.parameter_set(), &options)?;
+        let index_id = state.index_id;
         let mut sampling = ChaCha20Rng::from_seed(options.seed);
         sampling.set_stream(SAMPLE_STREAM);
         let record_key = self.owner.key.record_key();
-        let mut found = survey(source, shape.sample, &record_key, &options, &mut sampling)?;
+        let mut found = survey(
+            &mut source,
+            shape.sample,
+            &record_key,
+            &options,
+            &mut sampling,
+        )?;
         let layout = RecordLayout {
             encoding: found.encoding.choose(options.originals)?,
             dimension: shape.dimension,
             extra_bytes: extra_bytes(found.extra_needed, &options)?,
         };
         let descriptor_key = self.owner.key.descriptor_key();
-        let tags = NewTags::choose(source, &index_id, &descriptor_key, &options)?;
+        let tags = NewTags::choose(&source, &index_id, &descriptor_key, &options)?;
         let rotation = RotationMatrix::derive(
             &self.owner.key.rotation_seed(),
             &shape.subspaces,
@@ -247,8 +297,28 @@ impl Build<'_> {
                 (largest, QUERY_NORM_ROOM * f64::from(found.largest_norm))
             }
         };
+        let input = source.finish(&[
+            &BatchPacking::of(&shape.packing)?.to_bytes(),
+            &(shape.packing.split() as u64).to_le_bytes(),
+            &(shape.sample as u64).to_le_bytes(),
+            &(options.iterations as u64).to_le_bytes(),
+            &(shape.candidates_max as u64).to_le_bytes(),
+            &(segment_vectors as u64).to_le_bytes(),
+            &layout.stored_len().to_le_bytes(),
+            &tags.hashes.concat(),
+            options.metric.name().as_bytes(),
+            options.rotation.name().as_bytes(),
+            layout.encoding.name().as_bytes(),
+            &options.seed,
+            &self.owner.keeper.fingerprint(),
+        ]);
+        if resume && input != state.input {
+            return Err(OwnerError::OtherInput);
+        }
+        state.input = input;
         Ok(Prepared {
             index_id,
+            segment_vectors,
             layout,
             tags,
             rotation,
@@ -259,25 +329,27 @@ impl Build<'_> {
         })
     }
 
-    /// Sample and shares to the roles; what their training gave, and the mean squared
-    /// norm of the sample.
+    /// Sample and shares to the roles, unless they have them; how far they were, what
+    /// their training gave, and the mean squared norm of the sample.
     fn train<R: BlindRoles>(
         &self,
         prepared: &Prepared,
         roles: &mut R,
-        rng: &mut (impl CryptoRng + Send),
-    ) -> Result<(BlindTrained, f64), R::Error> {
+        state: &BuildState,
+    ) -> Result<(BlindStanding, BlindTrained, f64), R::Error> {
         let shape = &prepared.shape;
         let packing = BatchPacking::of(&shape.packing).map_err(OwnerError::from)?;
-        let (sample, mean_square) = self.pool.install(|| self.sample(prepared, &packing, rng))?;
-        let mask_seed = MaskSeed::generate(rng);
+        let (sample, mean_square) = self
+            .pool
+            .install(|| self.sample(prepared, &packing, &mut generator(state, Part::Sample)))?;
+        let mask_seed = MaskSeed::generate(&mut generator(state, Part::Masks));
         let mut training_seed = Zeroizing::new([0; 32]);
-        rng.fill_bytes(&mut *training_seed);
-        roles.begin(&BlindBegin {
+        generator(state, Part::Training).fill_bytes(&mut *training_seed);
+        let standing = roles.begin(&GenerationPlan {
             index_id: prepared.index_id,
-            batch_packing: packing.to_bytes().to_vec(),
+            packing,
             split: shape.packing.split() as u32,
-            bounds: sample.bounds().to_bytes().to_vec(),
+            bounds: sample.bounds(),
             rounds: self.options.iterations as u32,
             vectors: shape.rows as u64,
             segments: shape.rows.div_ceil(prepared.segment_vectors()) as u32,
@@ -288,24 +360,27 @@ impl Build<'_> {
             query_norm: prepared.query_norm,
             offsets: self.options.metric.has_offsets(),
         })?;
-        roles.shares(&sample.shares(&mask_seed))?;
-        let scale = sample.bounds().scale(&packing).map_err(OwnerError::from)?;
-        let encryptor =
-            BatchEncryptor::new(scale, self.owner.keeper.clone()).map_err(OwnerError::from)?;
-        let piece = (PIECE_BYTES / EncryptedBatch::encoded_len(&packing)).max(1);
-        let batches = packing.batches(shape.sample);
-        for first in (0..batches).step_by(piece) {
-            self.options.check_cancelled()?;
-            let rows = (first..(first + piece).min(batches)).map(|number| sample.batch(number));
-            let encrypted = self.pool.install(|| encrypt(&encryptor, rows, rng))?;
-            roles.sample(first, encrypted)?;
+        if !standing.training && !standing.trained {
+            roles.shares(&sample.shares(&mask_seed))?;
+            let rng = &mut generator(state, Part::Batches);
+            let scale = sample.bounds().scale(&packing).map_err(OwnerError::from)?;
+            let encryptor =
+                BatchEncryptor::new(scale, self.owner.keeper.clone()).map_err(OwnerError::from)?;
+            let piece = (PIECE_BYTES / EncryptedBatch::encoded_len(&packing)).max(1);
+            let batches = packing.batches(shape.sample);
+            for first in (0..batches).step_by(piece) {
+                self.options.check_cancelled()?;
+                let rows = (first..(first + piece).min(batches)).map(|number| sample.batch(number));
+                let encrypted = self.pool.install(|| encrypt(&encryptor, rows, rng))?;
+                roles.sample(first, encrypted)?;
+            }
         }
         drop(sample);
         let trained = roles.train(&mut |done, steps| {
             self.options.report(Stage::Train, done, steps);
             self.options.check_cancelled()
         })?;
-        Ok((trained, mean_square))
+        Ok((standing, trained, mean_square))
     }
 
     fn sample(
@@ -362,7 +437,7 @@ impl Build<'_> {
         descriptor: &Descriptor,
         scale: BatchScale,
         roles: &mut R,
-        rng: &mut (impl CryptoRng + Send),
+        place: &Place<'_>,
     ) -> Result<u64, R::Error> {
         let packing = *scale.packing();
         let encryptor =
@@ -380,6 +455,14 @@ impl Build<'_> {
             if count != most.min(rows - done) {
                 return Err(OwnerError::SourceChanged.into());
             }
+            if number < place.segments {
+                // It is there already.
+                self.options.check_cancelled()?;
+                done += count;
+                number += 1;
+                continue;
+            }
+            let rng = &mut generator(place.state, Part::Segment(number));
             let (segment, padded) = self.pool.install(|| {
                 chunk.seal(
                     descriptor,
@@ -413,9 +496,18 @@ impl Build<'_> {
     }
 }
 
+/// Where the second pass begins.
+struct Place<'a> {
+    state: &'a BuildState,
+    /// Segments that are complete.
+    segments: u32,
+}
+
 /// What the first pass gave.
 struct Prepared {
     index_id: [u8; 16],
+    /// Most vectors of a segment.
+    segment_vectors: usize,
     shape: Shape,
     layout: RecordLayout,
     tags: NewTags,
@@ -438,7 +530,7 @@ impl Prepared {
     fn segment_vectors(&self) -> usize {
         // Id and tags are eight bytes each.
         let each = self.layout.stored_len() + 16;
-        (SEGMENT_BYTES / each).clamp(1, SEGMENT_VECTORS)
+        (SEGMENT_BYTES / each).clamp(1, self.segment_vectors)
     }
 }
 

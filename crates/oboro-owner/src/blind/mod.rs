@@ -9,12 +9,25 @@
 //!
 //! # Security
 //! Nobody has the codebook in the clear, the owner included, so the index has no model:
-//! vectors cannot be inserted the usual way afterwards. Of the vectors, what the searcher
-//! learns is in [`oboro_ckks::generation`].
+//! new vectors are encoded by searcher and keeper, too ([`BlindEncoder`]). Of the
+//! vectors, what the searcher learns is in [`oboro_ckks::generation`].
+//!
+//! # Interruptions
+//! Everything random follows from one seed, which the owner keeps in a [`BuildState`]
+//! while the build goes on. Whoever has it begins the same generation again, is told by
+//! the searcher what is there already, and brings the rest: the same bytes as without the
+//! interruption.
+//!
+//! [`BuildState`]: oboro_index::BuildState
 
 mod build;
+mod digest;
+mod encoder;
+mod report;
 mod roles;
 mod segment;
 
-pub use build::BlindReport;
-pub use roles::{BlindBegin, BlindCommitted, BlindRoles, BlindSegment, BlindTrained};
+pub use build::BlindStart;
+pub use encoder::BlindEncoder;
+pub use report::BlindReport;
+pub use roles::{BlindCommitted, BlindRoles, BlindSegment, BlindStanding, BlindTrained};

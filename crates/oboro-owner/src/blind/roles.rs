@@ -1,23 +1,22 @@
 //! What a blind build asks of searcher and keeper.
 
-use oboro_ckks::{MaskSeed, PublicKey};
-use zeroize::Zeroizing;
+use oboro_ckks::GenerationPlan;
 
 use crate::OwnerError;
 
 /// Searcher and keeper of a blind build, whoever carries the messages.
 ///
 /// The methods are called in their order here; [`encode`](Self::encode) and
-/// [`segment`](Self::segment) once for every part.
+/// [`segment`](Self::segment) once for every part that is not there yet.
 pub trait BlindRoles {
     /// What can go wrong.
     type Error: From<OwnerError>;
 
-    /// Opens the generation at both.
+    /// Opens the generation at both, or finds it where it was interrupted.
     ///
     /// # Errors
     /// If one refuses or cannot be reached; so for all that follow.
-    fn begin(&mut self, begin: &BlindBegin) -> Result<(), Self::Error>;
+    fn begin(&mut self, plan: &GenerationPlan) -> Result<BlindStanding, Self::Error>;
 
     /// Brings the keeper all its shares of the sample.
     ///
@@ -69,39 +68,17 @@ pub trait BlindRoles {
     /// # Errors
     /// As [`begin`](Self::begin).
     fn commit(&mut self) -> Result<BlindCommitted, Self::Error>;
-
-    /// Gives the generation up, as far as that can still be told.
-    fn abort(&mut self);
 }
 
-/// What opens a generation.
-pub struct BlindBegin {
-    /// The new index, random.
-    pub index_id: [u8; 16],
-    /// The packing of batches.
-    pub batch_packing: Vec<u8>,
-    /// d1, ciphertexts of a query.
-    pub split: u32,
-    /// What the roles must know of the sample.
-    pub bounds: Vec<u8>,
-    /// Rounds of training.
-    pub rounds: u32,
-    /// Vectors that will be encoded.
-    pub vectors: u64,
-    /// Segments they will lie in.
+/// How far a generation is when it is begun: what an interrupted one has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BlindStanding {
+    /// The roles have the whole sample, and train.
+    pub training: bool,
+    /// The training is over.
+    pub trained: bool,
+    /// Segments that are complete, the first ones.
     pub segments: u32,
-    /// The keeper's key.
-    pub public_key: PublicKey,
-    /// For the searcher only: what the keeper's shares are masked with.
-    pub mask_seed: MaskSeed,
-    /// For the searcher: the choices of the training.
-    pub training_seed: Zeroizing<[u8; 32]>,
-    /// The largest norm of a vector.
-    pub vector_norm: f64,
-    /// The largest norm of a query that is searched as it is.
-    pub query_norm: f64,
-    /// Scores have offsets: the metric is a distance.
-    pub offsets: bool,
 }
 
 /// What the training gave.

@@ -140,6 +140,44 @@ pub struct CodebookReply {
     /// In the form for searching.
     #[prost(bytes = "bytes", tag = "1")]
     pub codebook: ::prost::bytes::Bytes,
+    /// The keeper's share of the means and their scale, sealed by the keeper, for the
+    /// searcher to keep.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub share: ::prost::bytes::Bytes,
+    /// 32 bytes: the keeper's part in the key under which the searcher keeps its own.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub part: ::prost::bytes::Bytes,
+}
+/// Goes on with a codebook that was trained.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct InstallRequest {
+    /// 16 bytes: the index.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub index_id: ::prost::bytes::Bytes,
+    /// The keeper's share, as the keeper sealed it.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub share: ::prost::bytes::Bytes,
+    /// 32 bytes: fingerprint of the key to encrypt under.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub key_fingerprint: ::prost::bytes::Bytes,
+}
+/// The codebook, masked and encrypted.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct InstallReply {
+    /// 16 bytes: names it in Tables, for this searcher.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub session: ::prost::bytes::Bytes,
+    /// In the form for batches.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub codebook: ::prost::bytes::Bytes,
+    /// Its number in the session.
+    #[prost(uint32, tag = "3")]
+    pub number: u32,
+    /// 32 bytes: the keeper's part in the key of what the searcher keeps.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub part: ::prost::bytes::Bytes,
 }
 /// Ends a generation at the keeper.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -182,10 +220,21 @@ pub struct GeneratorBeginRequest {
     #[prost(bool, tag = "8")]
     pub offsets: bool,
 }
-/// The generation is open.
+/// The generation is open. What was done of it before an interruption need not be done
+/// again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
-pub struct GeneratorBeginReply {}
+pub struct GeneratorBeginReply {
+    /// The training is at work; the whole sample is there.
+    #[prost(bool, tag = "1")]
+    pub training: bool,
+    /// The training is over.
+    #[prost(bool, tag = "2")]
+    pub trained: bool,
+    /// Segments that are on disk, the first ones.
+    #[prost(uint32, tag = "3")]
+    pub segments: u32,
+}
 /// Encrypted batches of the sample.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
@@ -361,6 +410,41 @@ pub struct AbortRequest {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct AbortReply {}
+/// Names a blindly made index.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct OpenRequest {
+    /// 16 bytes: the index.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub index_id: ::prost::bytes::Bytes,
+}
+/// How vectors come.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct OpenReply {
+    /// The scale of batches.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub scale: ::prost::bytes::Bytes,
+}
+/// Encrypted batches.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct EncodeBatchesRequest {
+    /// 16 bytes: the index.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub index_id: ::prost::bytes::Bytes,
+    /// The batches.
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub batches: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
+/// What became of them.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct EncodeBatchesReply {
+    /// The codes of each batch, M bytes a vector.
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub codes: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
 /// Generated client implementations.
 pub mod generator_client {
     #![allow(
@@ -1157,6 +1241,381 @@ pub mod generator_server {
     }
 }
 /// Generated client implementations.
+pub mod encoder_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// What a searcher that serves a blindly made index does for whoever may write.
+    #[derive(Debug, Clone)]
+    pub struct EncoderClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl EncoderClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> EncoderClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> EncoderClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            EncoderClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// The scale that vectors are to be encrypted with.
+        pub async fn open(
+            &mut self,
+            request: impl tonic::IntoRequest<super::OpenRequest>,
+        ) -> std::result::Result<tonic::Response<super::OpenReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/oboro.generation.v1.Encoder/Open",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("oboro.generation.v1.Encoder", "Open"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Encodes encrypted batches with the keeper. Nothing is kept of them; the codes go into
+        /// a segment the usual way.
+        pub async fn encode(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EncodeBatchesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::EncodeBatchesReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/oboro.generation.v1.Encoder/Encode",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("oboro.generation.v1.Encoder", "Encode"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod encoder_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with EncoderServer.
+    #[async_trait]
+    pub trait Encoder: std::marker::Send + std::marker::Sync + 'static {
+        /// The scale that vectors are to be encrypted with.
+        async fn open(
+            &self,
+            request: tonic::Request<super::OpenRequest>,
+        ) -> std::result::Result<tonic::Response<super::OpenReply>, tonic::Status>;
+        /// Encodes encrypted batches with the keeper. Nothing is kept of them; the codes go into
+        /// a segment the usual way.
+        async fn encode(
+            &self,
+            request: tonic::Request<super::EncodeBatchesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::EncodeBatchesReply>,
+            tonic::Status,
+        >;
+    }
+    /// What a searcher that serves a blindly made index does for whoever may write.
+    #[derive(Debug)]
+    pub struct EncoderServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> EncoderServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for EncoderServer<T>
+    where
+        T: Encoder,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/oboro.generation.v1.Encoder/Open" => {
+                    #[allow(non_camel_case_types)]
+                    struct OpenSvc<T: Encoder>(pub Arc<T>);
+                    impl<T: Encoder> tonic::server::UnaryService<super::OpenRequest>
+                    for OpenSvc<T> {
+                        type Response = super::OpenReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::OpenRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Encoder>::open(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = OpenSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/oboro.generation.v1.Encoder/Encode" => {
+                    #[allow(non_camel_case_types)]
+                    struct EncodeSvc<T: Encoder>(pub Arc<T>);
+                    impl<
+                        T: Encoder,
+                    > tonic::server::UnaryService<super::EncodeBatchesRequest>
+                    for EncodeSvc<T> {
+                        type Response = super::EncodeBatchesReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EncodeBatchesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Encoder>::encode(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = EncodeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for EncoderServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "oboro.generation.v1.Encoder";
+    impl<T> tonic::server::NamedService for EncoderServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// Generated client implementations.
 pub mod keeper_generation_client {
     #![allow(
         unused_variables,
@@ -1371,6 +1830,31 @@ pub mod keeper_generation_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// For a searcher: encrypts the codebook of an earlier training anew, from the share that
+        /// the keeper sealed for it, and answers for its tables.
+        pub async fn install(
+            &mut self,
+            request: impl tonic::IntoRequest<super::InstallRequest>,
+        ) -> std::result::Result<tonic::Response<super::InstallReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/oboro.generation.v1.KeeperGeneration/Install",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("oboro.generation.v1.KeeperGeneration", "Install"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         /// For the owner: forgets a generation.
         pub async fn end(
             &mut self,
@@ -1436,6 +1920,12 @@ pub mod keeper_generation_server {
             &self,
             request: tonic::Request<super::CodebookRequest>,
         ) -> std::result::Result<tonic::Response<super::CodebookReply>, tonic::Status>;
+        /// For a searcher: encrypts the codebook of an earlier training anew, from the share that
+        /// the keeper sealed for it, and answers for its tables.
+        async fn install(
+            &self,
+            request: tonic::Request<super::InstallRequest>,
+        ) -> std::result::Result<tonic::Response<super::InstallReply>, tonic::Status>;
         /// For the owner: forgets a generation.
         async fn end(
             &self,
@@ -1728,6 +2218,51 @@ pub mod keeper_generation_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CodebookSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/oboro.generation.v1.KeeperGeneration/Install" => {
+                    #[allow(non_camel_case_types)]
+                    struct InstallSvc<T: KeeperGeneration>(pub Arc<T>);
+                    impl<
+                        T: KeeperGeneration,
+                    > tonic::server::UnaryService<super::InstallRequest>
+                    for InstallSvc<T> {
+                        type Response = super::InstallReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::InstallRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as KeeperGeneration>::install(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = InstallSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -1,22 +1,22 @@
 //! The index as far as it is: a hidden folder beside the place where it will be.
 
 use std::{
-    collections::BTreeMap,
     ffi::OsString,
     fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
 };
 
-use oboro_ckks::EncryptedCodebook;
 use oboro_index::{
-    Change, EpochKey, IndexError, IndexHead, IndexWriter, LiveIndex, NewSegment, OnExisting, Staged,
+    Change, EpochKey, Index, IndexError, IndexHead, IndexWriter, LiveIndex, NewSegment, OnExisting,
+    SealedBlind,
 };
-use oboro_protocol::Reason;
+use oboro_protocol::{Reason, generation::SESSION_LIFETIME};
 use rand_core::CryptoRng;
 
-use super::refused;
+use super::{refused, training::Fresh};
 use crate::{SearcherError, folder};
 
 /// The folder in which an index will lie, and the one in which it is made.
@@ -28,8 +28,9 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Claims `target`, and removes what a killed generation left beside it.
-    pub(super) fn claim(target: &Path) -> Result<Self, SearcherError> {
+    /// Claims `target`. What an interrupted generation left beside it stays while its
+    /// owner may come back.
+    pub(super) fn claim(target: &Path, now: SystemTime) -> Result<Self, SearcherError> {
         let at = |path: &Path| {
             let path = path.display().to_string();
             move |error: io::Error| SearcherError::Disk(format!("{path}: {error}"))
@@ -71,18 +72,65 @@ impl Place {
             building: beside(".generating"),
             lock: Mutex::new(Some(lock)),
         };
-        place.clean()?;
+        if place.draft(now).is_none() {
+            place.clean()?;
+        }
         Ok(place)
     }
 
-    /// Lets go of the place, and removes what is not whole. Connections that end later
-    /// find that nothing is theirs any more.
+    /// Lets go of the place. A draft stays, for its owner to come back to; anything less
+    /// goes. Connections that end later find that nothing is theirs any more.
     pub(super) fn release(&self) {
-        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        if lock.is_some() {
+        let mut lock = self.lock();
+        if lock.is_some() && self.draft(SystemTime::now()).is_none() {
             let _ = self.clean();
         }
         *lock = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<File>> {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is kept of the generation whose draft lies here, if it is whole and not older
+    /// than a generation may be.
+    pub(super) fn draft(&self, now: SystemTime) -> Option<SealedBlind> {
+        let manifest = self.building.join("MANIFEST");
+        let changed = fs::metadata(manifest).ok()?.modified().ok()?;
+        // A clock that was put back makes nothing old.
+        let age = now.duration_since(changed).unwrap_or_default();
+        if age >= SESSION_LIFETIME {
+            return None;
+        }
+        SealedBlind::read(&self.building).ok()?
+    }
+
+    /// Removes a draft that nobody has come back to.
+    pub(super) fn expire(&self, now: SystemTime) {
+        let lock = self.lock();
+        if lock.is_some() && self.building.exists() && self.draft(now).is_none() {
+            tracing::warn!("nobody came back to the draft of an index; it is removed");
+            let _ = self.clean();
+        }
+    }
+
+    /// Removes whatever was made so far.
+    pub(super) fn discard(&self) {
+        let lock = self.lock();
+        if lock.is_some() {
+            let _ = self.clean();
+        }
+    }
+
+    /// Opens the draft that lies here.
+    pub(super) fn open(&self, key: EpochKey) -> Result<Draft, SearcherError> {
+        let lock = self.lock();
+        if lock.is_none() {
+            return Err(SearcherError::Stopping);
+        }
+        Ok(Draft {
+            live: Mutex::new(LiveIndex::open(&self.building, key)?),
+        })
     }
 
     /// Removes an index that did not become whole.
@@ -100,28 +148,29 @@ impl Place {
         &self,
         keys: impl Fn() -> EpochKey,
         descriptor: &[u8],
-        codebook: &EncryptedCodebook,
+        fresh: &Fresh,
         rng: &mut impl CryptoRng,
     ) -> Result<Draft, SearcherError> {
-        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = self.lock();
         if lock.is_none() {
             return Err(SearcherError::Stopping);
         }
         self.clean()?;
         let mut writer = IndexWriter::create_under(&self.building, keys(), false)?;
-        writer.set_codebook(codebook, rng);
+        writer.set_codebook(&fresh.search, rng);
         writer.commit_described(descriptor, rng)?;
+        // Last: a folder without it is no draft, and is removed.
+        fresh.sealed.write(&self.building)?;
         let live = LiveIndex::open(&self.building, keys())?;
         Ok(Draft {
-            live,
-            staged: Mutex::default(),
+            live: Mutex::new(live),
         })
     }
 
     /// Gives the whole index its name, in one step.
     fn publish(&self) -> io::Result<()> {
         // Held until the end: what is being renamed must not be cleaned away.
-        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = self.lock();
         if lock.is_none() {
             return Err(io::Error::other(
                 "the searcher stops, and what it was making is gone; begin again",
@@ -144,49 +193,67 @@ impl Drop for Place {
 
 /// An index that nobody sees yet.
 pub(super) struct Draft {
-    live: LiveIndex,
-    staged: Mutex<BTreeMap<u32, Staged>>,
+    live: Mutex<LiveIndex>,
 }
 
 impl Draft {
-    /// Writes a segment; durable, and not yet part of the index.
-    pub(super) fn stage(&self, number: u32, segment: &NewSegment<'_>) -> Result<(), SearcherError> {
-        let staged = self.live.stage(segment).map_err(folder::refused)?;
-        let mut all = self.staged.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert(number, staged);
-        Ok(())
+    fn live(&self) -> MutexGuard<'_, LiveIndex> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the index whole and visible.
-    pub(super) fn commit(
-        mut self,
-        place: &Place,
+    /// Ids and sizes of the segments that are in it, in their order.
+    pub(super) fn segments(&self) -> Vec<([u8; 16], u64)> {
+        let live = self.live();
+        let segments = live.index().segments().iter();
+        segments
+            .map(|segment| (*segment.id(), segment.len() as u64))
+            .collect()
+    }
+
+    /// The index as it is.
+    pub(super) fn index(&self) -> Index {
+        self.live().index().clone()
+    }
+
+    /// Adds a segment, durably: whoever goes on after an interruption finds it.
+    pub(super) fn add(
+        &self,
         rng: &mut impl CryptoRng,
-    ) -> Result<Made, SearcherError> {
-        let staged = std::mem::take(&mut self.staged);
-        let staged = staged.into_inner().unwrap_or_else(PoisonError::into_inner);
+        segment: &NewSegment<'_>,
+    ) -> Result<(), SearcherError> {
+        let mut live = self.live();
+        let staged = live.stage(segment).map_err(folder::refused)?;
         let change = Change {
-            stages: staged.into_values().collect(),
+            stages: vec![staged],
             deletes: Vec::new(),
             on_existing: OnExisting::Refuse,
             strict: true,
         };
-        let outcome = self.live.commit(change, rng).map_err(|error| match error {
-            IndexError::Refused { refused: ids, .. } => refused(
+        match live.commit(change, rng) {
+            Ok(_) => Ok(()),
+            Err(IndexError::Refused { refused: ids, .. }) => Err(refused(
                 Reason::Conflict,
                 format!("{ids} ids come twice; every vector needs an id of its own"),
-            ),
-            error => folder::refused(error),
-        })?;
-        let head = outcome.index.head();
-        let files = files(self.live.folder());
-        drop(self.live);
+            )),
+            Err(error) => Err(folder::refused(error)),
+        }
+    }
+
+    /// Makes the index visible.
+    pub(super) fn commit(self, place: &Place) -> Result<Made, SearcherError> {
+        let live = self
+            .live
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        let index = live.index().clone();
+        let files = files(live.folder());
+        drop(live);
         place.publish().map_err(|error| {
             SearcherError::Index(format!("{}: {error}", place.target.display()))
         })?;
         Ok(Made {
-            head,
-            vectors: outcome.index.vectors(),
+            head: index.head(),
+            vectors: index.vectors(),
             files,
         })
     }
@@ -214,4 +281,67 @@ fn files(folder: &Path) -> Vec<(String, u64)> {
         .collect();
     files.sort_by(|a, b| (a.0 != "MANIFEST", &a.0).cmp(&(b.0 != "MANIFEST", &b.0)));
     files
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use oboro_index::{BlindHead, StorageKey};
+
+    use super::*;
+
+    fn leave_a_draft(folder: &Path) -> PathBuf {
+        let building = folder.join(".made.generating");
+        fs::create_dir_all(&building).unwrap();
+        fs::write(building.join("MANIFEST"), b"of a draft").unwrap();
+        let key = StorageKey::from_text(
+            &oboro_index::OwnerKey::generate(&mut rand())
+                .storage_key()
+                .to_text(),
+        )
+        .unwrap();
+        let head = BlindHead {
+            index_id: [1; 16],
+            owner: [2; 32],
+            plan: [3; 32],
+        };
+        SealedBlind::seal(&key, &[4; 32], head, b"share", b"kept")
+            .write(&building)
+            .unwrap();
+        building
+    }
+
+    fn rand() -> impl CryptoRng {
+        use rand_core::SeedableRng;
+        chacha20::ChaCha20Rng::from_seed([1; 32])
+    }
+
+    #[test]
+    fn a_draft_waits_a_day_for_its_owner_and_is_removed_then() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("made");
+        let now = SystemTime::now();
+        let building = leave_a_draft(folder.path());
+        let place = Place::claim(&target, now).unwrap();
+        assert_eq!(place.draft(now).unwrap().head().index_id, [1; 16]);
+        place.expire(now + SESSION_LIFETIME - Duration::from_secs(60));
+        assert!(building.exists());
+        // A searcher that stops leaves it there, and the next one finds it.
+        drop(place);
+        let place = Place::claim(&target, now).unwrap();
+        assert!(place.draft(now).is_some());
+        place.expire(now + SESSION_LIFETIME + Duration::from_secs(60));
+        assert!(!building.exists());
+        drop(place);
+        leave_a_draft(folder.path());
+        let late = now + SESSION_LIFETIME + Duration::from_secs(60);
+        let place = Place::claim(&target, late).unwrap();
+        assert!(!building.exists());
+        // What is no draft is removed at once.
+        fs::create_dir(&building).unwrap();
+        drop(place);
+        assert!(!building.exists());
+    }
 }

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use oboro_ckks::{BatchSearcherShare, BatchTableShare, EncryptedBatch};
 use oboro_index::NewSegment;
 use oboro_protocol::{
     Reason,
@@ -11,7 +10,7 @@ use oboro_protocol::{
 };
 use tokio::task::JoinSet;
 
-use super::{blocking, malformed, open::Generation, refused, training::Trained};
+use super::{blocking, open::Generation, refused};
 use crate::SearcherError;
 
 /// Segments whose codes are in memory at the same time.
@@ -50,7 +49,7 @@ pub(super) async fn encode(
         .collect();
     let first = request.first;
     let mut tasks = JoinSet::new();
-    for group in wanted.chunks(shape.group()) {
+    for group in wanted.chunks(generation.bench.group()) {
         let bytes: Vec<_> = group
             .iter()
             .map(|&batch| request.batches[(batch - first) as usize].clone())
@@ -58,7 +57,7 @@ pub(super) async fn encode(
         let (generation, trained) = (Arc::clone(generation), Arc::clone(&trained));
         let group = group.to_vec();
         tasks.spawn(async move {
-            let codes = codes(&generation, &trained, bytes).await?;
+            let codes = trained.codebook.encode(&generation.bench, bytes).await?;
             Ok::<_, SearcherError>(group.into_iter().zip(codes).collect::<Vec<_>>())
         });
     }
@@ -76,35 +75,6 @@ fn needs(generation: &Generation, segment: u32, batch: u32) -> bool {
         Some(SegmentCodes::Open(codes)) => !codes.contains_key(&batch),
         Some(SegmentCodes::Staged { .. }) => false,
     }
-}
-
-async fn codes(
-    generation: &Arc<Generation>,
-    trained: &Arc<Trained>,
-    bytes: Vec<bytes::Bytes>,
-) -> Result<Vec<Vec<u8>>, SearcherError> {
-    let packing = generation.shape.batches;
-    let batches = blocking(move || {
-        bytes
-            .iter()
-            .map(|bytes| EncryptedBatch::from_bytes(&packing, bytes).map(Arc::new))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(malformed)
-    })
-    .await?;
-    let decode =
-        move |trained: &Trained, _: usize, share: &BatchSearcherShare, keeper: &BatchTableShare| {
-            let nearest = trained
-                .evaluator()
-                .assign(share, keeper, trained.offsets())?;
-            let mut codes = Vec::new();
-            nearest.append_codes(packing.batch(), &mut codes);
-            Ok(codes)
-        };
-    trained
-        .pass()
-        .run(generation, batches, 0..packing.blocks(), decode)
-        .await
 }
 
 fn keep(
@@ -172,9 +142,20 @@ pub(super) async fn complete(
         }
     };
     let number = request.segment;
+    // In their order, so that the index is the same however often it was interrupted.
+    if number != generation.staged() {
+        return Err(refused(
+            Reason::BadRequest,
+            format!(
+                "segment {} is the next to be completed, and {number} was; bring them in order",
+                generation.staged()
+            ),
+        ));
+    }
+    let (bench, id) = (Arc::clone(&generation.bench), segment_id);
     let staged = blocking(move || {
-        draft.stage(
-            number,
+        draft.add(
+            &mut bench.randomness.names(&id),
             &NewSegment {
                 segment_id,
                 ids: &request.ids,

@@ -5,11 +5,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use oboro_channel::within;
 use oboro_protocol::{
-    Reason, generation,
+    Failure, Reason, generation,
     generation::v1::{self, keeper_generation_client::KeeperGenerationClient},
-    reason_of,
+    reason_of, validate,
 };
 use tonic::{Response, Status, transport::Channel};
+use zeroize::Zeroizing;
 
 use crate::{
     SearcherError,
@@ -21,6 +22,24 @@ const ATTEMPTS: u32 = 6;
 
 /// The first pause between two of them; each is twice the one before.
 const PAUSE: Duration = Duration::from_millis(250);
+
+/// What the keeper is shown to go on with a codebook that was trained.
+pub(super) struct InstallPlan {
+    pub(super) index_id: [u8; 16],
+    /// The keeper's share, sealed by itself.
+    pub(super) share: Bytes,
+    pub(super) key_fingerprint: [u8; 32],
+}
+
+/// A codebook of an earlier training at the keeper.
+pub(super) struct Installed {
+    pub(super) keeper: GenerationKeeper,
+    pub(super) number: u32,
+    /// Masked, encrypted, in the form for batches.
+    pub(super) codebook: Bytes,
+    /// The keeper's part in the key of what the searcher keeps.
+    pub(super) part: Zeroizing<[u8; 32]>,
+}
 
 /// One generation at the keeper.
 #[derive(Clone)]
@@ -87,12 +106,42 @@ impl GenerationKeeper {
         }
     }
 
-    /// The newest means in the form for searching.
+    /// Both are one session at the keeper.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.session == other.session
+    }
+
+    /// Shows the keeper its share of a codebook; from then on it answers for its tables,
+    /// in a session of their own.
+    pub(super) async fn install(&self, plan: &InstallPlan) -> Result<Installed, SearcherError> {
+        let request = v1::InstallRequest {
+            index_id: plan.index_id.to_vec().into(),
+            share: plan.share.clone(),
+            key_fingerprint: plan.key_fingerprint.to_vec().into(),
+        };
+        let reply = persist(|| {
+            let (mut client, request) = (self.client.clone(), request.clone());
+            async move { client.install(request).await }
+        })
+        .await?;
+        Ok(Installed {
+            keeper: Self {
+                client: self.client.clone(),
+                session: reply.session,
+            },
+            number: reply.number,
+            codebook: reply.codebook,
+            part: part(&reply.part)?,
+        })
+    }
+
+    /// The newest means in the form for searching, and what the searcher keeps of the
+    /// training: the keeper's share and its part of the key.
     pub(super) async fn codebook(
         &self,
         scale: Bytes,
         offsets: Bytes,
-    ) -> Result<Bytes, SearcherError> {
+    ) -> Result<(Bytes, Bytes, Zeroizing<[u8; 32]>), SearcherError> {
         let request = v1::CodebookRequest {
             session: self.session.clone(),
             scale,
@@ -103,7 +152,24 @@ impl GenerationKeeper {
             async move { client.codebook(request).await }
         })
         .await?;
-        Ok(reply.codebook)
+        let part = part(&reply.part)?;
+        Ok((reply.codebook, reply.share, part))
+    }
+}
+
+fn part(bytes: &[u8]) -> Result<Zeroizing<[u8; 32]>, SearcherError> {
+    validate::digest(bytes, "keeper's part of a key")
+        .map(Zeroizing::new)
+        .map_err(|failure| SearcherError::KeeperRefused(failure.message))
+}
+
+/// As for other requests; but that the keeper knows the session no more, others can mend.
+fn refusal(status: Status) -> SearcherError {
+    match reason_of(&status) {
+        Some(reason @ Reason::UnknownSession) => {
+            Failure::new(reason, format!("the keeper: {}", status.message())).into()
+        }
+        _ => refused(status),
     }
 }
 
@@ -121,7 +187,7 @@ where
         };
         let passing = reason_of(&status).is_none_or(Reason::is_transient);
         if !passing || attempt == ATTEMPTS {
-            return Err(refused(status));
+            return Err(refusal(status));
         }
         attempt += 1;
         tracing::info!(code = ?status.code(), "the keeper is asked again");

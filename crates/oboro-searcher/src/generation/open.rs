@@ -2,22 +2,21 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU32},
     time::{Duration, Instant},
 };
 
-use oboro_ckks::{DerivedRandomness, EncryptedBatch};
+use oboro_ckks::EncryptedBatch;
 use oboro_protocol::Reason;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use zeroize::Zeroizing;
 
 use super::{
     draft::Draft,
     encoding::SegmentCodes,
     keeper::GenerationKeeper,
-    malformed, refused,
+    malformed,
+    pass::Workbench,
+    refused,
     shape::{Plan, Shape},
     training::Trained,
 };
@@ -35,23 +34,26 @@ pub(super) enum Phase {
     Failed(String),
 }
 
+/// Who asks, and where the keeper knows the generation: another one after an interruption.
+pub(super) struct Session {
+    pub(super) token: [u8; 16],
+    /// The TLS key of the owner.
+    pub(super) owner: [u8; 32],
+    pub(super) keeper: GenerationKeeper,
+}
+
 /// One generation.
 ///
 /// # Security
 /// Holds the seed of the sample's masks, its encrypted batches and the codes so far; all
 /// in memory, and gone with it.
 pub(super) struct Generation {
-    pub(super) token: [u8; 16],
-    /// The TLS key of the owner.
-    pub(super) owner: [u8; 32],
+    session: Mutex<Session>,
     pub(super) shape: Shape,
     pub(super) plan: Plan,
-    pub(super) keeper: GenerationKeeper,
-    pub(super) randomness: DerivedRandomness,
+    pub(super) bench: Arc<Workbench>,
     /// When the owner last asked for something.
     used: Mutex<Instant>,
-    slots: Arc<Semaphore>,
-    cancelled: AtomicBool,
     sample: Mutex<Vec<Option<Arc<EncryptedBatch>>>>,
     pub(super) done: AtomicU32,
     pub(super) steps: AtomicU32,
@@ -73,26 +75,20 @@ fn not_described() -> SearcherError {
 
 impl Generation {
     pub(super) fn new(
-        token: [u8; 16],
-        owner: [u8; 32],
+        session: Session,
         shape: Shape,
         plan: Plan,
-        keeper: GenerationKeeper,
-        randomness: DerivedRandomness,
+        seed: Zeroizing<[u8; 32]>,
         threads: usize,
+        now: Instant,
     ) -> Self {
         let batches = shape.batches.batches(shape.bounds.samples());
         Self {
-            token,
-            owner,
+            bench: Arc::new(Workbench::new(shape.batches, seed, threads)),
+            session: Mutex::new(session),
             shape,
             plan,
-            keeper,
-            randomness,
-            used: Mutex::new(Instant::now()),
-            // One more than there are threads, so that none waits for the keeper.
-            slots: Arc::new(Semaphore::new(threads.max(1) + 1)),
-            cancelled: AtomicBool::new(false),
+            used: Mutex::new(now),
             sample: Mutex::new(vec![None; batches]),
             done: AtomicU32::new(0),
             steps: AtomicU32::new(0),
@@ -100,6 +96,36 @@ impl Generation {
             draft: Mutex::new(None),
             segments: Mutex::default(),
         }
+    }
+
+    /// One that was trained before: `draft` is what there is of it.
+    pub(super) fn resume(&self, trained: Arc<Trained>, draft: Draft) {
+        let staged = draft.segments().into_iter();
+        *self.segments() = (0..)
+            .zip(staged.map(|(segment_id, vectors)| SegmentCodes::Staged {
+                segment_id,
+                vectors,
+            }))
+            .collect();
+        *self.phase() = Phase::Trained(trained);
+        self.set_draft(draft);
+    }
+
+    /// Who asks, and where the keeper knows this.
+    pub(super) fn session(&self) -> MutexGuard<'_, Session> {
+        lock(&self.session)
+    }
+
+    /// The keeper's session of the training.
+    pub(super) fn keeper(&self) -> GenerationKeeper {
+        self.session().keeper.clone()
+    }
+
+    /// How many segments are on disk.
+    pub(super) fn staged(&self) -> u32 {
+        let segments = self.segments();
+        let staged = |segment: &&SegmentCodes| matches!(segment, SegmentCodes::Staged { .. });
+        segments.values().filter(staged).count() as u32
     }
 
     /// The owner asks for something.
@@ -110,30 +136,6 @@ impl Generation {
     /// The owner has not asked for anything for so long.
     pub(super) fn idle(&self, now: Instant) -> Duration {
         now.saturating_duration_since(*lock(&self.used))
-    }
-
-    pub(super) fn cancel(&self) {
-        self.cancelled.store(true, Relaxed);
-    }
-
-    pub(super) fn check_cancelled(&self) -> Result<(), SearcherError> {
-        if self.cancelled.load(Relaxed) {
-            return Err(refused(
-                Reason::UnknownSession,
-                "the generation was given up",
-            ));
-        }
-        Ok(())
-    }
-
-    /// A turn in the pipeline.
-    pub(super) async fn slot(&self) -> Result<OwnedSemaphorePermit, SearcherError> {
-        self.check_cancelled()?;
-        let slots = Arc::clone(&self.slots);
-        slots
-            .acquire_owned()
-            .await
-            .map_err(|_| SearcherError::Stopping)
     }
 
     /// Takes batches of the sample; returns how many are there.
@@ -205,10 +207,6 @@ impl Generation {
 
     pub(super) fn set_draft(&self, draft: Draft) {
         *lock(&self.draft) = Some(Arc::new(draft));
-    }
-
-    pub(super) fn has_draft(&self) -> bool {
-        lock(&self.draft).is_some()
     }
 
     /// The index as far as it is.

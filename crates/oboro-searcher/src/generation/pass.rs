@@ -1,15 +1,77 @@
 //! Batches on their way: multiplied here, decrypted in shares there, decoded here.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 use bytes::Bytes;
 use oboro_ckks::{
-    BatchEvaluator, BatchSearcherShare, BatchTableShare, CkksError, DerivedRandomness,
-    EncryptedBatch, MaskedBatch,
+    BatchEvaluator, BatchPacking, BatchSearcherShare, BatchTableShare, CkksError,
+    DerivedRandomness, EncryptedBatch, MaskedBatch,
 };
+use oboro_protocol::{Reason, generation::USUAL_PAYLOAD_BYTES};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use zeroize::Zeroizing;
 
-use super::{blocking, malformed, open::Generation};
+use super::{blocking, keeper::GenerationKeeper, malformed, refused};
 use crate::SearcherError;
+
+/// Batches that pass through the codebook together.
+const MAX_GROUP: usize = 8;
+
+/// What all batches of one generation, or one index, share.
+pub(super) struct Workbench {
+    pub(super) packing: BatchPacking,
+    pub(super) randomness: DerivedRandomness,
+    slots: Arc<Semaphore>,
+    cancelled: AtomicBool,
+}
+
+impl Workbench {
+    pub(super) fn new(packing: BatchPacking, seed: Zeroizing<[u8; 32]>, threads: usize) -> Self {
+        Self {
+            packing,
+            randomness: DerivedRandomness::new(seed),
+            // One more than there are threads, so that none waits for the keeper.
+            slots: Arc::new(Semaphore::new(threads.max(1) + 1)),
+            cancelled: AtomicBool::new(false),
+        }
+    }
+
+    /// Batches that are evaluated together and travel in one message.
+    pub(super) fn group(&self) -> usize {
+        let each = MaskedBatch::encoded_len(&self.packing, self.packing.blocks());
+        (USUAL_PAYLOAD_BYTES / each).clamp(1, MAX_GROUP)
+    }
+
+    pub(super) fn cancel(&self) {
+        self.cancelled.store(true, Relaxed);
+    }
+
+    pub(super) fn check_cancelled(&self) -> Result<(), SearcherError> {
+        if self.cancelled.load(Relaxed) {
+            return Err(refused(
+                Reason::UnknownSession,
+                "the generation was given up",
+            ));
+        }
+        Ok(())
+    }
+
+    /// A turn in the pipeline.
+    async fn slot(&self) -> Result<OwnedSemaphorePermit, SearcherError> {
+        self.check_cancelled()?;
+        let slots = Arc::clone(&self.slots);
+        slots
+            .acquire_owned()
+            .await
+            .map_err(|_| SearcherError::Stopping)
+    }
+}
 
 /// One codebook, whose evaluator is a part of `S`.
 pub(super) struct Pass<S> {
@@ -17,7 +79,8 @@ pub(super) struct Pass<S> {
     pub(super) evaluator: fn(&S) -> Result<&BatchEvaluator, CkksError>,
     /// Names the codebook in derived randomness.
     pub(super) digest: [u8; 32],
-    /// Names it at the keeper.
+    /// Where the keeper has it, and under which number.
+    pub(super) keeper: GenerationKeeper,
     pub(super) number: u32,
 }
 
@@ -25,6 +88,7 @@ impl<S> Clone for Pass<S> {
     fn clone(&self) -> Self {
         Self {
             state: Arc::clone(&self.state),
+            keeper: self.keeper.clone(),
             ..*self
         }
     }
@@ -35,6 +99,7 @@ impl<S: Send + Sync + 'static> Pass<S> {
     pub(super) async fn new(
         state: Arc<S>,
         evaluator: fn(&S) -> Result<&BatchEvaluator, CkksError>,
+        keeper: GenerationKeeper,
         number: u32,
     ) -> Result<Self, SearcherError> {
         blocking(move || {
@@ -43,6 +108,7 @@ impl<S: Send + Sync + 'static> Pass<S> {
                 state,
                 evaluator,
                 digest,
+                keeper,
                 number,
             })
         })
@@ -52,7 +118,7 @@ impl<S: Send + Sync + 'static> Pass<S> {
     /// Takes some batches through; `decode` gets the number of each and its two shares.
     pub(super) async fn run<T: Send + 'static>(
         &self,
-        generation: &Arc<Generation>,
+        bench: &Arc<Workbench>,
         batches: Vec<Arc<EncryptedBatch>>,
         blocks: Range<usize>,
         decode: impl Fn(&S, usize, &BatchSearcherShare, &BatchTableShare) -> Result<T, CkksError>
@@ -60,17 +126,14 @@ impl<S: Send + Sync + 'static> Pass<S> {
         + 'static,
     ) -> Result<Vec<T>, SearcherError> {
         // Bounds what is in memory and at the keeper.
-        let _slot = generation.slot().await?;
-        let (pass, shared, range) = (self.clone(), Arc::clone(generation), blocks.clone());
+        let _slot = bench.slot().await?;
+        let (pass, shared, range) = (self.clone(), Arc::clone(bench), blocks.clone());
         let (shares, masked) =
             blocking(move || pass.evaluate(&shared, &batches, range).map_err(malformed)).await?;
-        generation.check_cancelled()?;
-        let keeper = generation
-            .keeper
-            .tables(self.number, &blocks, masked)
-            .await?;
-        generation.check_cancelled()?;
-        let (state, packing) = (Arc::clone(&self.state), generation.shape.batches);
+        bench.check_cancelled()?;
+        let keeper = self.keeper.tables(self.number, &blocks, masked).await?;
+        bench.check_cancelled()?;
+        let (state, packing) = (Arc::clone(&self.state), bench.packing);
         blocking(move || {
             shares
                 .iter()
@@ -88,17 +151,13 @@ impl<S: Send + Sync + 'static> Pass<S> {
 
     fn evaluate(
         &self,
-        generation: &Generation,
+        bench: &Workbench,
         batches: &[Arc<EncryptedBatch>],
         blocks: Range<usize>,
     ) -> Result<(Vec<BatchSearcherShare>, Vec<Bytes>), CkksError> {
         let mut rngs: Vec<_> = batches
             .iter()
-            .map(|batch| {
-                generation
-                    .randomness
-                    .evaluation(&self.digest, batch, &blocks)
-            })
+            .map(|batch| bench.randomness.evaluation(&self.digest, batch, &blocks))
             .collect();
         let batches: Vec<&EncryptedBatch> = batches.iter().map(AsRef::as_ref).collect();
         let split = |(share, masked): (BatchSearcherShare, MaskedBatch)| {

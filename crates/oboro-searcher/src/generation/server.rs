@@ -4,14 +4,13 @@ use std::{
     collections::HashMap,
     path::PathBuf,
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use oboro_attest::{AttestedRole, Subject};
 use oboro_channel::{
     AcceptLimits, AcceptOptions, Demand, Identity, Offer, Role, Trust, serve_incoming, tuned_server,
 };
-use oboro_ckks::Randomness;
 use oboro_index::{IndexHead, StorageKey};
 use oboro_protocol::generation::{self, v1, v1::generator_server};
 use tokio::{net::TcpListener, sync::watch};
@@ -53,7 +52,7 @@ impl GeneratorServer {
         key: StorageKey,
         config: SearcherConfig,
     ) -> Result<Self, SearcherError> {
-        let place = Place::claim(&folder.into())?;
+        let place = Place::claim(&folder.into(), SystemTime::now())?;
         let keeper = config.keeper.ok_or(SearcherError::NoKeeper)?;
         let subject = Subject::new(config.configuration);
         let offer = Offer::new(config.attester, AttestedRole::Searcher, subject);
@@ -66,9 +65,8 @@ impl GeneratorServer {
         };
         let shared = Shared {
             place,
-            key,
+            key: Arc::new(key),
             access,
-            randomness: Randomness::new(config.seed),
             threads: config.scan_threads,
             open: Mutex::new(None),
             finished: watch::Sender::new(None),
@@ -132,7 +130,7 @@ impl GeneratorServer {
         let expire = async {
             loop {
                 tokio::time::sleep(Duration::from_secs(10)).await;
-                self.shared.expire(Instant::now());
+                self.shared.expire(Instant::now(), SystemTime::now());
             }
         };
         let result = tokio::select! {

@@ -2,12 +2,11 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use bytes::Bytes;
 use oboro_channel::{PeerInfo, Role, peer};
-use oboro_ckks::{DerivedRandomness, Randomness};
 use oboro_index::{Descriptor, IndexHead, StorageKey};
 use oboro_protocol::{
     Failure, Reason,
@@ -19,14 +18,14 @@ use oboro_protocol::{
 };
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
-use zeroize::Zeroizing;
 
 use super::{
     blocking,
+    codebook::Codebook,
     draft::{Made, Place},
     encoding,
     keeper::GenerationKeeper,
-    open::{Generation, Phase},
+    open::{Generation, Phase, Session},
     refused,
     server::Generated,
     shape::{Plan, Shape},
@@ -43,9 +42,8 @@ const FIRST_EPOCH: u64 = 1;
 /// What all requests share.
 pub(super) struct Shared {
     pub(super) place: Place,
-    pub(super) key: StorageKey,
+    pub(super) key: Arc<StorageKey>,
     pub(super) access: KeeperAccess,
-    pub(super) randomness: Randomness,
     pub(super) threads: usize,
     pub(super) open: Mutex<Option<Arc<Generation>>>,
     pub(super) finished: watch::Sender<Option<Generated>>,
@@ -58,10 +56,10 @@ impl Shared {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives up whatever is open.
+    /// Lets go of whatever is open; a draft stays on disk.
     pub(super) fn close(&self) {
         if let Some(generation) = self.open().take() {
-            generation.cancel();
+            generation.bench.cancel();
         }
     }
 
@@ -71,7 +69,10 @@ impl Shared {
         let generation = self
             .open()
             .as_ref()
-            .filter(|open| open.token == token && open.owner == owner.spki_sha256)
+            .filter(|open| {
+                let session = open.session();
+                session.token == token && session.owner == owner.spki_sha256
+            })
             .cloned()
             .ok_or_else(|| {
                 Failure::new(
@@ -83,12 +84,15 @@ impl Shared {
         Ok(generation)
     }
 
-    /// Gives up a generation whose owner has gone away.
-    pub(super) fn expire(&self, now: Instant) {
+    /// Lets go of a generation whose owner has gone away, and in the end of its draft.
+    pub(super) fn expire(&self, now: Instant, date: SystemTime) {
         let idle = |open: &Arc<Generation>| open.idle(now) >= IDLE_LIFETIME;
         if self.open().as_ref().is_some_and(idle) {
-            tracing::warn!("the owner has gone away; its generation is given up");
+            tracing::warn!("the owner has gone away; its generation is no longer in memory");
             self.close();
+        }
+        if self.open().is_none() {
+            self.place.expire(date);
         }
     }
 
@@ -96,11 +100,9 @@ impl Shared {
         &self,
         request: v1::GeneratorBeginRequest,
         owner: &PeerInfo,
-    ) -> Result<(), SearcherError> {
+    ) -> Result<v1::GeneratorBeginReply, SearcherError> {
         let token = validate::session(&request.session)?;
-        if self.generation(&token, owner).is_ok() {
-            return Ok(());
-        }
+        let _one = self.writing.lock().await;
         if self.finished.borrow().is_some() {
             return Err(refused(
                 Reason::Busy,
@@ -109,27 +111,114 @@ impl Shared {
         }
         let shape = Shape::parse(request.shape.as_ref())?;
         let plan = Plan::parse(&request, &shape)?;
+        let present = self.open().clone();
+        let again = present
+            .as_ref()
+            .filter(|open| open.plan.digest == plan.digest);
+        if again.is_none() {
+            self.refuse_beside(present.as_ref(), &plan, owner)?;
+        }
         let keeper = Keeper::connect(&self.access).await?;
         if !keeper.holds(&plan.public_key.fingerprint()) {
             return Err(SearcherError::KeeperUntrusted(
                 "it does not hold the key that the index is to be encrypted for".to_owned(),
             ));
         }
-        let generation = Generation::new(
+        let session = Session {
             token,
-            owner.spki_sha256,
-            shape,
-            plan,
-            GenerationKeeper::new(&keeper, Bytes::copy_from_slice(&token)),
-            DerivedRandomness::new(Zeroizing::new(self.randomness.bytes())),
-            self.threads,
-        );
-        // An owner that begins another one has given the one before up.
-        let before = self.open().replace(Arc::new(generation));
-        if let Some(before) = before {
-            before.cancel();
+            owner: owner.spki_sha256,
+            keeper: GenerationKeeper::new(&keeper, Bytes::copy_from_slice(&token)),
+        };
+        if let Some(open) = again {
+            let same = open.session().token == token;
+            // A keeper that was started again has no sample: the training begins anew.
+            if same || matches!(*open.phase(), Phase::Trained(_)) {
+                *open.session() = session;
+                open.touch(Instant::now());
+                return Ok(open.standing());
+            }
         }
-        tracing::info!(owner = owner.short_key(), "generation opened");
+        let seed = self.key.generation_seed(&shape.index_id);
+        let now = Instant::now();
+        let generation = Generation::new(session, shape, plan, seed, self.threads, now);
+        if let Some(open) = present {
+            // Its lock on the draft goes with it.
+            open.bench.cancel();
+            *self.open() = None;
+            drop(open);
+        }
+        self.find_draft(&generation, &keeper).await?;
+        let standing = generation.standing();
+        *self.open() = Some(Arc::new(generation));
+        tracing::info!(
+            owner = owner.short_key(),
+            segments = standing.segments,
+            "generation opened"
+        );
+        Ok(standing)
+    }
+
+    /// Another generation is not begun beside one that another owner's certificate began
+    /// and may come back to. One's own is given up for it.
+    fn refuse_beside(
+        &self,
+        present: Option<&Arc<Generation>>,
+        plan: &Plan,
+        owner: &PeerInfo,
+    ) -> Result<(), SearcherError> {
+        let other = |key: &[u8; 32]| *key != owner.spki_sha256;
+        let open = present.is_some_and(|open| {
+            other(&open.session().owner) && open.idle(Instant::now()) < IDLE_LIFETIME
+        });
+        let draft = self.place.draft(SystemTime::now());
+        let waiting = draft.is_some_and(|draft| {
+            let head = draft.head();
+            head.plan != plan.digest && other(&head.owner)
+        });
+        if !open && !waiting {
+            return Ok(());
+        }
+        Err(refused(
+            Reason::Busy,
+            "another owner's certificate has a generation open here; let it end or give it up, or wait until it expires",
+        ))
+    }
+
+    /// Goes on with the draft on disk, if it is of this generation.
+    async fn find_draft(
+        &self,
+        generation: &Generation,
+        keeper: &Keeper,
+    ) -> Result<(), SearcherError> {
+        let Some(sealed) = self.place.draft(SystemTime::now()) else {
+            return Ok(());
+        };
+        if sealed.head().plan != generation.plan.digest {
+            return Ok(());
+        }
+        let index_id = generation.shape.index_id;
+        let share = keeper.release(&new_index(index_id)).await?;
+        let key = self.key.for_epoch(Some(&share), &index_id, FIRST_EPOCH);
+        let draft = match self.place.open(key) {
+            Ok(draft) => draft,
+            Err(error) => {
+                // It is made again from the sample.
+                tracing::warn!(%error, "the draft of an interrupted generation does not open");
+                return Ok(());
+            }
+        };
+        let public_key = generation.plan.public_key.clone();
+        let (codebook, gains) =
+            Codebook::again(sealed, &self.key, public_key, &generation.keeper()).await?;
+        let index = draft.index();
+        let trained = Trained {
+            codebook,
+            gains,
+            table_scale: index.descriptor().scale,
+            search_digest: index.descriptor().codebook_digest,
+            fresh: None,
+        };
+        generation.resume(Arc::new(trained), draft);
         Ok(())
     }
 
@@ -164,10 +253,10 @@ impl Shared {
                 *generation.phase() = Phase::Sampling;
                 return Err(error);
             }
-            let rng = self.randomness.generator();
+            let key = Arc::clone(&self.key);
             let generation = Arc::clone(generation);
             tokio::spawn(async move {
-                let result = training::train(&generation, rng).await;
+                let result = training::train(&generation, key).await;
                 *generation.phase() = match result {
                     Ok(trained) => {
                         generation.drop_sample();
@@ -190,28 +279,27 @@ impl Shared {
         descriptor: Bytes,
     ) -> Result<(), SearcherError> {
         let _one = self.writing.lock().await;
-        if generation.has_draft() {
-            return Ok(());
+        if let Ok(draft) = generation.draft() {
+            return if draft.index().descriptor_bytes() == &descriptor[..] {
+                Ok(())
+            } else {
+                Err(refused(
+                    Reason::BadRequest,
+                    "the index was begun with another descriptor; give it up and begin anew",
+                ))
+            };
         }
         let trained = generation.trained()?;
         check_descriptor(generation, &trained, &descriptor)?;
         let index_id = generation.shape.index_id;
-        let head = IndexHead {
-            index_id,
-            epoch: FIRST_EPOCH,
-            generation: 1,
-            manifest_digest: [0; 32],
-            released: true,
-        };
         let keeper = Keeper::connect(&self.access).await?;
-        let share = keeper.release(&head).await?;
+        let share = keeper.release(&new_index(index_id)).await?;
         let (shared, generation) = (Arc::clone(self), Arc::clone(generation));
         blocking(move || {
             let keys = || shared.key.for_epoch(Some(&share), &index_id, FIRST_EPOCH);
-            let rng = &mut shared.randomness.generator();
-            let draft = shared
-                .place
-                .begin(keys, &descriptor, &trained.search, rng)?;
+            let rng = &mut generation.bench.randomness.names(b"draft");
+            let fresh = trained.fresh.as_ref().ok_or(SearcherError::Stopping)?;
+            let draft = shared.place.begin(keys, &descriptor, fresh, rng)?;
             generation.set_draft(draft);
             Ok(())
         })
@@ -233,8 +321,7 @@ impl Shared {
             head,
             vectors,
             files,
-        } = blocking(move || draft.commit(&shared.place, &mut shared.randomness.generator()))
-            .await?;
+        } = blocking(move || draft.commit(&shared.place)).await?;
         // A keeper that is away hears of it when the index is first served.
         let recorded = async {
             let keeper = Keeper::connect(&self.access).await?;
@@ -262,14 +349,46 @@ impl Shared {
     }
 }
 
+/// An index that begins to be.
+const fn new_index(index_id: [u8; 16]) -> IndexHead {
+    IndexHead {
+        index_id,
+        epoch: FIRST_EPOCH,
+        generation: 1,
+        manifest_digest: [0; 32],
+        released: true,
+    }
+}
+
+impl Generation {
+    /// How far it is; a training that failed may be started again.
+    fn standing(&self) -> v1::GeneratorBeginReply {
+        let (training, trained) = {
+            let mut phase = self.phase();
+            if matches!(*phase, Phase::Failed(_)) {
+                *phase = Phase::Sampling;
+            }
+            (
+                matches!(*phase, Phase::Training),
+                matches!(*phase, Phase::Trained(_)),
+            )
+        };
+        v1::GeneratorBeginReply {
+            training,
+            trained,
+            segments: self.staged(),
+        }
+    }
+}
+
 fn progress(generation: &Generation, trained: Option<&Trained>) -> v1::TrainReply {
     v1::TrainReply {
         done: generation.done.load(Relaxed),
         steps: generation.steps.load(Relaxed),
         trained: trained.map(|trained| v1::Trained {
-            batch_scale: trained.evaluator().scale().to_bytes().to_vec().into(),
+            batch_scale: trained.codebook.scale().to_bytes().to_vec().into(),
             table_scale: trained.table_scale.to_bytes().to_vec().into(),
-            codebook_digest: trained.search.masks().digest().to_vec().into(),
+            codebook_digest: trained.search_digest.to_vec().into(),
             gains: trained.gains.clone(),
         }),
     }
@@ -295,7 +414,7 @@ fn check_descriptor(
         ),
         (
             "codebook",
-            descriptor.codebook_digest == trained.search.masks().digest(),
+            descriptor.codebook_digest == trained.search_digest,
         ),
         (
             "key",
@@ -344,10 +463,7 @@ impl Generator for GeneratorService {
     ) -> Result<Response<v1::GeneratorBeginReply>, Status> {
         let owner = owner(&request)?;
         let result = self.0.begin(request.into_inner(), &owner).await;
-        answer(
-            "a generation was not opened",
-            result.map(|()| v1::GeneratorBeginReply {}),
-        )
+        answer("a generation was not opened", result)
     }
 
     async fn sample(
@@ -437,6 +553,7 @@ impl Generator for GeneratorService {
         let owner = owner(&request)?;
         self.0.generation(&request.get_ref().session, &owner)?;
         self.0.close();
+        self.0.place.discard();
         tracing::info!(owner = owner.short_key(), "generation given up");
         Ok(Response::new(v1::AbortReply {}))
     }

@@ -4,17 +4,13 @@ use oboro_ckks::{
     BatchPacking, EncryptedBatch, Labels, MaskSeed, MaskedBatch, MaskedBatchCodebook, Packing,
     PublicKey, SampleBounds,
 };
-use oboro_protocol::generation::{
-    MAX_PAYLOAD_BYTES, MAX_ROUNDS, MAX_SEGMENTS, USUAL_PAYLOAD_BYTES, v1,
-};
+use oboro_protocol::generation::{MAX_PAYLOAD_BYTES, MAX_ROUNDS, MAX_SEGMENTS, v1};
 use oboro_protocol::{Reason, validate};
+use prost::Message as _;
 use zeroize::Zeroizing;
 
 use super::{malformed, refused};
 use crate::SearcherError;
-
-/// Batches that pass through the codebook together.
-const MAX_GROUP: usize = 8;
 
 /// What is made in one generation.
 pub(super) struct Shape {
@@ -35,6 +31,9 @@ pub(super) struct Plan {
     pub(super) vector_norm: f64,
     pub(super) query_norm: f64,
     pub(super) offsets: bool,
+    /// Digest of all of this and of the shape. It holds secret seeds, so whoever knows
+    /// the same plan is who began it.
+    pub(super) digest: [u8; 32],
 }
 
 impl Shape {
@@ -85,12 +84,6 @@ impl Shape {
             segments: message.segments,
         })
     }
-
-    /// Batches that are evaluated together and travel in one message.
-    pub(super) fn group(&self) -> usize {
-        let each = MaskedBatch::encoded_len(&self.batches, self.batches.blocks());
-        (USUAL_PAYLOAD_BYTES / each).clamp(1, MAX_GROUP)
-    }
 }
 
 impl Plan {
@@ -113,6 +106,16 @@ impl Plan {
             vector_norm: request.vector_norm,
             query_norm: request.query_norm,
             offsets: request.offsets,
+            digest: digest(request),
         })
     }
+}
+
+/// All that a request to begin says but for the keeper's session, which is another one
+/// after an interruption.
+fn digest(request: &v1::GeneratorBeginRequest) -> [u8; 32] {
+    let mut request = request.clone();
+    request.session.clear();
+    let bytes = Zeroizing::new(request.encode_to_vec());
+    blake3::derive_key("oboro 2026 plan of a generation v1", &bytes)
 }

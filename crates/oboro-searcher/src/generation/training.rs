@@ -5,54 +5,49 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 use bytes::Bytes;
 use oboro_ckks::{
     BatchEvaluator, BlindTrainer, CkksError, EncryptedBatch, EncryptedCodebook,
-    MaskedBatchCodebook, MaskedCodebook, MaskedOffsets, Step, TableScale, TrainedCodebook,
-    TrainingPlan, Work, WorkRows,
+    MaskedBatchCodebook, MaskedCodebook, MaskedOffsets, Step, TableScale, TrainingPlan, Work,
+    WorkRows,
 };
-use rand_core::CryptoRng;
+use oboro_index::{BlindHead, SealedBlind, StorageKey};
 use tokio::task::JoinSet;
 
-use super::{blocking, malformed, open::Generation, pass::Pass};
+use super::{
+    blocking,
+    codebook::Codebook,
+    foreign,
+    keeper::{GenerationKeeper, InstallPlan},
+    keepsake, malformed,
+    open::Generation,
+    pass::Pass,
+};
 use crate::SearcherError;
 
 /// What a training gave.
 pub(super) struct Trained {
-    codebook: TrainedCodebook,
     /// Encodes batches.
-    digest: [u8; 32],
-    number: u32,
+    pub(super) codebook: Codebook,
     pub(super) table_scale: TableScale,
-    /// In the form for searching.
-    pub(super) search: EncryptedCodebook,
+    /// Digest of the masks of the codebook for searching.
+    pub(super) search_digest: [u8; 32],
     pub(super) gains: Vec<f64>,
+    /// What becomes the draft of the index; it has it once it is there.
+    pub(super) fresh: Option<Fresh>,
 }
 
-impl Trained {
-    /// Evaluates batches of vectors.
-    pub(super) const fn evaluator(&self) -> &BatchEvaluator {
-        self.codebook.evaluator()
-    }
-
-    /// -|c|²/2, for the nearest centroid.
-    pub(super) fn offsets(&self) -> &[f32] {
-        self.codebook.offsets()
-    }
-
-    /// Batches of vectors against this codebook.
-    pub(super) fn pass(self: &Arc<Self>) -> Pass<Self> {
-        Pass {
-            state: Arc::clone(self),
-            evaluator: |trained| Ok(trained.evaluator()),
-            digest: self.digest,
-            number: self.number,
-        }
-    }
+/// Parts of an index that is not on disk yet.
+pub(super) struct Fresh {
+    /// The codebook in the form for searching.
+    pub(super) search: EncryptedCodebook,
+    /// What is kept of the training.
+    pub(super) sealed: SealedBlind,
 }
 
 /// Trains from the start.
 pub(super) async fn train(
     generation: &Arc<Generation>,
-    mut rng: impl CryptoRng + Send + 'static,
+    key: Arc<StorageKey>,
 ) -> Result<Trained, SearcherError> {
+    let keeper = generation.keeper();
     let sample = Arc::new(generation.sample()?);
     let (shape, plan) = (&generation.shape, &generation.plan);
     let training = TrainingPlan {
@@ -73,10 +68,12 @@ pub(super) async fn train(
         let (done, steps) = trainer.progress();
         generation.done.store(done as u32, Relaxed);
         generation.steps.store(steps as u32, Relaxed);
-        generation.check_cancelled()?;
+        generation.bench.check_cancelled()?;
         match trainer.step() {
-            Step::Centroids => (trainer, number) = centroids(generation, trainer).await?,
-            Step::Tables => trainer = tables(generation, trainer, &sample, number).await?,
+            Step::Centroids => (trainer, number) = centroids(generation, &keeper, trainer).await?,
+            Step::Tables => {
+                trainer = tables(generation, trainer, &sample, (&keeper, number)).await?
+            }
             Step::Finished => break,
         }
     }
@@ -98,13 +95,13 @@ pub(super) async fn train(
         )
         .map_err(malformed)?;
         let offsets = plan.offsets.then(|| codebook.offsets());
+        let mut rng = shared.bench.randomness.offsets(&scale, offsets);
         let (masked, keep) =
             MaskedOffsets::new(&shape.packing, &scale, offsets, &mut rng).map_err(malformed)?;
         Ok((codebook, gains, scale, masked.to_bytes(), keep))
     });
     let (codebook, gains, table_scale, masked, keep) = finished.await?;
-    let reply = generation
-        .keeper
+    let (reply, share, part) = keeper
         .codebook(table_scale.to_bytes().to_vec().into(), masked.into())
         .await?;
     let shared = Arc::clone(generation);
@@ -113,32 +110,43 @@ pub(super) async fn train(
         let search = keep
             .unmask(masked, codebook.means(), &table_scale)
             .map_err(foreign)?;
-        let digest = oboro_ckks::DerivedRandomness::codebook_digest(codebook.evaluator());
+        let head = BlindHead {
+            index_id: shared.shape.index_id,
+            owner: shared.session().owner,
+            plan: shared.plan.digest,
+        };
+        let kept = keepsake::to_bytes(
+            codebook.evaluator().scale(),
+            &gains,
+            codebook.offsets(),
+            codebook.means(),
+        );
+        let sealed = SealedBlind::seal(&key, &part, head, &share, &kept);
+        let plan = InstallPlan {
+            index_id: shared.shape.index_id,
+            share,
+            key_fingerprint: shared.plan.public_key.fingerprint(),
+        };
         Ok(Trained {
-            codebook,
-            digest,
-            number,
+            codebook: Codebook::new(codebook, plan, keeper, number),
+            search_digest: search.masks().digest(),
             table_scale,
-            search,
             gains,
+            fresh: Some(Fresh { search, sealed }),
         })
     })
     .await
 }
 
-/// What the keeper sent does not fit.
-fn foreign(error: CkksError) -> SearcherError {
-    SearcherError::KeeperRefused(error.to_string())
-}
-
 /// The keeper encrypts the means of the present labels.
 async fn centroids(
     generation: &Arc<Generation>,
+    keeper: &GenerationKeeper,
     mut trainer: BlindTrainer,
 ) -> Result<(BlindTrainer, u32), SearcherError> {
     let scale = Bytes::copy_from_slice(&trainer.scale().to_bytes());
     let labels = Bytes::from(trainer.labels().to_bytes());
-    let reply = generation.keeper.means(scale, labels).await?;
+    let reply = keeper.means(scale, labels).await?;
     let packing = generation.shape.batches;
     blocking(move || {
         let masked = MaskedBatchCodebook::from_bytes(&packing, &reply.codebook).map_err(foreign)?;
@@ -159,14 +167,15 @@ async fn tables(
     generation: &Arc<Generation>,
     trainer: BlindTrainer,
     sample: &Arc<Vec<Arc<EncryptedBatch>>>,
-    number: u32,
+    (keeper, number): (&GenerationKeeper, u32),
 ) -> Result<BlindTrainer, SearcherError> {
-    let pass = Pass::new(Arc::new(trainer), evaluator, number).await?;
+    let pass = Pass::new(Arc::new(trainer), evaluator, keeper.clone(), number).await?;
+    let bench = &generation.bench;
     let mut tasks = JoinSet::new();
     let work = pass.state.work();
     let alike = work.chunk_by(|a, b| a.blocks() == b.blocks());
-    for group in alike.flat_map(|alike| alike.chunks(generation.shape.group())) {
-        let (pass, generation) = (pass.clone(), Arc::clone(generation));
+    for group in alike.flat_map(|alike| alike.chunks(bench.group())) {
+        let (pass, bench) = (pass.clone(), Arc::clone(bench));
         let (group, sample) = (group.to_vec(), Arc::clone(sample));
         tasks.spawn(async move {
             let batches = group
@@ -178,7 +187,7 @@ async fn tables(
             let decode = move |trainer: &BlindTrainer, number: usize, share: &_, keeper: &_| {
                 trainer.decode(&group[number], share, keeper)
             };
-            pass.run(&generation, batches, blocks, decode).await
+            pass.run(&bench, batches, blocks, decode).await
         });
     }
     let mut found = Vec::with_capacity(work.len());

@@ -194,7 +194,7 @@ pub(super) fn run(
             batch: settings.batch,
             ..InsertOptions::default()
         };
-        let report = place.insert(&encoder, &mut source, &insert, IntoFailure::into_failure);
+        let report = place.insert(&*encoder, &mut source, &insert, IntoFailure::into_failure);
         let seconds = begin.elapsed().as_secs_f64();
         done.store(true, Ordering::Relaxed);
         let searched = runtime.block_on(search).map_err(Failure::failed)??;

@@ -1,21 +1,28 @@
 //! `oboro build --mode blind`: an index of vectors that neither searcher nor keeper sees.
 
+use std::fs;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use oboro_channel::Role;
+use oboro_ckks::GenerationPlan;
 use oboro_client::ClientError;
-use oboro_client::generation::{Generation, GenerationConfig, GenerationSession, SegmentParts};
+use oboro_client::generation::{GenerationConfig, GenerationSession, SegmentParts};
+use oboro_index::BuildState;
 use oboro_owner::{
-    BlindBegin, BlindCommitted, BlindReport, BlindRoles, BlindSegment, BlindTrained, OwnerError,
+    BlindCommitted, BlindReport, BlindRoles, BlindSegment, BlindStanding, BlindStart, BlindTrained,
+    Owner, OwnerError,
 };
+use oboro_protocol::Reason;
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
 use super::build::{self, Options};
-use crate::failure::Outcome;
+use crate::durable;
+use crate::failure::{Failure, Outcome};
 use crate::figures::round;
 use crate::global::Global;
 use crate::input::Input;
@@ -42,7 +49,9 @@ pub(super) fn run(options: &Options, global: &Global, cancel: &Arc<AtomicBool>) 
         connect_timeout: Duration::from_secs(10),
     };
     let progress = Progress::new(global);
-    let (owner, settings) = build::prepared(options, &progress, cancel)?;
+    let (owner, mut settings) = build::prepared(options, &progress, cancel)?;
+    let file = StateFile::of(options, &folder);
+    let begun = file.read(&owner, options.resume)?;
     let runtime = roles::runtime(2)?;
     let session = runtime
         .block_on(GenerationSession::connect(&config))
@@ -54,29 +63,172 @@ pub(super) fn run(options: &Options, global: &Global, cancel: &Arc<AtomicBool>) 
     for remark in session.remarks() {
         progress.remark(format_args!("note: {remark}"));
     }
-    let mut roles = Roles { session, runtime };
-    let report = owner
-        .build_blind(&mut source, &mut roles, &settings, &mut keys::os_rng()?)
-        .map_err(|error| match error {
-            BlindError::Owner(error) => build::named_failure(error, |error| input.failure(error)),
-            BlindError::Client(error) => error.into_failure(),
-        })?;
-    output::print(
-        &BuiltBlind::new(&config.searcher, simulated, &report),
-        global.json,
-    )
+    let mut roles = Roles {
+        session,
+        runtime,
+        segments: None,
+    };
+    let mut rng = keys::os_rng()?;
+    let mut sealing = keys::os_rng()?;
+    let mut unwritten = None;
+    let mut keep = |state: &BuildState| {
+        let written = durable::replace(&file.0, &owner.seal_state(state, &mut sealing));
+        written.map_err(|failure| {
+            unwritten = Some(failure);
+            OwnerError::Cancelled
+        })
+    };
+    let mut start = BlindStart::new(&mut rng, &mut keep);
+    start.resume = begun.is_some();
+    if let Some(vectors) = options.segment_vectors {
+        start.segment_vectors = vectors;
+    }
+    if let Some(state) = begun {
+        start.state = state;
+    }
+    if options.seed.is_none() {
+        settings.seed = start.state.sampling_seed();
+    }
+    let index_id = start.state.index_id;
+    let result = owner.build_blind(&mut source, &mut roles, &settings, start);
+    if options.resume
+        && let Some(segments) = roles.segments
+    {
+        progress.remark(format_args!(
+            "went on with a build of which {segments} segments were complete"
+        ));
+    }
+    if let Some(failure) = unwritten {
+        return Err(failure);
+    }
+    match result {
+        Ok(report) => {
+            file.remove()?;
+            let built = BuiltBlind::new(&config.searcher, simulated, &report);
+            output::print(&built, global.json)
+        }
+        // Whole, but its owner was interrupted before it heard so.
+        Err(BlindError::Client(error))
+            if options.resume
+                && error.reason() == Some(Reason::Conflict)
+                && roles.segments.is_none() =>
+        {
+            file.remove()?;
+            let whole = Whole {
+                index_id: output::hex(&index_id),
+                complete: true,
+            };
+            output::print(&whole, global.json)
+        }
+        Err(error) if error.is_passing() => {
+            let failure = error.into_failure(&input);
+            Err(Failure::new(
+                failure.kind,
+                format_args!(
+                    "{}; nothing is lost: go on with --resume, within a day",
+                    failure.message
+                ),
+            ))
+        }
+        Err(error) => {
+            roles.runtime.block_on(roles.session.abort());
+            // One that is to go on with other vectors may still go on with the right ones.
+            if !matches!(error, BlindError::Owner(OwnerError::OtherInput)) {
+                file.remove()?;
+            }
+            Err(error.into_failure(&input))
+        }
+    }
+}
+
+/// The file that holds the state of a build that goes on.
+struct StateFile(PathBuf);
+
+impl StateFile {
+    fn of(options: &Options, folder: &Folder) -> Self {
+        let usual = || folder.path().join("blind.build");
+        Self(options.state.clone().unwrap_or_else(usual))
+    }
+
+    /// The state of an interrupted build, if one is to go on.
+    fn read(&self, owner: &Owner, resume: bool) -> Outcome<Option<BuildState>> {
+        let path = self.0.display();
+        match (fs::read(&self.0), resume) {
+            (Ok(bytes), true) => Ok(Some(owner.open_state(&bytes).or_failure()?)),
+            (Ok(_), false) => Err(Failure::usage(format_args!(
+                "{path} holds the state of a blind build that was interrupted; go on with --resume, or remove the file to begin anew"
+            ))),
+            (Err(error), false) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            (Err(error), true) if error.kind() == io::ErrorKind::NotFound => {
+                Err(Failure::input(format_args!(
+                    "no interrupted build is recorded in {path}; leave --resume away, or name the file with --state"
+                )))
+            }
+            (Err(error), _) => Err(Failure::input(format_args!("{path}: {error}"))),
+        }
+    }
+
+    fn remove(&self) -> Outcome<()> {
+        match fs::remove_file(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Failure::input(
+                format_args!("{}: {error}; remove it by hand", self.0.display()),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// An index that was whole already.
+#[derive(Serialize)]
+struct Whole {
+    index_id: String,
+    complete: bool,
+}
+
+impl Report for Whole {
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(
+            out,
+            "index {} was complete before the interruption; its searcher serves it or is about to",
+            self.index_id
+        )
+    }
 }
 
 /// Carries a blind build's messages.
 struct Roles {
     session: GenerationSession,
     runtime: Runtime,
+    /// Segments that were complete when the generation was begun.
+    segments: Option<u32>,
 }
 
 /// What stops a blind build.
 enum BlindError {
     Owner(OwnerError),
     Client(ClientError),
+}
+
+impl BlindError {
+    /// The same build may succeed later.
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Owner(error) => matches!(error, OwnerError::Cancelled),
+            // Connections, evidence, time, and what a role that was started again knows no
+            // more.
+            Self::Client(error) => !matches!(
+                error.reason(),
+                Some(Reason::BadRequest | Reason::Conflict | Reason::Limit | Reason::Forbidden)
+            ),
+        }
+    }
+
+    fn into_failure(self, input: &Input) -> Failure {
+        match self {
+            Self::Owner(error) => build::named_failure(error, |error| input.failure(error)),
+            Self::Client(error) => error.into_failure(),
+        }
+    }
 }
 
 impl From<OwnerError> for BlindError {
@@ -94,23 +246,14 @@ impl From<ClientError> for BlindError {
 impl BlindRoles for Roles {
     type Error = BlindError;
 
-    fn begin(&mut self, begin: &BlindBegin) -> Result<(), BlindError> {
-        let generation = Generation {
-            index_id: begin.index_id,
-            batch_packing: begin.batch_packing.clone(),
-            split: begin.split,
-            bounds: begin.bounds.clone(),
-            rounds: begin.rounds,
-            vectors: begin.vectors,
-            segments: begin.segments,
-            public_key: begin.public_key.clone(),
-            mask_seed: begin.mask_seed.clone(),
-            training_seed: begin.training_seed.clone(),
-            vector_norm: begin.vector_norm,
-            query_norm: begin.query_norm,
-            offsets: begin.offsets,
-        };
-        Ok(self.runtime.block_on(self.session.begin(&generation))?)
+    fn begin(&mut self, plan: &GenerationPlan) -> Result<BlindStanding, BlindError> {
+        let standing = self.runtime.block_on(self.session.begin(plan))?;
+        self.segments = Some(standing.segments);
+        Ok(BlindStanding {
+            training: standing.training,
+            trained: standing.trained,
+            segments: standing.segments,
+        })
     }
 
     fn shares(&mut self, shares: &[u8]) -> Result<(), BlindError> {
@@ -172,10 +315,6 @@ impl BlindRoles for Roles {
             files: report.files,
             unrecorded: report.unrecorded,
         })
-    }
-
-    fn abort(&mut self) {
-        self.runtime.block_on(self.session.abort());
     }
 }
 
@@ -338,7 +477,7 @@ impl Report for BuiltBlind {
         )?;
         writeln!(
             out,
-            "  nobody has the codebook in the clear, so vectors cannot be inserted afterwards; build again for others"
+            "  nobody has the codebook in the clear; `oboro insert --connect` has searcher and keeper encode new vectors"
         )
     }
 }

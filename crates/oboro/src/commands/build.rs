@@ -65,7 +65,7 @@ pub(crate) struct Options {
     #[arg(value_name = "VECTORS")]
     pub(crate) vectors: PathBuf,
     /// Folder of the new index; in a blind build the searcher has one
-    #[arg(long, value_name = "DIR", required_unless_present = "searcher")]
+    #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// Who makes codebook and codes: `local`, this process; `enclave`, an attested generator
     /// that forgets them; or `blind`, a searcher and a keeper that see no vector
@@ -77,6 +77,17 @@ pub(crate) struct Options {
     /// With --mode enclave, address of the generator
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) generator: Option<String>,
+    /// Go on with a blind build that was interrupted
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// In a blind build, file that its state is kept in until it is done; blind.build beside
+    /// the owner's key when not given
+    #[arg(long, value_name = "FILE")]
+    pub(crate) state: Option<PathBuf>,
+    /// In a blind build, most vectors of a segment: as many are encoded again at most after
+    /// an interruption; 65536 when not given
+    #[arg(long, value_name = "N")]
+    pub(crate) segment_vectors: Option<usize>,
     /// Keys of the owner: the folder of `oboro keygen` or its owner/
     #[arg(long, default_value = "keys", value_name = "DIR")]
     pub(crate) keys: PathBuf,
@@ -172,6 +183,9 @@ impl Options {
             mode: LOCAL.to_owned(),
             searcher: None,
             generator: None,
+            resume: false,
+            state: None,
+            segment_vectors: None,
             keys: keys.to_owned(),
             passphrase: KeyPassphrase::default(),
             force: false,
@@ -232,6 +246,16 @@ impl Options {
         match mode {
             Mode::Blind if self.out.is_some() => Err(Failure::usage(
                 "in a blind build the index lies at the searcher; name that with --searcher and leave --out away",
+            )),
+            Mode::Local | Mode::Enclave
+                if self.resume || self.state.is_some() || self.segment_vectors.is_some() =>
+            {
+                Err(Failure::usage(
+                    "--resume, --state and --segment-vectors are for a blind build; one of another mode that was stopped is begun again",
+                ))
+            }
+            Mode::Blind if self.searcher.is_none() => Err(Failure::usage(
+                "a blind build is made by a searcher that was started with --generate; name it with --searcher ADDRESS",
             )),
             Mode::Blind if self.keyholder != KEEPER => Err(Failure::usage(
                 "a blind build needs a keeper; leave --keyholder away",

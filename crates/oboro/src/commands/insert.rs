@@ -155,7 +155,7 @@ fn changed(options: &Options, upsert: bool, global: &Global) -> Outcome<()> {
         progress: Some(bars(&progress)),
     };
     let source: &mut dyn VectorSource = &mut source;
-    let report = place.insert(&encoder, source, &settings, |error| {
+    let report = place.insert(&*encoder, source, &settings, |error| {
         named_failure(error, |error| input.failure(error))
     })?;
     if matches!(place, Opened::Folder(_)) && !options.no_compact && !report.stopped {

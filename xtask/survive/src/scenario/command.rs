@@ -63,7 +63,7 @@ const FILES: [(&str, &[&str]); 4] = [
 ];
 
 /// The command, beside this program.
-fn program() -> Outcome<PathBuf> {
+pub(crate) fn program() -> Outcome<PathBuf> {
     let here = std::env::current_exe().map_err(|error| error.to_string())?;
     // Tests lie one folder deeper.
     here.ancestors()

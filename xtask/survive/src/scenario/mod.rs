@@ -12,6 +12,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+pub(crate) use command::program;
+
 use crate::Outcome;
 
 /// Told each step that is durable from now on.
