@@ -10,7 +10,7 @@
 # glove-50     390,000    50  GloVe 6B words                             1
 # glove-100    331,479   100  GloVe 6B words                             2
 # glove-25     390,000    25  principal components of glove-50           1
-# words-200    164,000   200  skip-gram words of Debian's texts         30
+# words-200    164,000   200  skip-gram words of Debian's texts         15
 #
 # SIFT-1M, GIST-1M and GloVe in 25 and 200 dimensions cannot be had out of
 # packages: these sets are stand-ins, of real data and the same dimension.

@@ -110,7 +110,7 @@ def words_200(work):
         # One thread, so that the same text gives the same vectors.
         subprocess.run(
             [work / "tools/fasttext/usr/bin/fasttext", "skipgram", "-input", corpus(work),
-             "-output", work / "partial", "-dim", "200", "-epoch", "3", "-minCount", "4",
+             "-output", work / "partial", "-dim", "200", "-epoch", "1", "-minCount", "4",
              "-minn", "0", "-maxn", "0", "-bucket", "1", "-thread", "1"],
             check=True,
             env=os.environ | {"LD_LIBRARY_PATH": str(libraries)},
