@@ -47,6 +47,8 @@ mod snapshot;
 mod stages;
 mod start;
 mod takeover;
+#[doc(hidden)]
+pub mod untrusted;
 
 pub use config::{CompactionConfig, KeeperConfig, SearcherConfig};
 pub use engine::MAX_BATCH;

@@ -20,7 +20,18 @@
 
 mod service;
 mod session;
+mod sessions;
 mod shape;
+mod share;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use service::GenerationService;
-pub(crate) use session::Generations;
+pub(crate) use sessions::Generations;
+
+/// For the fuzz targets.
+pub(crate) fn decode_untrusted(bytes: &[u8]) {
+    if let Ok(share) = share::Share::from_bytes(bytes) {
+        assert!(*share::Share::to_bytes(&share.scale, &share.means) == bytes);
+    }
+}

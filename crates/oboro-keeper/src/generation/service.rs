@@ -1,7 +1,9 @@
 //! The requests of a generation that a keeper answers.
 
-use super::session::{INSTALLED, Session, Share, Token};
+use super::session::{INSTALLED, Session};
+use super::sessions::Token;
 use super::shape::Shape;
+use super::share::Share;
 use crate::shared::{Shared, blocking, check_subject, malformed};
 use bytes::Bytes;
 use oboro_channel::{PeerInfo, peer};

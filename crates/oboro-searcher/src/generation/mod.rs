@@ -44,6 +44,14 @@ use crate::SearcherError;
 use oboro_ckks::CkksError;
 use oboro_protocol::{Failure, Reason};
 
+/// For the fuzz targets.
+pub(crate) fn decode_untrusted(bytes: &[u8]) {
+    if let Ok(kept) = keepsake::Keepsake::from_bytes(bytes) {
+        let again = keepsake::to_bytes(&kept.scale, &kept.gains, &kept.offsets, &kept.means);
+        assert!(*again == bytes);
+    }
+}
+
 fn refused(reason: Reason, sentence: impl Into<String>) -> SearcherError {
     Failure::new(reason, sentence).into()
 }
