@@ -37,6 +37,7 @@ pub(crate) struct Tables {
 }
 
 /// Milliseconds of the pass over the codes.
+#[derive(Default)]
 pub(crate) struct Scans {
     /// The table look-ups and sums of every code.
     pub(crate) scan_ms: f64,
@@ -44,6 +45,15 @@ pub(crate) struct Scans {
     pub(crate) select_ms: f64,
     /// Reading the same bytes and doing nothing with them.
     pub(crate) memory_read_ms: f64,
+}
+
+impl std::ops::AddAssign for Scans {
+    /// One segment after the other.
+    fn add_assign(&mut self, other: Self) {
+        self.scan_ms += other.scan_ms;
+        self.select_ms += other.select_ms;
+        self.memory_read_ms += other.memory_read_ms;
+    }
 }
 
 /// Measures one index with the keeper's secret key.

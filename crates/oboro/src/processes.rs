@@ -13,6 +13,7 @@ use oboro_server::config::CONFIG_VARIABLE;
 use oboro_server::ready::Ready;
 
 use crate::failure::{Failure, Kind, Outcome};
+use crate::usage;
 
 /// How long a role may take to finish the requests it has begun.
 const GRACE: Duration = Duration::from_secs(10);
@@ -76,16 +77,17 @@ impl RoleProcess {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// The number that the system calls it by.
+    pub(crate) fn process(&self) -> String {
+        self.child.id().to_string()
+    }
+
     /// What the kernel says about the process's memory, in bytes: resident
     /// and, of that, what is not backed by files.
     pub(crate) fn memory(&self) -> Option<(u64, u64)> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
-        let field = |name: &str| {
-            let line = status.lines().find(|line| line.starts_with(name))?;
-            let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-            Some(kilobytes * 1_024)
-        };
-        Some((field("VmRSS:")?, field("RssAnon:")?))
+        let process = self.process();
+        let field = |name| usage::status_bytes(&process, name);
+        Some((field("VmRSS")?, field("RssAnon")?))
     }
 
     /// Stops the role and returns its last words.

@@ -279,6 +279,75 @@ fn a_bench_fills_its_contract() {
 }
 
 #[test]
+fn a_bench_makes_its_index_in_every_mode() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("set")).unwrap();
+    place.write_fvecs("set/base.fvecs", &vectors(600, 16, 1));
+    place.write_fvecs("set/query.fvecs", &vectors(20, 16, 2));
+    let set = place.at("set");
+    let bench = |mode| {
+        let quick = ["--repeat", "1", "--clients", "1", "--queries", "20"];
+        let mut line = vec!["bench", "--data", &set, "--mode", mode, "-K", "16"];
+        line.extend(quick);
+        line
+    };
+    for (mode, roles) in [
+        ("local", vec!["owner"]),
+        ("enclave", vec!["owner", "generator"]),
+        ("blind", vec!["owner", "searcher", "keeper"]),
+    ] {
+        let mut line = bench(mode);
+        line.extend(["--", "--iterations", "3", "--originals", "f32"]);
+        let measured = json(&line);
+        let generation = &measured["generation"];
+        assert_eq!(generation["mode"], mode);
+        assert_eq!(generation["options"].as_array().unwrap().len(), 4);
+        let used = generation["roles"].as_array().unwrap();
+        assert_eq!(used.len(), roles.len(), "{measured}");
+        for (used, role) in used.iter().zip(roles) {
+            assert_eq!(used["role"], role);
+            assert!(used["peak_bytes"].as_u64().unwrap() > 1_000_000, "{used}");
+            assert!(used["processor_seconds"].is_number(), "{used}");
+        }
+        assert_eq!(measured["vectors"], 600);
+        // Originals of four bytes a value lie there, and more.
+        assert!(measured["index_bytes"].as_u64().unwrap() > 600 * 16 * 4);
+        assert!(measured["build_seconds"].as_f64().unwrap() > 0.0);
+        assert!(
+            measured["recall_10_at_10"].as_f64().unwrap() > 0.9,
+            "{measured}"
+        );
+    }
+}
+
+#[test]
+fn fail_a_bench_whose_build_cannot_be() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("set")).unwrap();
+    place.write_fvecs("set/base.fvecs", &vectors(300, 16, 1));
+    place.write_fvecs("set/query.fvecs", &vectors(20, 16, 2));
+    let set = place.at("set");
+    for (more, word) in [
+        (vec!["--mode", "open"], "open"),
+        (vec!["--mode", "blind", "--", "--opq"], "--opq"),
+        (
+            vec!["--mode", "enclave", "--", "--threads", "1"],
+            "--threads",
+        ),
+        (vec!["--", "--out", "elsewhere"], "bench's own"),
+        (vec!["--", "--mode", "blind"], "bench's own"),
+        (vec!["--", "--dry-run"], "bench's own"),
+        (vec!["--", "--nothing"], "--nothing"),
+    ] {
+        let mut line = vec!["bench", "--data", &set];
+        line.extend(more);
+        let message = fails(2, &line);
+        assert!(message.contains(word), "{message}");
+    }
+    assert_eq!(place.names(), ["set"]);
+}
+
+#[test]
 fn the_demo_runs() {
     let shown = json(&["demo", "--queries", "40", "paris"]);
     assert!(shown["recall_10_at_10"].as_f64().unwrap() >= 0.9, "{shown}");

@@ -8,26 +8,27 @@ use std::time::Instant;
 
 use clap::Args;
 use oboro_channel::Role;
-use oboro_client::{Client, Rerank, SearchOptions, Stages, blocking};
+use oboro_client::{Client, Rerank, SearchOptions, blocking};
 use oboro_index::Index;
 use oboro_server::policy::PolicyOptions;
 use oboro_simd::arch::Arch;
 use oboro_vectors::Matrix;
-use serde::Serialize;
 
+use super::bench_build::{self, Generated};
 use super::bench_insert::{self, Inserting};
+use super::bench_measured::{Measured, StageMedians};
 use super::connection::Connection;
 use super::eval::{Recalls, exact_neighbours, first_rows, known};
 use super::serve::{Pair, PairOptions};
-use super::{build, doctor, keygen, verify};
+use super::{build, doctor, verify};
 use crate::failure::{Failure, Outcome};
 use crate::figures::{median, round};
 use crate::global::Global;
 use crate::input::Input;
 use crate::keys::Folder;
-use crate::measure;
+use crate::measure::{self, Scans};
 use crate::or_failure::OrFailure;
-use crate::output::{self, Report};
+use crate::output;
 use crate::passphrase::KeyPassphrase;
 use crate::place::Place;
 use crate::progress::Progress;
@@ -68,6 +69,13 @@ pub(crate) struct Options {
     /// Metric of a new index
     #[arg(long, default_value = "l2", value_name = "METRIC")]
     pub(crate) metric: String,
+    /// Who makes the codes of a new index: `local`, `enclave` or `blind`, each role in a process
+    /// of its own
+    #[arg(long, default_value = build::LOCAL, value_name = "MODE", conflicts_with = "index")]
+    pub(crate) mode: String,
+    /// Lists to look at, in an index with lists; as many as it allows when not given
+    #[arg(long, value_name = "N")]
+    pub(crate) probes: Option<u32>,
     /// Candidates for re-ranking
     #[arg(long, default_value_t = 100, value_name = "R")]
     pub(crate) rerank: usize,
@@ -105,99 +113,9 @@ pub(crate) struct Options {
     /// Threads of build and searcher; all cores when not given
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
-}
-
-/// What was measured. The names are a contract.
-#[derive(Serialize)]
-struct Measured {
-    date: String,
-    commit: String,
-    version: &'static str,
-    platform: String,
-    processor: String,
-    instructions: &'static str,
-    cores: usize,
-    threads: usize,
-    data: String,
-    vectors: usize,
-    dimension: usize,
-    metric: &'static str,
-    subquantizers: usize,
-    centroids: usize,
-    split: usize,
-    parameter_set: &'static str,
-    security_bits: u32,
-    flooding_bits: f64,
-    build_seconds: Option<f64>,
-    query_encrypt_us: f64,
-    table_evaluate_us: f64,
-    table_zero_us: f64,
-    table_decrypt_us: f64,
-    table_quantize_us: f64,
-    scan_ms: f64,
-    select_ms: f64,
-    memory_read_ms: f64,
-    queries: usize,
-    repetitions: usize,
-    rerank: usize,
-    clients: usize,
-    sequential_qps: f64,
-    latency_p50_ms: f64,
-    latency_p99_ms: f64,
-    concurrent_qps: f64,
-    query_bytes_up: u64,
-    reply_bytes_down: u64,
-    keeper_bytes: usize,
-    recall_10_at_10: Option<f64>,
-    recall_1_at_1: Option<f64>,
-    recall_1_at_10: Option<f64>,
-    recall_1_at_100: Option<f64>,
-    recall_10_at_10_rerank_200: Option<f64>,
-    recall_10_at_10_unranked: Option<f64>,
-    searcher_resident_bytes: Option<u64>,
-    searcher_own_bytes: Option<u64>,
-    codes_bytes: usize,
-    stages: StageMedians,
-    /// With `--insert`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    insert: Option<Inserting>,
-}
-
-/// Medians of the stages of sequential queries, in microseconds.
-#[derive(Serialize)]
-pub(crate) struct StageMedians {
-    pub(crate) encrypt_us: f64,
-    pub(crate) request_us: f64,
-    pub(crate) rerank_us: f64,
-    pub(crate) searcher_us: f64,
-    pub(crate) decode_us: f64,
-    pub(crate) evaluate_us: f64,
-    pub(crate) keeper_us: f64,
-    pub(crate) unmask_us: f64,
-    pub(crate) queue_us: f64,
-    pub(crate) scan_us: f64,
-    pub(crate) fetch_us: f64,
-}
-
-impl StageMedians {
-    pub(crate) fn of(stages: &[Stages]) -> Self {
-        let of = |pick: fn(&Stages) -> u32| {
-            median(stages.iter().map(|stage| f64::from(pick(stage))).collect())
-        };
-        Self {
-            encrypt_us: of(|s| s.encrypt_us),
-            request_us: of(|s| s.request_us),
-            rerank_us: of(|s| s.rerank_us),
-            searcher_us: of(|s| s.searcher_us),
-            decode_us: of(|s| s.decode_us),
-            evaluate_us: of(|s| s.evaluate_us),
-            keeper_us: of(|s| s.keeper_us),
-            unmask_us: of(|s| s.unmask_us),
-            queue_us: of(|s| s.queue_us),
-            scan_us: of(|s| s.scan_us),
-            fetch_us: of(|s| s.fetch_us),
-        }
-    }
+    /// Further options of `oboro build` for a new index
+    #[arg(last = true, value_name = "OPTIONS", conflicts_with = "index")]
+    pub(crate) build: Vec<String>,
 }
 
 /// The parts of a TEXMEX folder.
@@ -228,24 +146,14 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         std::process::exit(shutdown::INTERRUPTED);
     })?;
 
-    let (index, keys, build_seconds) = match (&options.index, &options.keys) {
+    let (index, keys, generated) = match (&options.index, &options.keys) {
         (Some(index), Some(keys)) => (index.clone(), keys.clone(), None),
         _ => {
-            let (index, keys) = (work.path().join("index"), work.path().join("keys"));
-            keygen::make(&keys, keygen::parameter_set(&options.set)?, 1, None)?;
-            let mut settings = build::Options::new(&data.base, &keys, &index);
-            settings.subquantizers = options.subquantizers;
-            settings.centroids = options.centroids;
-            settings.split = options.split;
-            settings.metric.clone_from(&options.metric);
-            settings.threads = options.threads;
-            settings.seed = Some(1);
-            let built = build::build(&settings, &progress, &Arc::default())?;
-            progress.remark(format_args!("built in {:.1} s", built.seconds));
-            (index, keys, Some(built.seconds))
+            let made = bench_build::make(options, &data.base, work.path(), &progress)?;
+            (made.index, made.keys, Some(made.generated))
         }
     };
-    let measured = measure(options, &data, &index, &keys, build_seconds, &progress)?;
+    let measured = measure(options, &data, &index, &keys, generated, &progress)?;
     if let Some(out) = &options.out {
         results::write_whole(out, |file| {
             serde_json::to_writer_pretty(&mut *file, &measured).map_err(io::Error::from)?;
@@ -304,7 +212,7 @@ fn measure(
     data: &Data,
     index_path: &Path,
     keys: &Path,
-    build_seconds: Option<f64>,
+    generation: Option<Generated>,
     progress: &Progress,
 ) -> Outcome<Measured> {
     let queries: Vec<Vec<f32>> = data.queries.iter().map(<[f32]>::to_vec).collect();
@@ -317,16 +225,13 @@ fn measure(
     let vectors = index.vectors() as usize;
     let secret = Folder::of(keys, Role::Keeper)?.keeper_secret()?;
     let tables = measure::tables(&index, secret, &queries[..queries.len().min(200)])?;
-    let segment = index
-        .segments()
-        .first()
-        .ok_or_else(|| Failure::input("the index has no segment"))?;
-    let codes_bytes = index
-        .segments()
-        .iter()
-        .map(|s| s.codes().as_bytes().len())
-        .sum();
-    let scans = measure::scans(segment.codes(), descriptor.centroids(), options.rerank)?;
+    let codes = index.segments().iter().map(oboro_index::Segment::codes);
+    let codes_bytes = codes.clone().map(|codes| codes.as_bytes().len()).sum();
+    let mut scans = Scans::default();
+    for codes in codes {
+        scans += measure::scans(codes, descriptor.centroids(), options.rerank)?;
+    }
+    let index_bytes = bench_build::folder_bytes(index_path).map_err(Failure::failed)?;
     drop(index);
 
     progress.remark("starting both roles");
@@ -337,6 +242,7 @@ fn measure(
     let mut connection = Connection::local(pair.address(), keys, options.rerank);
     connection.allow_simulated = pair_options.allow_simulated;
     connection.policy.clone_from(&options.policy);
+    connection.probes = options.probes;
     let sequential = sequential(&connection, &queries, options, progress)?;
     let concurrent = concurrent(&connection, &queries, options, progress)?;
 
@@ -400,7 +306,9 @@ fn measure(
         parameter_set: encryption.parameter_set,
         security_bits: encryption.security_bits,
         flooding_bits: round(encryption.flooding_bits, 3),
-        build_seconds,
+        build_seconds: generation.as_ref().map(|made| round(made.seconds, 4)),
+        generation,
+        index_bytes,
         query_encrypt_us: round(tables.encrypt_us, 4),
         table_evaluate_us: round(tables.evaluate_us, 4),
         table_zero_us: round(tables.zero_us, 4),
@@ -412,6 +320,7 @@ fn measure(
         queries: queries.len(),
         repetitions: options.repeat,
         rerank: options.rerank,
+        probes: options.probes,
         clients: options.clients,
         sequential_qps: round(sequential.per_second, 4),
         latency_p50_ms: round(sequential.p50_ms, 4),
@@ -588,109 +497,5 @@ fn commit() -> String {
             String::from_utf8_lossy(&output.stdout).trim().to_owned()
         }
         _ => "unknown".to_owned(),
-    }
-}
-
-impl Report for Measured {
-    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        output::platform(out, &self.platform)?;
-        writeln!(
-            out,
-            "{}: {} x {}, {}, M {}, K {}, {} (split {}); {} x {} ({}); commit {}",
-            self.data,
-            output::count(self.vectors as u64),
-            self.dimension,
-            self.metric,
-            self.subquantizers,
-            self.centroids,
-            self.parameter_set,
-            self.split,
-            self.cores,
-            self.processor,
-            self.instructions,
-            self.commit
-        )?;
-        let mut line = |what: &str, value: String| writeln!(out, "  {what:44} {value}");
-        if let Some(seconds) = self.build_seconds {
-            line("build", format!("{seconds:.1} s"))?;
-        }
-        line(
-            "client: encrypt a query",
-            format!("{:.0} us", self.query_encrypt_us),
-        )?;
-        line(
-            "searcher: evaluate, re-randomize, mask",
-            format!(
-                "{:.0} us ({:.0} of them ahead of time)",
-                self.table_evaluate_us, self.table_zero_us
-            ),
-        )?;
-        line(
-            "decrypt, unmask, decode",
-            format!("{:.0} us", self.table_decrypt_us),
-        )?;
-        line("scan, one core", format!("{:.3} ms", self.scan_ms))?;
-        line(
-            "plain read of the same bytes",
-            format!("{:.3} ms", self.memory_read_ms),
-        )?;
-        line(
-            &format!("select {} candidates", self.rerank),
-            format!("{:.3} ms", self.select_ms),
-        )?;
-        line(
-            "one client, one query after the other",
-            format!(
-                "{:.0} a second (median {:.2} ms, 99 % within {:.2} ms)",
-                self.sequential_qps, self.latency_p50_ms, self.latency_p99_ms
-            ),
-        )?;
-        line(
-            &format!("{} clients", self.clients),
-            format!("{:.0} a second", self.concurrent_qps),
-        )?;
-        line(
-            "bytes of a query: up, down, to the keeper",
-            format!(
-                "{}, {}, {}",
-                output::bytes(self.query_bytes_up),
-                output::bytes(self.reply_bytes_down),
-                output::bytes(self.keeper_bytes as u64)
-            ),
-        )?;
-        let shown =
-            |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| format!("{v:.4}"));
-        line(
-            "10-recall@10: unranked, re-ranked, of 200",
-            format!(
-                "{}, {}, {}",
-                shown(self.recall_10_at_10_unranked),
-                shown(self.recall_10_at_10),
-                shown(self.recall_10_at_10_rerank_200)
-            ),
-        )?;
-        line(
-            "1-recall@1, @10, @100",
-            format!(
-                "{}, {}, {}",
-                shown(self.recall_1_at_1),
-                shown(self.recall_1_at_10),
-                shown(self.recall_1_at_100)
-            ),
-        )?;
-        if let Some(own) = self.searcher_own_bytes {
-            line(
-                "searcher's own memory (codes in it)",
-                format!(
-                    "{} ({})",
-                    output::bytes(own),
-                    output::bytes(self.codes_bytes as u64)
-                ),
-            )?;
-        }
-        if let Some(insert) = &self.insert {
-            insert.text(out)?;
-        }
-        Ok(())
     }
 }

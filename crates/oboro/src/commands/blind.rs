@@ -35,6 +35,16 @@ use crate::with_simulated::WithSimulated;
 
 /// Runs the build.
 pub(super) fn run(options: &Options, global: &Global, cancel: &Arc<AtomicBool>) -> Outcome<()> {
+    let made = build(options, &Progress::new(global), cancel)?;
+    output::print(&made, global.json)
+}
+
+/// Builds, or goes on with a build.
+pub(super) fn build(
+    options: &Options,
+    progress: &Progress,
+    cancel: &Arc<AtomicBool>,
+) -> Outcome<Made> {
     let input = Input::open(&options.vectors, options.records.format.as_deref())?;
     let mut source = input.records(&options.records, None)?;
     let folder = Folder::of(&options.keys, Role::Owner)?;
@@ -48,8 +58,7 @@ pub(super) fn run(options: &Options, global: &Global, cancel: &Arc<AtomicBool>) 
         verifier: options.policy.verifier(&platforms)?,
         connect_timeout: Duration::from_secs(10),
     };
-    let progress = Progress::new(global);
-    let (owner, mut settings) = build::prepared(options, &progress, cancel)?;
+    let (owner, mut settings) = build::prepared(options, progress, cancel)?;
     let file = StateFile::of(options, &folder);
     let begun = file.read(&owner, options.resume)?;
     let runtime = roles::runtime(2)?;
@@ -105,7 +114,7 @@ pub(super) fn run(options: &Options, global: &Global, cancel: &Arc<AtomicBool>) 
         Ok(report) => {
             file.remove()?;
             let built = BuiltBlind::new(&config.searcher, simulated, &report);
-            output::print(&built, global.json)
+            Ok(Made::Built(Box::new(built)))
         }
         // Whole, but its owner was interrupted before it heard so.
         Err(BlindError::Client(error))
@@ -114,11 +123,10 @@ pub(super) fn run(options: &Options, global: &Global, cancel: &Arc<AtomicBool>) 
                 && roles.segments.is_none() =>
         {
             file.remove()?;
-            let whole = Whole {
+            Ok(Made::Whole(Whole {
                 index_id: output::hex(&index_id),
                 complete: true,
-            };
-            output::print(&whole, global.json)
+            }))
         }
         Err(error) if error.is_passing() => {
             let failure = error.into_failure(&input);
@@ -178,9 +186,36 @@ impl StateFile {
     }
 }
 
+/// An index, made now or before.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Made {
+    Built(Box<BuiltBlind>),
+    Whole(Whole),
+}
+
+impl Made {
+    /// Seconds of the build; none of one that was whole before.
+    pub(super) fn seconds(&self) -> f64 {
+        match self {
+            Self::Built(built) => built.seconds,
+            Self::Whole(_) => 0.0,
+        }
+    }
+}
+
+impl Report for Made {
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        match self {
+            Self::Built(built) => built.text(out),
+            Self::Whole(whole) => whole.text(out),
+        }
+    }
+}
+
 /// An index that was whole already.
 #[derive(Serialize)]
-struct Whole {
+pub(super) struct Whole {
     index_id: String,
     complete: bool,
 }
@@ -320,7 +355,7 @@ impl BlindRoles for Roles {
 
 /// What was built.
 #[derive(Serialize)]
-struct BuiltBlind {
+pub(super) struct BuiltBlind {
     searcher: String,
     simulated: bool,
     index_id: String,

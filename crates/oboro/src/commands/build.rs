@@ -28,6 +28,7 @@ use crate::output;
 use crate::passphrase::KeyPassphrase;
 use crate::progress::Progress;
 use crate::shutdown;
+use crate::usage;
 
 /// Who decrypts tables unless something else is said.
 const KEEPER: &str = "keeper";
@@ -43,15 +44,15 @@ const BLIND_ROUNDS: usize = 10;
 const OPQ_TURNS: &str = "20";
 
 /// Where codebook and codes are made.
-const LOCAL: &str = "local";
+pub(super) const LOCAL: &str = "local";
 /// At a searcher and a keeper, blindly.
-const BLIND: &str = "blind";
+pub(super) const BLIND: &str = "blind";
 /// By a generator in an enclave, which forgets them.
-const ENCLAVE: &str = "enclave";
+pub(super) const ENCLAVE: &str = "enclave";
 
 /// Who makes codebook and codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
+pub(super) enum Mode {
     Local,
     Blind,
     Enclave,
@@ -221,7 +222,7 @@ impl Options {
     }
 
     /// Who makes the index.
-    fn mode(&self) -> Outcome<Mode> {
+    pub(super) fn mode(&self) -> Outcome<Mode> {
         let mode = named(
             "mode",
             &self.mode,
@@ -246,6 +247,9 @@ impl Options {
         match mode {
             Mode::Blind if self.out.is_some() => Err(Failure::usage(
                 "in a blind build the index lies at the searcher; name that with --searcher and leave --out away",
+            )),
+            Mode::Local | Mode::Enclave if self.out.is_none() => Err(Failure::usage(
+                "name the folder of the new index with --out DIR",
             )),
             Mode::Local | Mode::Enclave
                 if self.resume || self.state.is_some() || self.segment_vectors.is_some() =>
@@ -302,7 +306,7 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         Mode::Enclave => enclave::build(options, &progress, &cancel)?,
         _ => build(options, &progress, &cancel)?,
     };
-    built.peak_bytes = estimate::peak_bytes();
+    built.peak_bytes = usage::peak_bytes(usage::OWN);
     built.estimate = estimated;
     if let Some(registry) = registry {
         registry.register(&built.state)?;

@@ -14,7 +14,7 @@ use oboro_server::ready::Measure;
 use rand_core::{Rng, SeedableRng};
 use serde::Serialize;
 
-use super::bench::StageMedians;
+use super::bench_measured::StageMedians;
 use super::connection::Connection;
 use super::doctor::cores;
 use super::serve::{Pair, PairOptions};

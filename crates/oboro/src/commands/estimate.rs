@@ -14,6 +14,7 @@ use crate::input::Input;
 use crate::keys;
 use crate::output::{self, Report};
 use crate::progress::Progress;
+use crate::usage;
 
 /// What is expected.
 #[derive(Serialize)]
@@ -55,7 +56,7 @@ pub(super) fn of(
     let (owner, settings) = prepared(options, progress, cancel)?;
     let bar = progress.bar("estimating", None);
     // Before the first rows are built: what is there already comes on top of the build.
-    let resident = resident_bytes().unwrap_or(0);
+    let resident = usage::status_bytes(usage::OWN, "VmRSS").unwrap_or(0);
     let estimate = owner
         .estimate(
             &mut source,
@@ -94,23 +95,6 @@ impl Estimated {
             took: round(estimate.took, 3),
         }
     }
-}
-
-/// Memory that this process has now.
-fn resident_bytes() -> Option<u64> {
-    status_bytes("VmRSS:")
-}
-
-/// The most memory that this process has had.
-pub(super) fn peak_bytes() -> Option<u64> {
-    status_bytes("VmHWM:")
-}
-
-fn status_bytes(name: &str) -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with(name))?;
-    let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kilobytes * 1_024)
 }
 
 impl Report for Estimated {

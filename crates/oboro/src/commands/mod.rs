@@ -3,7 +3,9 @@
 pub(crate) mod attest;
 pub(crate) mod backup;
 pub(crate) mod bench;
+mod bench_build;
 mod bench_insert;
+pub(crate) mod bench_measured;
 mod blind;
 pub(crate) mod build;
 mod built;

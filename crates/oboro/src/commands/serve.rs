@@ -81,6 +81,8 @@ pub(crate) struct PairOptions<'a> {
     pub(crate) allow_simulated: bool,
     pub(crate) lockdown: LockdownOptions,
     pub(crate) record_view: bool,
+    /// The searcher takes part in a blind build instead of serving what is there.
+    pub(crate) generate: bool,
 }
 
 impl<'a> PairOptions<'a> {
@@ -100,6 +102,7 @@ impl<'a> PairOptions<'a> {
             allow_simulated: true,
             lockdown: LockdownOptions::default(),
             record_view: false,
+            generate: false,
         }
     }
 }
@@ -157,6 +160,9 @@ impl Pair {
             ("--threads", options.threads.map(|n| n.to_string().into())),
         ]);
         searcher_arguments.extend(options.common());
+        if options.generate {
+            searcher_arguments.push("--generate".into());
+        }
         let searcher = RoleProcess::start("searcher", searcher_arguments)?;
         Ok(Self { searcher, keeper })
     }
@@ -175,7 +181,8 @@ impl Pair {
     }
 }
 
-fn arguments<const N: usize>(pairs: [(&str, Option<OsString>); N]) -> Vec<OsString> {
+/// Options that are given, as one argument each.
+pub(super) fn arguments<const N: usize>(pairs: [(&str, Option<OsString>); N]) -> Vec<OsString> {
     pairs
         .into_iter()
         .filter_map(|(name, value)| {
@@ -224,6 +231,7 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         allow_simulated: options.allow_simulated,
         lockdown: options.lockdown,
         record_view: false,
+        generate: false,
     })?;
     output::print(
         &Serving {
