@@ -24,6 +24,7 @@ pub mod data;
 pub mod embed;
 mod error;
 pub mod evaluation;
+mod fused;
 pub mod geometry;
 pub mod losses;
 pub mod model;

@@ -1,4 +1,5 @@
 use super::init::Init;
+use crate::fused;
 use burn::module::Module;
 use burn::nn::BatchNorm;
 use burn::nn::conv::Conv2d;
@@ -36,12 +37,28 @@ impl Convolutional {
     pub(super) fn forward(&self, images: Tensor<4>) -> Tensor<2> {
         let mut x = images;
         for (index, layer) in self.layers.iter().enumerate() {
-            x = relu(layer.norm.forward(layer.conv.forward(x)));
-            if index < 3 {
-                x = max_pool2d(x, MaxPoolOptions::new([2, 2]).with_stride([2, 2]));
-            }
+            x = layer.forward(x, index < 3);
         }
         mean_over_image(x)
+    }
+}
+
+impl Layer {
+    /// Convolution, normalization, rectification and, if asked for, halving.
+    fn forward(&self, x: Tensor<4>, halve: bool) -> Tensor<4> {
+        let x = match fused::convolve(&x, &self.conv.weight.val()) {
+            Some(x) => x,
+            None => self.conv.forward(x),
+        };
+        if let Some(x) = fused::normalize(&x, &self.norm, halve) {
+            return x;
+        }
+        let x = relu(self.norm.forward(x));
+        if halve {
+            max_pool2d(x, MaxPoolOptions::new([2, 2]).with_stride([2, 2]))
+        } else {
+            x
+        }
     }
 }
 

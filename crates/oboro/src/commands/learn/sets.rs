@@ -26,13 +26,17 @@ const SETS: [(&str, bool); 10] = [
     ("cifar", true),
 ];
 
+/// Before the classes that are not used at all.
+const WITHOUT: &str = "without:";
+
 /// Which images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Images {
     /// `NAME:FOLDER`, or `garments`.
     pub(crate) set: String,
-    /// Classes that are kept for testing, by name, or `last:N`.
+    /// Classes that are kept for testing, by name, or `last:N`; with `without:` before them,
+    /// classes that are not used at all.
     #[serde(default)]
     pub(crate) hold_out: Vec<String>,
     /// Whether one bad record fails the whole set.
@@ -104,6 +108,14 @@ impl Images {
         };
         let Split { train, testing } = official.or_failure()?;
         let train = checked(train, on_bad, "train", progress)?;
+        if !self.hold_out.is_empty()
+            && let Testing::Together(test) = &testing
+            && test.classes() != train.classes()
+        {
+            // The test part has other classes anyway; what is held out of the training part is
+            // for choosing settings without a look at the test.
+            return self.one(train, progress);
+        }
         let testing = match testing {
             Testing::Together(test) => Testing::Together(checked(test, on_bad, "test", progress)?),
             Testing::Apart { query, gallery } => Testing::Apart {
@@ -159,39 +171,55 @@ impl Images {
 
     /// Labels of the classes that are trained on, and of those held out.
     fn classes(&self, names: &[String]) -> Outcome<(Vec<u32>, Vec<u32>)> {
+        let mut used: Vec<u32> = (0..names.len() as u32).collect();
+        let mut unused = BTreeSet::new();
+        for wanted in &self.hold_out {
+            if let Some(wanted) = wanted.strip_prefix(WITHOUT) {
+                unused.extend(self.named(wanted, names, &used)?);
+            }
+        }
+        used.retain(|at| !unused.contains(at));
         let mut held = BTreeSet::new();
         for wanted in &self.hold_out {
-            if let Some(count) = wanted.strip_prefix("last:") {
-                let count: usize = count.parse().map_err(|_| {
-                    Failure::usage(format_args!(
-                        "\"{wanted}\" names no number of classes; write for instance last:5"
-                    ))
-                })?;
-                held.extend((names.len().saturating_sub(count)..names.len()).map(|at| at as u32));
-                continue;
+            if !wanted.starts_with(WITHOUT) {
+                held.extend(self.named(wanted, names, &used)?);
             }
-            let at = names.iter().position(|name| name == wanted).ok_or_else(|| {
-                let some: Vec<&str> = names.iter().take(12).map(String::as_str).collect();
-                Failure::usage(format_args!(
-                    "there is no class \"{wanted}\" to hold out among the {} of {}; they begin with {}",
-                    names.len(),
-                    self.name(),
-                    some.join(", ")
-                ))
-            })?;
-            held.insert(at as u32);
         }
-        let kept: Vec<u32> = (0..names.len() as u32)
-            .filter(|at| !held.contains(at))
-            .collect();
+        let count = used.len();
+        let kept: Vec<u32> = used.into_iter().filter(|at| !held.contains(at)).collect();
         if kept.is_empty() || held.is_empty() {
             return Err(Failure::usage(format_args!(
-                "of {} classes {} are held out; keep one or more on both sides",
-                names.len(),
+                "of {count} classes {} are held out; keep one or more on both sides",
                 held.len()
             )));
         }
         Ok((kept, held.into_iter().collect()))
+    }
+
+    /// The labels that a word of `--hold-out` means among those that are used.
+    fn named(&self, wanted: &str, names: &[String], used: &[u32]) -> Outcome<Vec<u32>> {
+        if let Some(count) = wanted.strip_prefix("last:") {
+            let count: usize = count.parse().map_err(|_| {
+                Failure::usage(format_args!(
+                    "\"{wanted}\" names no number of classes; write for instance last:5"
+                ))
+            })?;
+            return Ok(used[used.len().saturating_sub(count)..].to_vec());
+        }
+        let at = used.iter().find(|&&at| names[at as usize] == wanted);
+        at.map(|&at| vec![at]).ok_or_else(|| {
+            let some: Vec<&str> = used
+                .iter()
+                .take(12)
+                .map(|&at| names[at as usize].as_str())
+                .collect();
+            Failure::usage(format_args!(
+                "there is no class \"{wanted}\" to hold out among the {} of {}; they begin with {}",
+                used.len(),
+                self.name(),
+                some.join(", ")
+            ))
+        })
     }
 
     /// The set's name and folder.
