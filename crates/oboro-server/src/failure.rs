@@ -1,6 +1,7 @@
 //! How a program fails: one sentence and an exit code.
 
 use std::fmt::Display;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 /// Why a program failed; each has an exit code of its own.
@@ -95,14 +96,13 @@ impl Failure {
     pub fn report(&self, program: &str, json: bool) -> ExitCode {
         eprintln!("{program}: {}", self.message);
         if json {
-            println!(
-                "{}",
-                serde_json::json!({"error": {
-                    "kind": self.kind.name(),
-                    "exit_code": self.kind.code(),
-                    "message": self.message,
-                }})
-            );
+            let object = serde_json::json!({"error": {
+                "kind": self.kind.name(),
+                "exit_code": self.kind.code(),
+                "message": self.message,
+            }});
+            // Nobody reads it where the pipe is closed.
+            let _ = writeln!(io::stdout(), "{object}");
         }
         ExitCode::from(self.kind.code())
     }

@@ -1,5 +1,6 @@
 //! What keeper and searcher have in common as programs.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -37,6 +38,26 @@ pub async fn listen(address: SocketAddr) -> Outcome<TcpListener> {
         Failure::failed(format_args!(
             "cannot listen on {address}: {error}; choose another address with --listen"
         ))
+    })
+}
+
+/// The same listener twice, for two servers one after the other: what connects in
+/// between waits, and a process that is locked down could not bind a port of the
+/// system's choice again.
+///
+/// # Errors
+/// If the system has no descriptor left.
+pub fn twice(listener: TcpListener) -> Outcome<(TcpListener, TcpListener)> {
+    let double = || {
+        let first = listener.into_std()?;
+        let second = first.try_clone()?;
+        Ok((
+            TcpListener::from_std(first)?,
+            TcpListener::from_std(second)?,
+        ))
+    };
+    double().map_err(|error: io::Error| {
+        Failure::failed(format_args!("cannot keep the address: {error}"))
     })
 }
 

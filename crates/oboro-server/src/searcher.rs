@@ -241,12 +241,12 @@ pub fn run(options: &Options, json: bool, platforms: &dyn Platforms) -> Outcome<
             let maker = GeneratorServer::new(&options.index, key, config)?;
             let waits = "there is no index yet: it waits for its owner to have one made";
             let ready = ready(vec![waits.to_owned()]).at(&listener)?;
-            let address = ready.address;
             output::print(&ready, json)?;
-            if maker.serve(listener, stop()).await?.is_none() {
+            let (first, second) = roles::twice(listener)?;
+            if maker.serve(first, stop()).await?.is_none() {
                 return Ok(None);
             }
-            listener = roles::listen(address).await?;
+            listener = second;
         }
         let (config, key) = serving;
         let server = SearcherServer::new(&options.index, key, config)?;

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use oboro_index::{RecordOpener, untrusted};
+use oboro_index::{BuildKeys, BuildState, RecordOpener, SealedBlind, untrusted};
 use oboro_quant::BlockedCodes;
 
 /// A manifest.
@@ -30,16 +30,39 @@ pub fn segments(data: &[u8]) {
     let _ = oboro_quant::Codebook::from_bytes(bytes);
 }
 
-/// The first byte says what: the extra bytes of a record, a list of deleted vectors, or a
-/// model.
+/// The first byte says what: the extra bytes of a record, a list of deleted vectors, a
+/// model, what is kept of a blind generation by searcher, keeper and owner, or the keys of
+/// a build.
 pub fn parts(data: &[u8]) {
     match data.split_first() {
         Some((0, bytes)) => untrusted::extra(bytes),
         Some((1, bytes)) => untrusted::deleted(bytes),
         Some((3, bytes)) => untrusted::query_model(bytes),
+        Some((4, bytes)) => blind(bytes),
+        Some((5, bytes)) => drop(BuildState::from_bytes(&crate::seeds::owner(), bytes)),
+        Some((6, bytes)) => oboro_searcher::untrusted::kept(bytes),
+        Some((7, bytes)) => oboro_keeper::untrusted::share(bytes),
+        Some((8, bytes)) => {
+            if let Ok(keys) = BuildKeys::from_bytes(bytes) {
+                assert!(keys.to_bytes()[..] == *bytes);
+            }
+        }
         Some((_, bytes)) => untrusted::model(bytes),
         None => {}
     }
+}
+
+/// The file `blind.oboro`.
+fn blind(bytes: &[u8]) {
+    let Ok(sealed) = SealedBlind::from_bytes(bytes.to_vec()) else {
+        return;
+    };
+    assert!(sealed.to_bytes() == bytes);
+    let owner = crate::seeds::owner();
+    let (storage, release) = (owner.storage_key(), owner.release_key());
+    let index_id = sealed.head().index_id;
+    let _ = sealed.open(&storage, &release.blind_part(&index_id));
+    let _ = release.open_share(&index_id, sealed.keeper_share());
 }
 
 static OPENER: LazyLock<RecordOpener> = LazyLock::new(crate::seeds::record_opener);

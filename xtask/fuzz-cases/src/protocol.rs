@@ -1,6 +1,7 @@
 //! Messages of the protocol and the checks that a receiver makes first.
 
 use oboro_protocol::build::v1 as build;
+use oboro_protocol::generation::v1 as generation;
 use oboro_protocol::{v1, validate};
 use oboro_server::generator;
 use prost::Message;
@@ -93,6 +94,11 @@ pub fn messages(data: &[u8]) {
         20 => drop(decode::<v1::CompactReply>(bytes)),
         21 => drop(decode::<v1::SearcherStatus>(bytes)),
         22 => drop(decode::<v1::QueryModelReply>(bytes)),
+        23 => drop(decode::<generation::GeneratorBeginRequest>(bytes)),
+        24 => drop(decode::<generation::KeeperBeginRequest>(bytes)),
+        25 => drop(decode::<generation::InstallRequest>(bytes)),
+        26 => drop(decode::<generation::EncodeBatchesRequest>(bytes)),
+        27 => drop(decode::<generation::SegmentRequest>(bytes)),
         28 => {
             // What a generator makes of the message that opens a build.
             if let Some(begin) = decode::<build::Begin>(bytes)

@@ -14,8 +14,6 @@ use oboro_index::{
     Descriptor, Extra, Model, QueryModel, QueryShape, RecordEncoding, RecordLayout, RecordOpener,
     RecordSealer, Rotation, record,
 };
-use oboro_protocol::PROTOCOL_VERSION;
-use oboro_protocol::build::v1 as build;
 use oboro_protocol::v1;
 use oboro_quant::ivf::CoarseCentroids;
 use oboro_quant::{Codebook, Metric, OpqTransform, Subspaces};
@@ -24,6 +22,8 @@ use prost::Message;
 use rand_core::SeedableRng;
 
 use crate::ckks::{packing, scale};
+
+mod generation;
 
 type Seeds = Vec<(&'static str, Vec<u8>)>;
 
@@ -39,7 +39,9 @@ pub fn trust() -> Trust {
     Trust::from_pem(include_str!("authority.pem")).expect("a stored certificate")
 }
 
-fn owner() -> OwnerKey {
+/// The owner of everything that the seeds hold.
+#[must_use]
+pub fn owner() -> OwnerKey {
     OwnerKey::generate(&mut rng(1))
 }
 
@@ -72,6 +74,7 @@ pub fn all() -> Seeds {
     vectors(&mut seeds);
     records(&mut seeds);
     changes(&mut seeds);
+    generation::blind(&mut seeds);
     seeds
 }
 
@@ -238,7 +241,7 @@ fn ciphertexts(seeds: &mut Seeds) {
         codebook_digest: masks.digest(),
         public_key: public,
     };
-    builds(seeds, &descriptor.public_key.to_bytes());
+    generation::builds(seeds, &descriptor.public_key.to_bytes());
     let whole = descriptor.to_bytes(&owner().descriptor_key());
     seeds.push(("descriptor", whole[..whole.len() - 64].to_vec()));
     seeds.push(("descriptor", whole));
@@ -277,43 +280,6 @@ fn ciphertexts(seeds: &mut Seeds) {
             .encode_to_vec(),
         ),
     ));
-}
-
-fn builds(seeds: &mut Seeds, public_key: &[u8]) {
-    let begin = build::Begin {
-        protocol_version: PROTOCOL_VERSION,
-        keys: owner().build_keys(&INDEX, true).to_bytes().to_vec().into(),
-        seed: vec![7; 32].into(),
-        public_key: public_key.to_vec().into(),
-        options: Some(build::Options {
-            metric: Metric::L2.name().to_owned(),
-            rotation: Rotation::Subspace.name().to_owned(),
-            subquantizers: Some(4),
-            centroids: 16,
-            split: 1,
-            iterations: 5,
-            training_seed: vec![8; 32].into(),
-            candidates_max: 50,
-            ..Default::default()
-        }),
-        vectors: 100,
-        dimension: DIMENSION as u32,
-        originals: RecordEncoding::F32.to_bytes().to_vec().into(),
-        extra_bytes: 24,
-        tags: vec![vec![1; 8].into()],
-        largest_norm: 2.0,
-        trial_rows: vec![3, 50],
-        bytes_form: false,
-    };
-    seeds.push(("messages", kind(28, &begin.encode_to_vec())));
-    let records = build::Records {
-        vectors: vec![1; 24].into(),
-        ids: vec![7, 8],
-        tags: vec![1, 0],
-        payloads: vec![vec![2; 3].into(), vec![].into()],
-        ..Default::default()
-    };
-    seeds.push(("messages", kind(29, &records.encode_to_vec())));
 }
 
 fn changes(seeds: &mut Seeds) {

@@ -116,7 +116,11 @@ impl World {
     fn revive(&mut self, keeper: &str, searcher: &str) -> Outcome<()> {
         let keys = self.at("keys");
         if self.keeper.is_none() {
-            self.keeper = Some(Role::start(&["keeper", "--keys", &keys], keeper)?);
+            let mut arguments = vec!["keeper", "--keys", &keys];
+            if !self.folder.join("keys/keeper/state").exists() {
+                arguments.push("--new-state");
+            }
+            self.keeper = Some(Role::start(&arguments, keeper)?);
         }
         let address = self.keeper.as_ref().map(|role| role.address.clone());
         let (index, address) = (self.at("new/index"), address.unwrap_or_default());

@@ -12,6 +12,7 @@ use oboro_protocol::build::v1::{self, build_reply, build_request};
 use oboro_protocol::build::{BUILD_LIFETIME, IDLE_LIFETIME};
 use oboro_protocol::{Failure, Reason, validate};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
 use tonic::{Status, Streaming};
 
 use super::{delivery, job, progress};
@@ -39,20 +40,17 @@ pub(super) async fn drive(
         incoming,
         replies: replies.clone(),
         idle: IDLE_LIFETIME,
+        end: Instant::now() + BUILD_LIFETIME,
     };
-    match tokio::time::timeout(BUILD_LIFETIME, build.run(job, due, index, threads)).await {
-        Ok(result) => result,
-        Err(_) => Err(Failure::new(
-            Reason::Deadline,
-            "the build takes too long and was given up",
-        )),
-    }
+    build.run(job, due, index, threads).await
 }
 
 struct Build {
     incoming: Streaming<v1::BuildRequest>,
     replies: Replies,
     idle: Duration,
+    /// When it must be over.
+    end: Instant,
 }
 
 /// Stops the thread of a build that nobody waits for any more.
@@ -76,17 +74,20 @@ impl Build {
         job.options.cancel = Arc::clone(&cancel.0);
         job.options.threads = threads;
         job.options.progress = Some(progress::told(self.replies.clone()));
-        let early = self.early(&job, due).await?;
+        let early = timeout_at(self.end, self.early(&job, due))
+            .await
+            .map_err(|_| late())??;
         let (vectors, bytes) = (job.vectors, job.dimension * job.form.width());
         let (records, queue) = mpsc::channel(QUEUE);
         let out = index.clone();
         let mut making = tokio::task::spawn_blocking(move || make(&job, early, queue, &out));
         let made = tokio::select! {
             made = &mut making => made,
-            gone = self.feed(vectors, bytes, records) => {
+            why = timeout_at(self.end, self.feed(vectors, bytes, records)) => {
+                // The folder is cleared next, so its thread must be over.
                 drop(cancel);
                 let _ = making.await;
-                return Err(gone);
+                return Err(why.unwrap_or_else(|_| late()));
             }
         };
         let report = made.map_err(|_| {
@@ -95,7 +96,9 @@ impl Build {
                 "the build broke off; the generator's log says where",
             )
         })??;
-        self.deliver(report, index).await
+        timeout_at(self.end, self.deliver(report, index))
+            .await
+            .unwrap_or_else(|_| Err(late()))
     }
 
     /// The owner's next message; `None` when it has ended its side.
@@ -253,6 +256,13 @@ fn batch_of(records: v1::Records) -> Batch<Bytes> {
 
 fn bad(message: impl Into<String>) -> Failure {
     Failure::new(Reason::BadRequest, message)
+}
+
+fn late() -> Failure {
+    Failure::new(
+        Reason::Deadline,
+        "the build takes too long and was given up",
+    )
 }
 
 fn gone() -> Failure {
