@@ -26,8 +26,9 @@ mod encoder;
 mod report;
 mod roles;
 mod segment;
+mod start;
 
-pub use build::BlindStart;
 pub use encoder::BlindEncoder;
 pub use report::BlindReport;
 pub use roles::{BlindCommitted, BlindRoles, BlindSegment, BlindStanding, BlindTrained};
+pub use start::BlindStart;
