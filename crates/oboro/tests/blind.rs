@@ -4,7 +4,7 @@
 mod support;
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -16,6 +16,8 @@ const DIMENSION: usize = 24;
 struct Role {
     child: Child,
     address: String,
+    /// Open, so that it can say more.
+    _output: BufReader<ChildStdout>,
 }
 
 impl Role {
@@ -28,12 +30,15 @@ impl Role {
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        output.read_line(&mut line).unwrap();
         let ready: Value = serde_json::from_str(&line).unwrap();
         let address = ready["address"].as_str().unwrap().to_owned();
-        Self { child, address }
+        Self {
+            child,
+            address,
+            _output: output,
+        }
     }
 
     /// Kills it with no chance to clean up; its address.
@@ -72,7 +77,11 @@ impl World {
     }
 
     fn keeper(&self, address: &str) -> Role {
-        Role::start(&["keeper", "--keys", &self.keys], address)
+        let mut arguments = vec!["keeper", "--keys", &self.keys];
+        if !self.place.path("keys/keeper/state").exists() {
+            arguments.push("--new-state");
+        }
+        Role::start(&arguments, address)
     }
 
     fn searcher(&self, keeper: &Role, address: &str) -> Role {
@@ -92,6 +101,8 @@ impl World {
 
     fn build<'a>(&'a self, searcher: &'a Role, keeper: &'a Role) -> Vec<&'a str> {
         let options = [
+            "-M",
+            "12",
             "--centroids",
             "16",
             "--iterations",
@@ -130,6 +141,8 @@ impl World {
             "--allow-simulated",
             "-k",
             "10",
+            "--rerank",
+            "256",
         ];
         let results = json(&arguments);
         for (query, found) in queries.iter().zip(results["results"].as_array().unwrap()) {
@@ -188,6 +201,21 @@ fn a_blind_index_from_keys_to_inserts() {
     assert_eq!(deleted["deleted"], 1);
     let index = world.place.at("new/index");
     drop(searcher);
+    let kept = world.place.path("new/index/blind.oboro");
+    let verify = ["verify", &index, "--keys", &world.keys];
+    let verified = json(&verify);
+    assert_eq!(verified["unlisted"], Value::Array(Vec::new()));
+    let files = verified["files"].as_array().unwrap();
+    assert!(files.iter().any(|file| file["name"] == "blind.oboro"));
+    let good = std::fs::read(&kept).unwrap();
+    for at in [20, good.len() / 2, good.len() - 1] {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        std::fs::write(&kept, bad).unwrap();
+        let problem = fails(3, &verify);
+        assert!(problem.contains("blind.oboro"), "{problem}");
+    }
+    std::fs::write(&kept, good).unwrap();
     // In a folder nobody encodes them.
     let folder = ["insert", &file, "--index", &index, "--keys", &world.keys];
     assert!(fails(3, &folder).contains("--connect"));

@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use oboro_channel::Role;
-use oboro_index::{EpochKey, Index, WriterKey};
+use oboro_index::{
+    BLIND_FILE, EpochKey, FileStatus, Index, IndexError, ReleaseKey, SealedBlind, StorageKey,
+    WriterKey,
+};
 use serde::Serialize;
 
 use super::trials::{self, Tried};
@@ -61,12 +64,17 @@ struct File {
 /// Runs the verb.
 pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     roles::check_index(&options.index)?;
-    let (key, writer) = keys(&options.keys, &options.index, &options.passphrase)?;
+    let Opening { key, writer, parts } =
+        Opening::of(&options.keys, &options.index, &options.passphrase)?;
     let progress = Progress::new(global);
     let bar = progress.bar("verifying", None);
     let client = writer.as_ref().map(WriterKey::client_key);
-    let report = oboro_index::verify(&options.index, &key, client)?;
+    let mut report = oboro_index::verify(&options.index, &key, client)?;
     bar.finish_and_clear();
+    if let Some(place) = report.unlisted.iter().position(|name| name == BLIND_FILE) {
+        report.unlisted.remove(place);
+        report.files.push(kept(&options.index, parts.as_ref()));
+    }
     // A damaged index is not searched.
     let trials = match &writer {
         Some(writer) if report.is_sound() => {
@@ -116,44 +124,99 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     output::print(&verified, global.json)
 }
 
+/// Looks at what searcher and keeper kept of a blind build: no manifest lists it.
+fn kept(index: &Path, parts: Option<&(StorageKey, ReleaseKey)>) -> FileStatus {
+    let check = || -> Result<u64, IndexError> {
+        let Some(sealed) = SealedBlind::read(index)? else {
+            return Ok(0);
+        };
+        let id = Index::peek(index)?.index_id;
+        if sealed.head().index_id != id {
+            return Err(IndexError::Damaged {
+                file: BLIND_FILE.to_owned(),
+                what: "it is of another index",
+            });
+        }
+        if let Some((storage, release)) = parts {
+            sealed.open(storage, &release.blind_part(&id))?;
+            release.open_share(&id, sealed.keeper_share())?;
+        }
+        Ok(sealed.to_bytes().len() as u64)
+    };
+    let (bytes, problem) = match check() {
+        Ok(bytes) => (bytes, None),
+        Err(error) => (
+            0,
+            Some(format!(
+                "{error}; the index can be searched, and nothing can be inserted"
+            )),
+        ),
+    };
+    FileStatus {
+        name: BLIND_FILE.to_owned(),
+        bytes,
+        problem,
+    }
+}
+
+/// What opens an index.
+struct Opening {
+    key: EpochKey,
+    /// Where the folder can make it.
+    writer: Option<WriterKey>,
+    /// Both parts of the key of what was kept of a blind build.
+    parts: Option<(StorageKey, ReleaseKey)>,
+}
+
 /// The key that opens an index, and a writer's key where the folder can make it.
 pub(super) fn keys(
     folder: &Path,
     index: &Path,
     passphrase: &KeyPassphrase,
 ) -> Outcome<(EpochKey, Option<WriterKey>)> {
-    let head = Index::peek(index)?;
-    let holds = |role: Role, name: &str| {
-        folder.join(role.name()).join(name).is_file() || folder.join(name).is_file()
-    };
-    if holds(Role::Owner, OWNER_KEY) {
-        let key = passphrase.owner_key(&Folder::of(folder, Role::Owner)?)?;
-        return Ok((
-            key.epoch_key(&head.index_id, head.epoch, head.released),
-            Some(key.writer_key()),
-        ));
-    }
-    if !holds(Role::Searcher, STORAGE_KEY) {
-        return Err(Failure::input(format_args!(
-            "{} holds neither {OWNER_KEY} nor {STORAGE_KEY}; give the owner's folder with --keys",
-            folder.display()
-        )));
-    }
-    let storage = Folder::of(folder, Role::Searcher)?.storage_key()?;
-    let share = match (head.released, holds(Role::Keeper, RELEASE_KEY)) {
-        (false, _) => None,
-        (true, true) => {
-            let release = Folder::of(folder, Role::Keeper)?.release_key()?;
-            Some(release.share(&head.index_id, head.epoch))
+    let Opening { key, writer, .. } = Opening::of(folder, index, passphrase)?;
+    Ok((key, writer))
+}
+
+impl Opening {
+    fn of(folder: &Path, index: &Path, passphrase: &KeyPassphrase) -> Outcome<Self> {
+        let head = Index::peek(index)?;
+        let holds = |role: Role, name: &str| {
+            folder.join(role.name()).join(name).is_file() || folder.join(name).is_file()
+        };
+        if holds(Role::Owner, OWNER_KEY) {
+            let key = passphrase.owner_key(&Folder::of(folder, Role::Owner)?)?;
+            return Ok(Self {
+                key: key.epoch_key(&head.index_id, head.epoch, head.released),
+                writer: Some(key.writer_key()),
+                parts: Some((key.storage_key(), key.release_key())),
+            });
         }
-        (true, false) => {
+        if !holds(Role::Searcher, STORAGE_KEY) {
             return Err(Failure::input(format_args!(
-                "{STORAGE_KEY} alone does not open this index, the keeper's part is needed as well; give the owner's folder with --keys"
+                "{} holds neither {OWNER_KEY} nor {STORAGE_KEY}; give the owner's folder with --keys",
+                folder.display()
             )));
         }
-    };
-    let key = storage.for_epoch(share.as_ref(), &head.index_id, head.epoch);
-    Ok((key, None))
+        let storage = Folder::of(folder, Role::Searcher)?.storage_key()?;
+        let release = match (head.released, holds(Role::Keeper, RELEASE_KEY)) {
+            (false, _) => None,
+            (true, true) => Some(Folder::of(folder, Role::Keeper)?.release_key()?),
+            (true, false) => {
+                return Err(Failure::input(format_args!(
+                    "{STORAGE_KEY} alone does not open this index, the keeper's part is needed as well; give the owner's folder with --keys"
+                )));
+            }
+        };
+        let share = release
+            .as_ref()
+            .map(|release| release.share(&head.index_id, head.epoch));
+        Ok(Self {
+            key: storage.for_epoch(share.as_ref(), &head.index_id, head.epoch),
+            writer: None,
+            parts: release.map(|release| (storage, release)),
+        })
+    }
 }
 
 impl Report for Verified {
