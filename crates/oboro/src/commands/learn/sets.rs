@@ -291,3 +291,50 @@ fn with_partners(set: Dataset, on_bad: OnBad, progress: &Progress) -> Outcome<Da
     }
     Ok(set)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn split(hold_out: &str) -> Outcome<(Vec<u32>, Vec<u32>)> {
+        let images = Images {
+            set: "folders:somewhere".to_owned(),
+            hold_out: hold_out.split(',').map(str::to_owned).collect(),
+            strict: false,
+        };
+        let names = ["ant", "bee", "cat", "dog", "eel"].map(str::to_owned);
+        images.classes(&names)
+    }
+
+    #[test]
+    fn classes_are_kept_held_out_or_not_used() {
+        assert_eq!(split("bee").unwrap(), (vec![0, 2, 3, 4], vec![1]));
+        assert_eq!(split("last:2").unwrap(), (vec![0, 1, 2], vec![3, 4]));
+        assert_eq!(
+            split("last:1,without:bee").unwrap(),
+            (vec![0, 2, 3], vec![4])
+        );
+        // What is not used is not among the last ones.
+        assert_eq!(
+            split("without:last:2,last:1,ant").unwrap(),
+            (vec![1], vec![0, 2])
+        );
+    }
+
+    #[test]
+    fn fail_classes_that_cannot_be_held_out() {
+        for hold_out in [
+            "fox",
+            "without:fox,bee",
+            "without:bee,bee",
+            "without:bee",
+            "last:5",
+            "last:0",
+            "last:many",
+            "without:last:4,last:1",
+        ] {
+            assert!(split(hold_out).is_err(), "{hold_out}");
+        }
+    }
+}
