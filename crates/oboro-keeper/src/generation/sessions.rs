@@ -49,7 +49,8 @@ impl Generations {
     ) -> Result<Token, Failure> {
         self.expire(now);
         let mut table = self.table();
-        let of_owner = |open: &Open| open.session.trains() && open.session.owner() == session.owner();
+        let of_owner =
+            |open: &Open| open.session.trains() && open.session.owner() == session.owner();
         let again = |open: &Open| of_owner(open) && open.session.index_id == session.index_id;
         let known = table.iter_mut().find(|(_, open)| again(open));
         if let Some((token, open)) = known {
