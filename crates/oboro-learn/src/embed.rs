@@ -1,9 +1,10 @@
 //! Embeddings of whole data sets.
 
 use crate::LearnError;
+use crate::backend::{cpu, is_cpu};
 use crate::data::{Dataset, ImageLimits};
 use crate::geometry::Ball;
-use crate::model::{Hyperbolic, Network};
+use crate::model::{Hyperbolic, Network, Settings};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use oboro_vectors::{Matrix, write_fvecs, write_ivecs, write_npy_f32, write_npy_i64};
@@ -57,8 +58,9 @@ pub enum Format {
 
 /// Embeds every record of a data set.
 ///
-/// Each batch is worked on by one thread of its own, so it comes out the same
-/// on one thread or many. Another batch size changes results in the last
+/// On a CPU each batch is worked on by one thread of its own, so it comes out
+/// the same on one thread or many. For a GPU the threads prepare batches, and
+/// one feeds it. Another batch size changes results in the last
 /// digits only. `progress` is given the records done after every batch.
 ///
 /// # Errors
@@ -79,11 +81,8 @@ pub fn embed(
         });
     }
     let network = network.valid();
-    let device = network
-        .devices()
-        .into_iter()
-        .next()
-        .unwrap_or_else(crate::backend::cpu);
+    let device = network.devices().into_iter().next().unwrap_or_else(cpu);
+    let on_cpu = is_cpu(&device);
     // Kernels that find a pool of several threads cut their work by its size.
     let pools = (0..options.threads)
         .map(|_| rayon::ThreadPoolBuilder::new().num_threads(1).build())
@@ -101,7 +100,7 @@ pub fn embed(
     let (sender, receiver) = mpsc::sync_channel(options.threads);
     std::thread::scope(|scope| {
         for pool in &pools {
-            let (sender, network, device) = (sender.clone(), network.clone(), device.clone());
+            let (sender, network, device) = (sender.clone(), &network, &device);
             let (next, stop) = (&next, &stop);
             scope.spawn(move || {
                 while !stop.load(Ordering::Relaxed) && !cancel.load(Ordering::Relaxed) {
@@ -109,8 +108,14 @@ pub fn embed(
                     if batch >= batches {
                         break;
                     }
-                    let made =
-                        pool.install(|| one_batch(&network, &device, dataset, options, batch));
+                    let made = pool.install(|| {
+                        let images = prepare(network.settings(), dataset, options, batch)?;
+                        Ok(if on_cpu {
+                            Stage::Made(forward(network, images, device))
+                        } else {
+                            Stage::Prepared(images)
+                        })
+                    });
                     if sender.send((batch, made)).is_err() {
                         break;
                     }
@@ -120,6 +125,10 @@ pub fn embed(
         drop(sender);
         let mut done = 0;
         for (batch, made) in receiver {
+            let made = made.map(|stage| match stage {
+                Stage::Made(rows) => rows,
+                Stage::Prepared(images) => forward(&network, images, &device),
+            });
             match made {
                 Ok(made) => {
                     done += made.count;
@@ -164,14 +173,21 @@ struct Rows {
     hyperbolic: Vec<f32>,
 }
 
-fn one_batch(
-    network: &Network,
-    device: &Device,
+/// How far a thread has come with a batch.
+enum Stage {
+    /// Images for the thread that feeds a GPU.
+    Prepared(TensorData),
+    Made(Rows),
+}
+
+/// The images of a batch.
+fn prepare(
+    settings: &Settings,
     dataset: &Dataset,
     options: &Options,
     batch: usize,
-) -> Result<Rows, LearnError> {
-    let input = &network.settings().input;
+) -> Result<TensorData, LearnError> {
+    let input = &settings.input;
     let first = batch * options.batch;
     let count = options.batch.min(dataset.len() - first);
     let images = (first..first + count)
@@ -179,14 +195,20 @@ fn one_batch(
         .collect::<Result<Vec<_>, LearnError>>()?
         .concat();
     let shape = [count, input.channels, input.side, input.side];
-    let images = Tensor::<4>::from_data(TensorData::new(images, shape), device);
+    Ok(TensorData::new(images, shape))
+}
+
+/// The embeddings of images.
+fn forward(network: &Network, images: TensorData, device: &Device) -> Rows {
+    let images = Tensor::<4>::from_data(images, device);
+    let count = images.dims()[0];
     let made = network.forward(images);
     let values = |tensor: Tensor<2>| -> Vec<f32> { tensor.into_data().iter::<f32>().collect() };
-    Ok(Rows {
+    Rows {
         count,
         euclidean: values(made.euclidean),
         hyperbolic: made.hyperbolic.map(values).unwrap_or_default(),
-    })
+    }
 }
 
 fn matrix(what: &'static str, dims: usize, values: Vec<f32>) -> Result<Matrix<f32>, LearnError> {

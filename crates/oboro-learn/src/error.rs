@@ -14,6 +14,12 @@ pub enum LearnError {
         /// What it has to be.
         wanted: &'static str,
     },
+    /// A device that cannot be had.
+    #[error("{what}")]
+    Device {
+        /// What is missing, and what to do.
+        what: String,
+    },
     /// Two things that belong together have different lengths.
     #[error("{what} has {actual} values where {expected} are needed")]
     Length {

@@ -325,6 +325,51 @@ fn fail_command_lines_and_recipes_that_are_wrong() {
 }
 
 #[test]
+fn fail_devices_that_are_not_there() {
+    let place = Place::new();
+    let set = pictures(&place, "set", 3, 4);
+    let out = place.at("run");
+    // With a GPU there is the device gpu, but nowhere one with this number.
+    for device in ["tpu", "gpu:", "gpu:4000"] {
+        let message = fails(2, &quick(&set, &out, &["--device", device]));
+        assert!(!message.contains("panicked"), "{message}");
+        assert!(
+            message.contains("GPU") || message.contains("gpu:N"),
+            "{message}"
+        );
+        assert!(!place.path("run").exists(), "{message}");
+    }
+    let recipe = format!("device = \"gpu:4000\"\n[data]\nset = \"{set}\"\n");
+    std::fs::write(place.path("recipe.toml"), recipe).unwrap();
+    let recipe = place.at("recipe.toml");
+    let message = fails(2, &["learn", "train", "--recipe", &recipe, "--out", &out]);
+    assert!(message.contains("GPU"), "{message}");
+
+    // A run does not depend on where it began.
+    json(&quick(&set, &out, &["--device", "cpu"]));
+    fails(
+        2,
+        &[
+            "learn", "train", "--resume", &out, "--epochs", "2", "--device", "gpu:4000",
+        ],
+    );
+    fails(
+        2,
+        &[
+            "learn",
+            "embed",
+            &out,
+            "--device",
+            "gpu:4000",
+            "--out",
+            &place.at("e"),
+        ],
+    );
+    let kept = std::fs::read_to_string(place.path("run").join("recipe.toml")).unwrap();
+    assert!(kept.starts_with("device = \"cpu\"\n"), "{kept}");
+}
+
+#[test]
 fn fail_folders_that_are_something_else() {
     let place = Place::new();
     let set = pictures(&place, "set", 3, 4);

@@ -11,7 +11,7 @@ use super::parameters::Path;
 use crate::LearnError;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::{AdamWConfig, AdamWState, AdaptiveMomentumState, GradientsParams, Optimizer};
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, Transaction};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -196,33 +196,44 @@ impl<G: Fn(&str) -> Group> ModuleMapper for Stepper<'_, G> {
     }
 }
 
-/// The norm of the gradients over all parameters.
-pub(super) fn norm<N: Module, L: Module>(
+/// The value of a loss and the norm of the gradients over all parameters. Read
+/// together: a GPU has to come to rest for whatever is read.
+pub(super) fn value_and_norm<N: Module, L: Module>(
+    value: Tensor<1>,
     network: (&N, &GradientsParams),
     objective: (&L, &GradientsParams),
-) -> f64 {
-    let squares = squares(network.0, network.1) + squares(objective.0, objective.1);
-    squares.sqrt()
-}
-
-fn squares(module: &impl Module, gradients: &GradientsParams) -> f64 {
-    let mut visitor = Squares {
-        gradients,
-        total: 0.0,
+) -> (f64, f64) {
+    let mut squares = Squares {
+        gradients: network.1,
+        found: vec![value],
     };
-    module.visit(&mut visitor);
-    visitor.total
+    network.0.visit(&mut squares);
+    squares.gradients = objective.1;
+    objective.0.visit(&mut squares);
+    let transaction = squares
+        .found
+        .into_iter()
+        .fold(Transaction::default(), Transaction::register);
+    let figures: Vec<f64> = transaction
+        .execute()
+        .iter()
+        .flat_map(|data| data.iter::<f64>())
+        .collect();
+    match figures.split_first() {
+        Some((value, squares)) => (*value, squares.iter().sum::<f64>().sqrt()),
+        None => (f64::NAN, f64::NAN),
+    }
 }
 
 struct Squares<'a> {
     gradients: &'a GradientsParams,
-    total: f64,
+    found: Vec<Tensor<1>>,
 }
 
 impl Squares<'_> {
     fn add<const D: usize>(&mut self, id: ParamId) {
         if let Some(gradient) = self.gradients.get::<D>(id) {
-            self.total += f64::from(gradient.square().sum().into_scalar::<f32>());
+            self.found.push(gradient.square().sum());
         }
     }
 }
@@ -298,7 +309,9 @@ mod tests {
             of_body.register(body.head.id, tensor(&gradients["head"], [4, 2]));
             let mut of_proxies = GradientsParams::new();
             of_proxies.register(proxies.proxies.id, tensor(&gradients["proxies"], [5, 2]));
-            let norm = norm((&body, &of_body), (&proxies, &of_proxies));
+            let loss = tensor(&[0.5], [1]);
+            let (loss, norm) = value_and_norm(loss, (&body, &of_body), (&proxies, &of_proxies));
+            assert_eq!(loss, 0.5);
             assert!((norm - fixture.norms[step]).abs() < 1e-5 * norm);
             let update = Update {
                 config: &config,

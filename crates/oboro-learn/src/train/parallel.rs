@@ -9,6 +9,9 @@
 //! Every part runs in a pool of one thread. Within such a pool the backend's
 //! kernels do the same operations in the same order whatever the machine, so
 //! the bits depend on the number of parts alone.
+//!
+//! A GPU gets a batch whole, from one thread: it has work enough in one part,
+//! and threads of their own would make it wait for each other's queues.
 
 use super::config::setting;
 use super::parameters::Path;
@@ -22,11 +25,12 @@ use chacha20::ChaCha20Rng;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::collections::BTreeMap;
 
-/// Threads that never help each other.
+/// Threads that never help each other; none of them where the work is a GPU's,
+/// which the caller's own thread feeds.
 pub(super) struct Pools {
     /// For what is done on the whole batch; never one of the workers, which
     /// it waits for.
-    main: ThreadPool,
+    main: Option<ThreadPool>,
     workers: Vec<ThreadPool>,
 }
 
@@ -39,11 +43,19 @@ impl Pools {
                 .map_err(|error| setting("a thread", error, "let this process start more threads"))
         };
         Ok(Self {
-            main: one()?,
+            main: Some(one()?),
             workers: (0..workers.max(1))
                 .map(|_| one())
                 .collect::<Result<_, _>>()?,
         })
+    }
+
+    /// No threads.
+    pub(super) fn none() -> Self {
+        Self {
+            main: None,
+            workers: Vec::new(),
+        }
     }
 
     /// Threads that run parts.
@@ -53,7 +65,10 @@ impl Pools {
 
     /// Runs `work` in the thread for whole batches.
     pub(super) fn alone<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        self.main.install(work)
+        match &self.main {
+            Some(main) => main.install(work),
+            None => work(),
+        }
     }
 
     /// Runs every job, each in one thread; results in the jobs' order.
@@ -62,6 +77,9 @@ impl Pools {
         jobs: Vec<T>,
         work: impl Fn(T) -> R + Sync,
     ) -> Vec<R> {
+        if self.workers.is_empty() {
+            return jobs.into_iter().map(work).collect();
+        }
         let count = jobs.len();
         let mut shares: Vec<Vec<(usize, T)>> = self.workers.iter().map(|_| Vec::new()).collect();
         for (number, job) in jobs.into_iter().enumerate() {
@@ -101,8 +119,8 @@ impl Pools {
 
 /// What a batch asks of the parameters.
 pub(super) struct BatchGradients {
-    /// The loss of the batch.
-    pub(super) value: f64,
+    /// The loss of the batch, not yet read.
+    pub(super) value: Tensor<1>,
     /// With respect to the network's parameters.
     pub(super) network: GradientsParams,
     /// With respect to the loss's parameters.
@@ -201,7 +219,7 @@ fn of_embeddings(
     embedded: &[(Network, Embeddings)],
     labels: &[usize],
     rng: &mut ChaCha20Rng,
-) -> Result<(f64, GradientsParams, OfEmbeddings), LearnError> {
+) -> Result<(Tensor<1>, GradientsParams, OfEmbeddings), LearnError> {
     let loss = loss.clone().train();
     let leaf = |parts: Vec<Tensor<2>>| Tensor::from_inner(Tensor::cat(parts, 0)).require_grad();
     let euclidean = leaf(
@@ -227,14 +245,14 @@ fn of_embeddings(
             "choose a loss that depends on the embeddings",
         ));
     }
-    let scalar = f64::from(value.clone().into_scalar::<f32>());
+    let held = value.clone().inner();
     let mut gradients = value.backward();
     let euclidean = embeddings.euclidean.grad_remove(&mut gradients);
     let hyperbolic = embeddings
         .hyperbolic
         .and_then(|leaf| leaf.grad_remove(&mut gradients));
     let loss = GradientsParams::from_module(&mut gradients, &loss);
-    Ok((scalar, loss, (euclidean, hyperbolic)))
+    Ok((held, loss, (euclidean, hyperbolic)))
 }
 
 /// The gradients of a part's parameters, and the values its forward pass has
@@ -406,7 +424,10 @@ mod tests {
         let images = TensorData::new(pixels.collect(), [8, 1, 12, 12]);
         let images = Tensor::from_data(images, &cpu());
         let labels = [0, 1, 2, 3, 0, 1, 2, 3];
-        let pools = Pools::new(threads).unwrap();
+        let pools = match threads {
+            0 => Pools::none(),
+            threads => Pools::new(threads).unwrap(),
+        };
         let found = gradients(&pools, parts, &network, &loss, images, &labels, &mut rng).unwrap();
         let all = |module: &dyn Fn(&mut Flatten), gradients| {
             let mut flatten = Flatten {
@@ -417,7 +438,7 @@ mod tests {
             flatten.found
         };
         (
-            found.value,
+            f64::from(found.value.into_scalar::<f32>()),
             all(&|f| network.visit(f), found.network),
             all(&|f| loss.visit(f), found.loss),
         )
@@ -462,5 +483,6 @@ mod tests {
         let one = bits(of(4, 1));
         assert_eq!(one, bits(of(4, 2)));
         assert_eq!(one, bits(of(4, 4)));
+        assert_eq!(of(1, 1).1.len(), of(1, 0).1.len());
     }
 }

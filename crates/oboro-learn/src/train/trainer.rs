@@ -6,11 +6,12 @@ use super::config::setting;
 use super::images::Images;
 use super::metrics::Recorder;
 use super::observer::{Observer, Progress, Validated};
-use super::optimizer::{AdamW, Moments, Update, norm};
+use super::optimizer::{AdamW, Moments, Update, value_and_norm};
 use super::parallel::{self, Pools};
 use super::parameters::{self, Values};
 use super::validation::{Validation, recall_at_1};
 use crate::LearnError;
+use crate::backend::is_cpu;
 use crate::data::{ClassBalanced, Dataset, ImageLimits};
 use crate::losses::AnyLoss;
 use crate::model::Network;
@@ -20,9 +21,13 @@ use chacha20::ChaCha20Rng;
 use rand_core::SeedableRng;
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+/// Batches that are prepared while a GPU is busy.
+const AHEAD: usize = 3;
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +67,10 @@ pub struct Step {
 /// Trains a network and the proxies of its loss.
 ///
 /// The same settings, data and seed give the same checkpoints, byte for byte,
-/// on one thread and on many, interrupted and resumed or not.
+/// on one thread and on many, interrupted and resumed or not, on a CPU. A GPU
+/// adds in another order, from one run to the next too, and takes a batch
+/// whole where a CPU cuts it into parts; a checkpoint of either goes on on the
+/// other.
 pub struct Trainer {
     config: Config,
     // Both without gradients; every step records its own.
@@ -70,6 +78,8 @@ pub struct Trainer {
     loss: AnyLoss,
     optimizer: AdamW,
     pools: Pools,
+    /// Threads that prepare images where the rest is a GPU's.
+    threads: usize,
     device: Device,
     about: serde_json::Value,
     step: u64,
@@ -95,7 +105,12 @@ impl Trainer {
         config.check()?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
-            pools: Pools::new(config.parts.min(cores))?,
+            pools: if is_cpu(&device) {
+                Pools::new(config.parts.min(cores))?
+            } else {
+                Pools::none()
+            },
+            threads: cores,
             config,
             network: network.valid(),
             loss: loss.valid(),
@@ -116,7 +131,10 @@ impl Trainer {
     /// # Errors
     /// When they cannot be started.
     pub fn with_threads(mut self, threads: usize) -> Result<Self, LearnError> {
-        self.pools = Pools::new(threads.min(self.config.parts))?;
+        self.threads = threads;
+        if is_cpu(&self.device) {
+            self.pools = Pools::new(threads.min(self.config.parts))?;
+        }
         Ok(self)
     }
 
@@ -281,18 +299,22 @@ impl Trainer {
         let started = Instant::now();
         let first = self.step;
         let batch_size = self.config.batch() as u64;
+        // The CPU's own threads are busy with the step.
+        let ahead = if is_cpu(&self.device) { 0 } else { AHEAD };
         while self.step < steps && !self.exhausted() {
             let epoch = self.step / batches;
             let done = (self.step % batches) as usize;
-            for batch in sampler.epoch(epoch).skip(done) {
+            let parts = self.config.parts;
+            let batches = sampler.epoch(epoch).skip(done);
+            let orders = batches.map(|batch| interleave(&batch, parts));
+            let stream = self.step.wrapping_mul(batch_size);
+            let ended = images.each(orders, stream, ahead, |batch| {
                 if cancel.load(Ordering::Relaxed) {
                     self.save(observer)?;
-                    return Ok(self.outcome(End::Interrupted));
+                    return Ok(ControlFlow::Break(()));
                 }
-                let order = interleave(&batch, self.config.parts);
-                let stream = self.step.wrapping_mul(batch_size);
-                let tensor = images.batch(&order, stream, &self.device)?;
-                let classes: Vec<usize> = order.iter().map(|&i| labels[i] as usize).collect();
+                let classes: Vec<usize> = batch.order.iter().map(|&i| labels[i] as usize).collect();
+                let tensor = Tensor::from_data(batch.pixels, &self.device);
                 let step = self.learn(tensor, &classes, steps)?;
                 let progress = self.progress(&step, epoch, steps, first, started.elapsed());
                 observer.stepped(&progress);
@@ -301,6 +323,10 @@ impl Trainer {
                 {
                     recorder.step(&progress)?;
                 }
+                Ok(ControlFlow::Continue(()))
+            })?;
+            if ended.is_break() {
+                return Ok(self.outcome(End::Interrupted));
             }
             let epochs = epoch + 1;
             let last = self.step == steps;
@@ -343,7 +369,7 @@ impl Trainer {
         rng.set_stream(self.step);
         let found = parallel::gradients(
             &self.pools,
-            self.config.parts.min(labels.len().max(1)),
+            self.parts(labels.len()),
             &self.network,
             &self.loss,
             images,
@@ -354,17 +380,18 @@ impl Trainer {
             Err(LearnError::NotFinite { what, .. }) => return Err(self.diverged(what, rate)),
             found => found?,
         };
-        let value = found.value;
-        if !value.is_finite() {
-            return Err(self.diverged("the loss", rate));
-        }
         let mut optimizer = std::mem::take(&mut self.optimizer);
         let (network, loss) = (self.network.clone(), self.loss.clone());
         let config = &self.config;
-        let (network, loss, optimizer, gradient_norm) = self.pools.alone(move || {
-            let gradient_norm = norm((&network, &found.network), (&loss, &found.loss));
-            if !gradient_norm.is_finite() {
-                return (network, loss, optimizer, gradient_norm);
+        let (network, loss, optimizer, (value, gradient_norm)) = self.pools.alone(move || {
+            let figures = value_and_norm(
+                found.value,
+                (&network, &found.network),
+                (&loss, &found.loss),
+            );
+            let (value, gradient_norm) = figures;
+            if !value.is_finite() || !gradient_norm.is_finite() {
+                return (network, loss, optimizer, figures);
             }
             let update = Update {
                 config,
@@ -384,11 +411,14 @@ impl Trainer {
                 }
             });
             let loss = optimizer.step("loss", loss, found.loss, &update, |_| groups.proxies);
-            (network, loss, optimizer, gradient_norm)
+            (network, loss, optimizer, figures)
         });
         self.network = network;
         self.loss = loss;
         self.optimizer = optimizer;
+        if !value.is_finite() {
+            return Err(self.diverged("the loss", rate));
+        }
         if !gradient_norm.is_finite() {
             return Err(self.diverged("the gradient", rate));
         }
@@ -427,6 +457,15 @@ impl Trainer {
             &format!("oboro-learn 1 training {of}"),
             &self.config.seed.to_le_bytes(),
         )
+    }
+
+    /// Parts that a batch of so many items is cut into.
+    fn parts(&self, items: usize) -> usize {
+        if is_cpu(&self.device) {
+            self.config.parts.min(items.max(1))
+        } else {
+            1
+        }
     }
 
     fn exhausted(&self) -> bool {
@@ -472,7 +511,10 @@ impl Trainer {
         validation: &Validation<'_>,
         epochs: u64,
     ) -> Result<Validated, LearnError> {
-        let threads = self.pools.workers();
+        let threads = match self.pools.workers() {
+            0 => self.threads,
+            workers => workers,
+        };
         let report = validation.run(&self.network, self.config.batch(), threads)?;
         let figure = validation.metric.of(&report);
         let best = self.best.is_none_or(|best| figure > best.figure);

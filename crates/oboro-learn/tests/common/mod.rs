@@ -4,7 +4,7 @@
 
 use burn::module::Module;
 use chacha20::ChaCha20Rng;
-use oboro_learn::backend::cpu;
+use oboro_learn::backend::{Device, cpu};
 use oboro_learn::data::{Dataset, Input, OnBad, Testing, idx};
 use oboro_learn::losses::{Dimensions, Settings};
 use oboro_learn::model;
@@ -95,6 +95,16 @@ pub fn trainer(config: Config, loss: &str, seed: u8) -> Trainer {
 }
 
 pub fn trainer_of(config: Config, loss: &str, seed: u8, classes: usize) -> Trainer {
+    trainer_on(&cpu(), config, loss, seed, classes)
+}
+
+pub fn trainer_on(
+    device: &Device,
+    config: Config,
+    loss: &str,
+    seed: u8,
+    classes: usize,
+) -> Trainer {
     let mut rng = ChaCha20Rng::from_seed([seed; 32]);
     let settings = model::Settings {
         input: Input::grey(SIDE),
@@ -106,15 +116,15 @@ pub fn trainer_of(config: Config, loss: &str, seed: u8, classes: usize) -> Train
             hyperbolic: Some(model::Hyperbolic::new(4)),
         },
     };
-    let network = settings.build(&cpu(), &mut rng).unwrap();
+    let network = settings.build(device, &mut rng).unwrap();
     let dimensions = Dimensions {
         euclidean: 8,
         hyperbolic: Some(4),
     };
     let chosen = Settings::named(loss).unwrap();
-    let loss_module = chosen.build(classes, dimensions, &cpu(), &mut rng).unwrap();
+    let loss_module = chosen.build(classes, dimensions, device, &mut rng).unwrap();
     let _ = loss_module.num_params();
-    Trainer::new(config, &network, &loss_module, cpu())
+    Trainer::new(config, &network, &loss_module, device.clone())
         .unwrap()
         .describe(serde_json::json!({ "loss": loss }))
 }

@@ -2,13 +2,9 @@
 
 use burn::tensor::{DType, Gradients, Tensor, TensorData};
 use chacha20::ChaCha20Rng;
-use oboro_learn::backend::cpu_autodiff;
 use oboro_learn::losses::Embeddings;
 use rand_core::SeedableRng;
 use serde_json::Value;
-
-/// The number types and how near the fixtures they have to come.
-pub(crate) const PRECISIONS: [(DType, f64); 2] = [(DType::F64, 1e-9), (DType::F32, 1e-5)];
 
 pub(crate) fn rng() -> ChaCha20Rng {
     ChaCha20Rng::from_seed([7; 32])
@@ -43,7 +39,7 @@ fn shape(value: &Value) -> Vec<usize> {
 
 /// A leaf of the graph.
 pub(crate) fn leaf<const D: usize>(values: Vec<f64>, shape: [usize; D], dtype: DType) -> Tensor<D> {
-    Tensor::from_data(TensorData::new(values, shape), (&cpu_autodiff(), dtype)).require_grad()
+    Tensor::from_data(TensorData::new(values, shape), (&crate::device(), dtype)).require_grad()
 }
 
 /// A leaf with an input of a case.

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use clap::Args;
-use oboro_learn::backend::cpu;
+use oboro_learn::backend::{Place, cpu};
 use oboro_learn::data::Augmentation;
 use oboro_learn::embed::{self, Format};
 use oboro_learn::evaluation;
@@ -104,6 +104,7 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         &parts,
         &Run {
             folder: &run_folder,
+            device: cpu(),
             resume: false,
             validate: true,
             threads: None,
@@ -196,6 +197,7 @@ fn recipe(options: &Options, data: Images, train: &oboro_learn::data::Dataset) -
         ..Shape::default()
     };
     Ok(Recipe {
+        device: Place::Cpu,
         network: named::network(&shape, train, &loss)?,
         data,
         weights: None,

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
-use oboro_learn::backend::cpu;
+use oboro_learn::backend::Place;
 use oboro_learn::data::Dataset;
 use oboro_learn::embed::{self, Embedded, Format};
 use oboro_learn::model::Network;
@@ -56,6 +56,9 @@ pub(crate) struct Options {
     /// Images that go through the network at once
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,
+    /// Where to compute: cpu, gpu or gpu:N, counted from 0
+    #[arg(long, value_name = "DEVICE", default_value_t = Place::Cpu)]
+    device: Place,
     /// Threads; all cores when not given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
@@ -87,6 +90,7 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     let cancel = Arc::new(AtomicBool::new(false));
     stop_on_signal(&cancel)?;
     let progress = Progress::new(global);
+    let device = options.device.open().or_failure()?;
     let (checkpoint, recipe) = open(&options.run, options.checkpoint)?;
     let mut data = recipe.data;
     if let Some(set) = &options.data {
@@ -94,7 +98,7 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         data.hold_out = options.hold_out.clone().unwrap_or_default();
     }
     let set = data.load(&progress)?.part(options.part)?;
-    let network = Network::from_bytes(checkpoint.network(), &cpu()).or_failure()?;
+    let network = Network::from_bytes(checkpoint.network(), &device).or_failure()?;
     let begin = Instant::now();
     let mut settings = embed::Options {
         batch: usize::from(options.batch),

@@ -48,7 +48,7 @@ pub(crate) fn run(command: &Command, global: &Global) -> Outcome<()> {
 impl IntoFailure for LearnError {
     fn into_failure(self) -> Failure {
         match self {
-            Self::Setting { .. } => Failure::usage(self),
+            Self::Setting { .. } | Self::Device { .. } => Failure::usage(self),
             Self::Write { .. }
             | Self::Checkpoint { .. }
             | Self::Diverged { .. }

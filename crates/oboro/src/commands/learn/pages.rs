@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use oboro_learn::backend::cpu;
 use oboro_learn::data::Dataset;
 use oboro_learn::evaluation::{Neighbour, Score, nearest};
 use oboro_learn::report::{Curves, Disk, Map, Page, Points, Proxies, Strip, Table, worst};
@@ -65,7 +66,7 @@ fn proxies(checkpoint: &Checkpoint, recipe: &Recipe, classes: usize) -> Outcome<
     // Every value is replaced by the checkpoint's.
     let mut rng = chacha20::ChaCha20Rng::seed_from_u64(0);
     let loss = checkpoint
-        .restore_loss(recipe.loss(classes, &mut rng)?)
+        .restore_loss(recipe.loss(classes, &cpu(), &mut rng)?)
         .or_failure()?;
     Proxies::of(&loss, &recipe.loss).or_failure()
 }

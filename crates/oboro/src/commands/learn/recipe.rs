@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use oboro_learn::backend::cpu;
+use oboro_learn::backend::{Device, Place};
 use oboro_learn::data::Dataset;
 use oboro_learn::losses::{AnyLoss, Dimensions, Settings as Loss};
 use oboro_learn::model::{Network, Settings as Shape, load_weights};
@@ -19,6 +19,9 @@ use crate::or_failure::OrFailure;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Recipe {
+    /// Where it is trained: cpu, gpu or gpu:N.
+    #[serde(default)]
+    pub(super) device: Place,
     pub(super) data: Images,
     pub(super) network: Shape,
     /// File of pretrained weights of the backbone.
@@ -33,6 +36,8 @@ pub(super) struct Recipe {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Partial {
+    #[serde(default)]
+    pub(super) device: Option<Place>,
     #[serde(default)]
     pub(super) data: Option<Images>,
     #[serde(default)]
@@ -104,31 +109,36 @@ impl Recipe {
         })
     }
 
-    /// The network and the loss that training begins with.
-    pub(super) fn start(&self, train: &Dataset) -> Outcome<(Network, AnyLoss)> {
+    /// The network and the loss that training begins with, on a device.
+    pub(super) fn start(&self, train: &Dataset, device: &Device) -> Outcome<(Network, AnyLoss)> {
         // Two streams of one seed: another network does not change the proxies.
         let stream = |number: u64| {
             let mut rng = chacha20::ChaCha20Rng::seed_from_u64(self.training.seed);
             rng.set_stream(number);
             rng
         };
-        let device = cpu();
-        let mut network = self.network.build(&device, &mut stream(1)).or_failure()?;
+        let mut network = self.network.build(device, &mut stream(1)).or_failure()?;
         if let Some(weights) = &self.weights {
             load_weights(&mut network, weights).or_failure()?;
         }
-        Ok((network, self.loss(train.classes().len(), &mut stream(2))?))
+        let loss = self.loss(train.classes().len(), device, &mut stream(2))?;
+        Ok((network, loss))
     }
 
     /// The loss, with proxies drawn from `rng`.
-    pub(super) fn loss(&self, classes: usize, rng: &mut chacha20::ChaCha20Rng) -> Outcome<AnyLoss> {
+    pub(super) fn loss(
+        &self,
+        classes: usize,
+        device: &Device,
+        rng: &mut chacha20::ChaCha20Rng,
+    ) -> Outcome<AnyLoss> {
         let heads = &self.network.heads;
         let dimensions = Dimensions {
             euclidean: heads.euclidean,
             hyperbolic: heads.hyperbolic.map(|h| h.dims),
         };
         self.loss
-            .build(classes, dimensions, &cpu(), rng)
+            .build(classes, dimensions, device, rng)
             .or_failure()
     }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use clap::Args;
 use indicatif::ProgressBar;
-use oboro_learn::backend::cpu;
+use oboro_learn::backend::{self, Device, Place};
 use oboro_learn::data::{Dataset, Testing};
 use oboro_learn::evaluation::Score;
 use oboro_learn::train::{
@@ -39,7 +39,8 @@ pub(crate) struct Options {
     /// mnist, omniglot, cifar; or garments, which needs no folder
     #[arg(long, value_name = "SET", required_unless_present_any = ["recipe", "resume"])]
     pub(crate) data: Option<String>,
-    /// Classes that are tested on and not trained on: names, or last:N
+    /// Classes that are tested on and not trained on: names, or last:N; without:NAME and
+    /// without:last:N are not used at all
     #[arg(long, value_name = "CLASS,...", value_delimiter = ',')]
     pub(crate) hold_out: Option<Vec<String>>,
     /// Fail where an image cannot be read or is alone in its class, instead of leaving it out
@@ -87,6 +88,9 @@ pub(crate) struct Options {
     /// Do not look at the test part while training
     #[arg(long)]
     pub(crate) no_validation: bool,
+    /// Where to compute: cpu, gpu or gpu:N, counted from 0; cpu when not given
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<Place>,
     /// Threads; all cores when not given
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
@@ -105,6 +109,8 @@ pub(crate) struct Options {
 #[derive(Serialize)]
 pub(super) struct Trained {
     pub(super) run: String,
+    /// What the device calls itself.
+    pub(super) device: String,
     pub(super) end: &'static str,
     pub(super) steps: u64,
     pub(super) images: usize,
@@ -133,6 +139,7 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         &parts,
         &Run {
             folder: &run,
+            device: recipe.device.open().or_failure()?,
             resume: options.resume.is_some(),
             validate: !options.no_validation,
             threads: options.threads,
@@ -154,6 +161,7 @@ const INTERRUPTED: &str = "interrupted";
 /// Where and how a training runs.
 pub(super) struct Run<'a> {
     pub(super) folder: &'a Path,
+    pub(super) device: Device,
     pub(super) resume: bool,
     pub(super) validate: bool,
     pub(super) threads: Option<usize>,
@@ -168,9 +176,10 @@ pub(super) fn train(
     progress: &Progress,
 ) -> Outcome<Trained> {
     let begin = Instant::now();
-    let (network, loss) = recipe.start(&parts.train)?;
+    let (network, loss) = recipe.start(&parts.train, &run.device)?;
     let about = serde_json::to_value(recipe).map_err(Failure::failed)?;
-    let mut trainer = Trainer::new(recipe.training.clone(), &network, &loss, cpu())
+    let device = run.device.clone();
+    let mut trainer = Trainer::new(recipe.training.clone(), &network, &loss, device)
         .or_failure()?
         .describe(about);
     if let Some(threads) = run.threads {
@@ -206,6 +215,7 @@ pub(super) fn train(
     let done = (outcome.step - first_step) as f64;
     Ok(Trained {
         run: run.folder.display().to_string(),
+        device: backend::name(&run.device),
         end: match outcome.end {
             End::Finished => "finished",
             End::Stopped => "no longer better",
@@ -252,6 +262,9 @@ fn started(options: &Options, progress: &Progress) -> Outcome<(Recipe, Parts, Pa
         Some(path) => Partial::read(path)?,
         None => Partial::default(),
     };
+    let device = options.device.or(given.device).unwrap_or_default();
+    // Before images are read, which takes its time.
+    device.open().or_failure()?;
     let mut data = match (&options.data, given.data.clone()) {
         (Some(set), given) => Images {
             set: set.clone(),
@@ -314,6 +327,7 @@ fn started(options: &Options, progress: &Progress) -> Outcome<(Recipe, Parts, Pa
         )?,
     };
     let recipe = Recipe {
+        device,
         data,
         network,
         weights,
@@ -330,6 +344,8 @@ fn resumed(
     progress: &Progress,
 ) -> Outcome<(Recipe, Parts, PathBuf)> {
     let (_, mut recipe): (Checkpoint, Recipe) = open(run, Which::Last)?;
+    recipe.device = options.device.unwrap_or(recipe.device);
+    recipe.device.open().or_failure()?;
     change(&mut recipe.training, options)?;
     let parts = recipe.data.load(progress)?;
     Ok((recipe, parts, run.to_owned()))
@@ -407,8 +423,8 @@ impl Report for Trained {
         }
         writeln!(
             out,
-            "{:.1} s, {:.0} images a second",
-            self.seconds, self.images_per_second
+            "{:.1} s on {}, {:.0} images a second",
+            self.seconds, self.device, self.images_per_second
         )?;
         if self.end == INTERRUPTED {
             writeln!(out, "go on with: oboro learn train --resume {}", self.run)

@@ -1,0 +1,58 @@
+//! On a GPU: losses and their gradients are the fixtures', networks and
+//! training steps are the CPU's, and a run begun on the one goes on on the
+//! other. Without a GPU they say that they are skipped; a Vulkan renderer on
+//! the CPU, such as llvmpipe, will do.
+//!
+//! `cargo test -p oboro-learn --features gpu --test gpu`
+#![allow(clippy::unwrap_used)]
+
+#[allow(dead_code)]
+#[path = "../losses/common.rs"]
+mod common;
+#[path = "../losses/fixtures.rs"]
+mod fixtures;
+#[allow(dead_code)]
+#[path = "../common/mod.rs"]
+mod toy;
+mod training;
+
+use burn::tensor::{DType, Device};
+use oboro_learn::backend::{Place, name};
+use std::io::Write;
+use std::sync::OnceLock;
+
+/// The first GPU, or a renderer on the CPU where there is none.
+fn gpu() -> Option<&'static Device> {
+    static GPU: OnceLock<Option<Device>> = OnceLock::new();
+    let gpu = GPU.get_or_init(|| {
+        let found = Place::Gpu(Some(0)).open();
+        // The standard error itself: tests that pass have their lines taken away.
+        let mut terminal = std::io::stderr();
+        match found {
+            Ok(device) => {
+                writeln!(terminal, "device: {}", name(&device)).unwrap();
+                Some(device)
+            }
+            Err(error) => {
+                writeln!(terminal, "SKIPPED, all tests on a GPU: {error}").unwrap();
+                None
+            }
+        }
+    });
+    gpu.as_ref()
+}
+
+/// Where the fixtures' tests compute.
+fn device() -> Device {
+    let device = gpu().expect("fixtures are only reckoned in the precisions there are");
+    device.clone().autodiff()
+}
+
+/// The number types and how near the fixtures they have to come; none where
+/// there is no GPU.
+fn precisions() -> &'static [(DType, f64)] {
+    match gpu() {
+        Some(_) => &[(DType::F32, 1e-4)],
+        None => &[],
+    }
+}
