@@ -4,6 +4,7 @@ use crate::IndexError;
 use crate::cursor::Cursor;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
+use oboro_quant::Metric;
 
 /// The form of an original inside its sealed record.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -150,7 +151,8 @@ impl RecordEncoding {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum EncodingChoice {
     /// Bytes where they are exact, otherwise half precision, otherwise (values
-    /// that half precision cannot hold well) single precision.
+    /// that half precision cannot hold well, or the Lorentz metric) single
+    /// precision.
     #[default]
     Auto,
     /// Bytes over the range of the values, whatever is lost.
@@ -200,11 +202,15 @@ impl EncodingSurvey {
         self.greatest = greatest;
     }
 
-    /// The encoding for the values seen.
+    /// The encoding for the values seen, which will be compared by `metric`.
     ///
     /// # Errors
     /// If half precision is asked for and cannot hold the values.
-    pub fn choose(&self, choice: EncodingChoice) -> Result<RecordEncoding, IndexError> {
+    pub fn choose(
+        &self,
+        choice: EncodingChoice,
+        metric: Metric,
+    ) -> Result<RecordEncoding, IndexError> {
         let largest = self.greatest.abs().max(self.least.abs());
         // Half precision keeps 11 bits down to 2^-14; below, they fade. Data
         // whose largest value is above 1/64 loses nothing that matters beside
@@ -212,7 +218,10 @@ impl EncodingSurvey {
         let half_fits = largest <= 65_504.0 && (largest >= 1.0 / 64.0 || largest == 0.0);
         match choice {
             EncodingChoice::Auto if self.bytes_are_exact => Ok(RecordEncoding::INTEGERS),
-            EncodingChoice::Auto if half_fits => Ok(RecordEncoding::F16),
+            // Neighbours on the hyperboloid differ in digits that half precision lacks.
+            EncodingChoice::Auto if half_fits && metric != Metric::Lorentz => {
+                Ok(RecordEncoding::F16)
+            }
             EncodingChoice::Auto | EncodingChoice::F32 => Ok(RecordEncoding::F32),
             EncodingChoice::U8 if self.bytes_are_exact => Ok(RecordEncoding::INTEGERS),
             EncodingChoice::U8 => {
@@ -244,10 +253,27 @@ mod tests {
         out
     }
 
+    #[test]
+    fn points_of_the_hyperboloid_keep_their_digits() {
+        let chosen = |values: &[f32], choice| {
+            let mut survey = EncodingSurvey::new();
+            survey.observe(values);
+            survey.choose(choice, Metric::Lorentz).unwrap()
+        };
+        let point = [1.25, 0.75, 0.1];
+        assert_eq!(chosen(&point, EncodingChoice::Auto), RecordEncoding::F32);
+        // Who asks for less, and bytes that lose nothing, are let be.
+        assert_eq!(chosen(&point, EncodingChoice::F16), RecordEncoding::F16);
+        assert_eq!(
+            chosen(&[3.0, 2.0, 2.0], EncodingChoice::Auto),
+            RecordEncoding::INTEGERS
+        );
+    }
+
     fn chosen(values: &[f32], choice: EncodingChoice) -> RecordEncoding {
         let mut survey = EncodingSurvey::new();
         survey.observe(values);
-        survey.choose(choice).unwrap()
+        survey.choose(choice, Metric::L2).unwrap()
     }
 
     #[test]
@@ -270,7 +296,7 @@ mod tests {
         }
         let mut survey = EncodingSurvey::new();
         survey.observe(&[1e6]);
-        assert!(survey.choose(EncodingChoice::F16).is_err());
+        assert!(survey.choose(EncodingChoice::F16, Metric::L2).is_err());
     }
 
     proptest! {

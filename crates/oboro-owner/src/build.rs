@@ -147,7 +147,7 @@ impl Looked {
             &mut sampling,
         )?;
         let layout = RecordLayout {
-            encoding: found.encoding.choose(options.originals)?,
+            encoding: found.encoding.choose(options.originals, options.metric)?,
             dimension: shape.dimension,
             extra_bytes: extra_bytes(found.extra_needed, options)?,
         };

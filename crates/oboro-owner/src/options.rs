@@ -84,7 +84,8 @@ pub struct BuildOptions {
     pub lists: usize,
     /// Most lists that one search looks at, at most 1,024; one of 16 where `None`.
     pub probes_max: Option<usize>,
-    /// How originals are stored.
+    /// How originals are stored; by [`EncodingChoice::Auto`] in single precision under the
+    /// Lorentz metric.
     pub originals: EncodingChoice,
     /// Names of the tags that vectors may have, at most 64; those that the
     /// source names where `None`.

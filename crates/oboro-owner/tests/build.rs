@@ -448,3 +448,39 @@ fn fail_cancelled_at_every_stage() {
         );
     }
 }
+
+#[test]
+fn points_of_the_hyperboloid_are_stored_in_single_precision() {
+    let points: Vec<f32> = vectors(1500, 8)
+        .chunks_exact(8)
+        .flat_map(|space| {
+            let space: Vec<f32> = space.iter().map(|value| value / 16.0).collect();
+            let time = (1.0 + space.iter().map(|v| v * v).sum::<f32>()).sqrt();
+            [vec![time], space].concat()
+        })
+        .collect();
+    let dir = tempfile::tempdir().unwrap();
+    for (metric, originals, bytes) in [(Metric::Lorentz, "f32", 4), (Metric::L2, "f16", 2)] {
+        let (owner, keeper) = keys(ParameterSet::N2048Q50);
+        let owner = Owner::new(owner, keeper);
+        let (out, options) = (dir.path().join(originals), options(metric));
+        let mut source = Rows::new(&points, 9).unwrap();
+        let expected = owner
+            .estimate(&mut source, &out, &options, &mut rng(3))
+            .unwrap();
+        let report = owner
+            .build(&mut source, &out, &options, &mut rng(3))
+            .unwrap();
+        assert_eq!(report.originals, originals);
+        // What is said beforehand counts the same records.
+        let written: u64 = report.files.iter().map(|(_, bytes)| bytes).sum();
+        let ratio = expected.total_bytes() as f64 / written as f64;
+        assert!((0.9..1.1).contains(&ratio), "{ratio}");
+        let records = |files: &[(String, u64)]| {
+            let of = files.iter().filter(|(name, _)| name.contains("record"));
+            of.map(|(_, bytes)| bytes).sum::<u64>()
+        };
+        assert!(records(&report.files) >= 1500 * 9 * bytes);
+        assert!(records(&report.files) < 1500 * (9 * bytes + 40));
+    }
+}

@@ -194,7 +194,7 @@ impl Build<'_> {
             &mut sampling,
         )?;
         let layout = RecordLayout {
-            encoding: found.encoding.choose(options.originals)?,
+            encoding: found.encoding.choose(options.originals, options.metric)?,
             dimension: shape.dimension,
             extra_bytes: extra_bytes(found.extra_needed, &options)?,
         };

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use oboro_index::{BuildKeys, Descriptor, IndexReceiver, RecordEncoding};
+use oboro_index::{BuildKeys, Descriptor, EncodingChoice, IndexReceiver, RecordEncoding};
 use rand_core::CryptoRng;
 
 use super::{Batch, Built, Form, Job, Link};
@@ -103,7 +103,7 @@ impl Owner {
             tags: looked.tags.hashes.clone(),
             largest_norm: found.largest_norm,
             trial_rows: found.trial_rows.clone(),
-            form: match found.encoding.choose(oboro_index::EncodingChoice::Auto) {
+            form: match found.encoding.choose(EncodingChoice::Auto, options.metric) {
                 Ok(RecordEncoding::INTEGERS) => Form::Bytes,
                 _ => Form::Single,
             },
