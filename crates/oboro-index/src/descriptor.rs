@@ -2,7 +2,7 @@
 
 use crate::cursor::Cursor;
 use crate::keys::DescriptorKey;
-use crate::query_model::QueryShape;
+use crate::query_shape::QueryShape;
 use crate::record::RecordLayout;
 use crate::rotation::Rotation;
 use crate::{IndexError, RecordEncoding, derive, extra, trailer};

@@ -104,12 +104,12 @@ impl Index {
             ));
         }
         let model = match &manifest.model {
-            Some(entry) => Some(model::read_file(folder, entry)?.into()),
+            Some(entry) => Some(model::NOTE.read_file(folder, entry)?.into()),
             None => None,
         };
         let query_model = match (&manifest.query_model, &descriptor.query_model) {
             (Some(entry), Some(shape)) => {
-                let bytes = query_model::read_file(folder, entry)?;
+                let bytes = query_model::NOTE.read_file(folder, entry)?;
                 query_model::check(&descriptor.index_id, shape, &bytes)?;
                 Some(bytes.into())
             }

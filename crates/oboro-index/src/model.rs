@@ -5,43 +5,45 @@
 //! and the searcher keeps the sealed bytes. Rotations of the keeper's key leave
 //! it as it is.
 //!
+//! It is a note of the index (`index_note`), magic `OBOROMOD`, with the content
+//!
 //! | bytes | content |
 //! |---|---|
-//! | 8 | magic `OBOROMOD` |
-//! | 2 | format version |
-//! | 16 | index id |
-//! | 12 | nonce |
-//! | then | sealed: metric (1), rotation (1), record encoding (9), norm bound (8), length of the query model (4), query model, codebook |
-//! | 16 | tag |
+//! | 1, 1, 9 | metric, rotation, record encoding |
+//! | 8 | norm bound |
+//! | 4 | length of the query model |
+//! | then | query model, codebook |
 //!
 //! Version 1 has no query model, and is read all the same.
 
 use crate::cursor::Cursor;
 use crate::descriptor::{metric_code, metric_from_code};
+use crate::index_note::IndexNote;
 use crate::keys::ModelKey;
 use crate::layout::FileKind;
-use crate::manifest::FileEntry;
 use crate::query_model::{MAX_QUERY_MODEL_BYTES, QueryModel};
-use crate::{IndexError, RecordEncoding, Rotation, derive};
-use aes_gcm_siv::aead::{AeadInOut, KeyInit};
-use aes_gcm_siv::{Aes256GcmSiv, Nonce, Tag};
+use crate::{IndexError, RecordEncoding, Rotation};
 use oboro_quant::{Codebook, Metric};
 use rand_core::CryptoRng;
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
 use zeroize::Zeroizing;
 
-const MAGIC: &[u8; 8] = b"OBOROMOD";
 const VERSION: u16 = 2;
 /// The oldest version that is read.
 const OLD: u16 = 1;
 const NAME: &str = "the model";
-const HEADER: usize = 8 + 2 + 16;
-const NONCE: usize = 12;
-const TAG: usize = 16;
-/// The largest codebook (K 256, D 65,536 in single precision), query model, and some.
-const MAX_BYTES: u64 = (64 << 20) + 4096 + MAX_QUERY_MODEL_BYTES as u64;
+
+/// How it lies beside the index.
+pub(crate) const NOTE: IndexNote = IndexNote {
+    kind: FileKind::Model,
+    magic: b"OBOROMOD",
+    version: VERSION,
+    oldest: OLD,
+    name: NAME,
+    opener: "writer key",
+    purpose: "model-sealing",
+    // The largest codebook (K 256, D 65,536 in single precision), query model, and some.
+    most: (64 << 20) + 4096 + MAX_QUERY_MODEL_BYTES,
+};
 
 /// What new vectors of an index are encoded with.
 ///
@@ -109,30 +111,11 @@ impl Model {
     }
 }
 
-fn cipher(key: &ModelKey, index_id: &[u8; 16]) -> Aes256GcmSiv {
-    let key = derive::key(key.secret(), "model-sealing", index_id);
-    Aes256GcmSiv::new((&*key).into())
-}
-
 impl ModelKey {
     /// Seals the model of the index `index_id`.
     #[must_use]
     pub fn seal(&self, index_id: &[u8; 16], model: &Model, rng: &mut impl CryptoRng) -> Vec<u8> {
-        let mut out = Vec::new();
-        out.extend_from_slice(MAGIC);
-        out.extend_from_slice(&VERSION.to_le_bytes());
-        out.extend_from_slice(index_id);
-        let header: [u8; HEADER] = out[..].try_into().expect("the parts of a header");
-        let mut nonce = [0; NONCE];
-        rng.fill_bytes(&mut nonce);
-        out.extend_from_slice(&nonce);
-        let mut body = model.to_bytes();
-        let tag = cipher(self, index_id)
-            .encrypt_inout_detached(&Nonce::from(nonce), &header, body.as_mut_slice().into())
-            .expect("a model is far below the cipher's limit of 64 GiB");
-        out.extend_from_slice(&body);
-        out.extend_from_slice(&tag);
-        out
+        NOTE.seal(self.secret(), index_id, &model.to_bytes(), rng)
     }
 
     /// Opens what [`seal`](Self::seal) made for the index `index_id`.
@@ -141,57 +124,9 @@ impl ModelKey {
     /// If the bytes are damaged, of another version or index, or sealed under
     /// another owner's key.
     pub fn open(&self, index_id: &[u8; 16], bytes: &[u8]) -> Result<Model, IndexError> {
-        let mut cursor = Cursor::new(NAME, bytes);
-        let version = version(&mut cursor)?;
-        if cursor.array::<16>()? != *index_id {
-            return Err(IndexError::damaged(NAME, "it belongs to another index"));
-        }
-        let nonce = cursor.array::<NONCE>()?;
-        let length = cursor
-            .remaining()
-            .checked_sub(TAG)
-            .ok_or_else(|| IndexError::damaged(NAME, "it ends early"))?;
-        let mut body = Zeroizing::new(cursor.take(length)?.to_vec());
-        let tag = cursor.array::<TAG>()?;
-        cipher(self, index_id)
-            .decrypt_inout_detached(
-                &Nonce::from(nonce),
-                &bytes[..HEADER],
-                body.as_mut_slice().into(),
-                &Tag::from(tag),
-            )
-            .map_err(|_| IndexError::ForeignKey {
-                file: NAME.to_owned(),
-                key: "writer key",
-            })?;
-        Model::from_bytes(&body, version)
+        let (version, content) = NOTE.open(self.secret(), index_id, bytes)?;
+        Model::from_bytes(&content, version)
     }
-}
-
-/// The version of a model that can be read.
-fn version(cursor: &mut Cursor<'_>) -> Result<u16, IndexError> {
-    match cursor.magic(MAGIC, VERSION) {
-        Ok(()) => Ok(VERSION),
-        Err(IndexError::Version { found: OLD, .. }) => Ok(OLD),
-        Err(error) => Err(error),
-    }
-}
-
-/// Whether bytes to be written could be a model of this index.
-pub(crate) fn check(index_id: &[u8; 16], bytes: &[u8]) -> Result<(), IndexError> {
-    let mut cursor = Cursor::new(NAME, bytes);
-    version(&mut cursor)?;
-    if cursor.array::<16>()? != *index_id {
-        return Err(IndexError::damaged(NAME, "it belongs to another index"));
-    }
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(IndexError::Mismatch {
-            what: "the largest length of a model in bytes",
-            found: bytes.len() as u64,
-            expected: MAX_BYTES,
-        });
-    }
-    Ok(())
 }
 
 /// For the fuzz targets: whatever the bytes are.
@@ -199,30 +134,14 @@ pub(crate) fn parse(bytes: &[u8]) {
     for version in [OLD, VERSION] {
         let _ = Model::from_bytes(bytes, version);
     }
-    let _ = check(&[0; 16], bytes);
-}
-
-/// Reads the sealed model and compares it with what the manifest lists.
-pub(crate) fn read_file(folder: &Path, entry: &FileEntry) -> Result<Vec<u8>, IndexError> {
-    let name = FileKind::Model.file_name(0, &entry.id);
-    let path = folder.join(&name);
-    let mut bytes = Vec::new();
-    File::open(&path)
-        .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(IndexError::io(&path))?;
-    if bytes.len() as u64 != entry.bytes {
-        return Err(IndexError::damaged(name, "its length is wrong"));
-    }
-    if *blake3::hash(&bytes).as_bytes() != entry.hash {
-        return Err(IndexError::damaged(name, "its checksum is wrong"));
-    }
-    Ok(bytes)
+    let _ = NOTE.check(&[0; 16], bytes);
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::index_note::assert_only_whole;
     use crate::keys::OwnerKey;
     use chacha20::ChaCha20Rng;
     use oboro_quant::{OpqTransform, Subspaces};
@@ -265,25 +184,13 @@ mod tests {
         assert!(opened.query.opq == model().query.opq && opened.query.coarse.is_none());
         // Sealed again it is other bytes; its centroids lie nowhere in them.
         assert_ne!(sealed, key(1).seal(&[4; 16], &model(), &mut rng));
-        for bit in 0..sealed.len() * 8 {
-            let mut bad = sealed.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(key(1).open(&[4; 16], &bad).is_err(), "bit {bit}");
-        }
-        for cut in 0..sealed.len() {
-            assert!(key(1).open(&[4; 16], &sealed[..cut]).is_err());
-        }
-        assert!(
-            key(1)
-                .open(&[4; 16], &[&sealed[..], &[0]].concat())
-                .is_err()
-        );
+        assert_only_whole(&sealed, |bytes| key(1).open(&[4; 16], bytes).is_ok());
         assert!(key(1).open(&[5; 16], &sealed).is_err());
         let error = key(2).open(&[4; 16], &sealed).err().unwrap();
         assert!(error.to_string().contains("writer key"), "{error}");
-        assert!(check(&[4; 16], &sealed).is_ok());
-        assert!(check(&[5; 16], &sealed).is_err());
-        assert!(check(&[4; 16], &[]).is_err());
+        assert!(NOTE.check(&[4; 16], &sealed).is_ok());
+        assert!(NOTE.check(&[5; 16], &sealed).is_err());
+        assert!(NOTE.check(&[4; 16], &[]).is_err());
     }
 
     proptest! {

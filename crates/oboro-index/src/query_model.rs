@@ -6,36 +6,38 @@
 //! sealed bytes and gives them to whoever may search, and the descriptor names them by
 //! their digest. Rotations of the keeper's key leave them as they are.
 //!
+//! It is a note of the index (`index_note`), magic `OBOROQMD`, with the content
+//!
 //! | bytes | content |
 //! |---|---|
-//! | 8 | magic `OBOROQMD` |
-//! | 2 | format version |
-//! | 16 | index id |
-//! | 12 | nonce |
-//! | then | sealed: parts (1), dimension (4), lists (4); the matrix; the centres, f32 |
-//! | 16 | tag |
+//! | 1 | parts |
+//! | 4, 4 | dimension, lists |
+//! | then | the matrix; the centres, f32 |
 
 use crate::cursor::Cursor;
+use crate::index_note::IndexNote;
 use crate::keys::DescriptorKey;
 use crate::layout::FileKind;
-use crate::manifest::FileEntry;
-use crate::{IndexError, derive};
-use aes_gcm_siv::aead::{AeadInOut, KeyInit};
-use aes_gcm_siv::{Aes256GcmSiv, Nonce, Tag};
+use crate::{IndexError, QueryShape};
 use oboro_quant::ivf::{CoarseCentroids, MAX_LISTS};
 use oboro_quant::{Metric, OpqTransform};
 use rand_core::CryptoRng;
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
 use zeroize::Zeroizing;
 
-const MAGIC: &[u8; 8] = b"OBOROQMD";
 const VERSION: u16 = 1;
-const NAME: &str = "the query model";
-const HEADER: usize = 8 + 2 + 16;
-const NONCE: usize = 12;
-const TAG: usize = 16;
+pub(crate) const NAME: &str = "the query model";
+
+/// How it lies beside the index.
+pub(crate) const NOTE: IndexNote = IndexNote {
+    kind: FileKind::QueryModel,
+    magic: b"OBOROQMD",
+    version: VERSION,
+    oldest: VERSION,
+    name: NAME,
+    opener: "client key",
+    purpose: "query-model-sealing",
+    most: MAX_QUERY_MODEL_BYTES,
+};
 
 /// Bytes of parts, dimension and lists.
 const PREFIX: usize = 1 + 4 + 4;
@@ -51,9 +53,6 @@ const COARSE: u8 = 2;
 /// of centres.
 pub const MAX_QUERY_MODEL_BYTES: usize = (64 << 20) + (1 << 16);
 
-/// Most lists that one search looks at.
-pub const MAX_PROBES: u32 = 1024;
-
 /// What is done to queries and vectors after the secret rotation; either may be missing.
 ///
 /// # Security
@@ -65,83 +64,6 @@ pub struct QueryModel {
     pub opq: Option<OpqTransform>,
     /// Centres of the lists that vectors are in.
     pub coarse: Option<CoarseCentroids>,
-}
-
-/// What a descriptor says of the query model of its index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueryShape {
-    /// BLAKE3 of the sealed query model.
-    pub digest: [u8; 32],
-    /// It has a matrix.
-    pub opq: bool,
-    /// Lists that vectors are in; 0 for none.
-    pub lists: u32,
-    /// Most lists that one search looks at; every request has room for as many.
-    pub probes_max: u32,
-}
-
-impl QueryShape {
-    /// What there is to say of a sealed model of whose lists a search may look at
-    /// `probes_max`.
-    #[must_use]
-    pub fn of(model: &QueryModel, sealed: &[u8], probes_max: u32) -> Self {
-        Self {
-            digest: *blake3::hash(sealed).as_bytes(),
-            opq: model.opq.is_some(),
-            lists: model.lists() as u32,
-            probes_max,
-        }
-    }
-
-    pub(crate) fn append(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.digest);
-        out.push(u8::from(self.opq));
-        out.extend_from_slice(&self.lists.to_le_bytes());
-        out.extend_from_slice(&self.probes_max.to_le_bytes());
-    }
-
-    pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Self, IndexError> {
-        Ok(Self {
-            digest: cursor.array()?,
-            opq: match cursor.u8()? {
-                0 => false,
-                1 => true,
-                _ => return Err(IndexError::damaged(NAME, "its parts are unknown")),
-            },
-            lists: cursor.u32()?,
-            probes_max: cursor.u32()?,
-        })
-    }
-
-    /// Whether the numbers agree with each other.
-    pub(crate) fn check(&self, metric: Metric) -> Result<(), IndexError> {
-        let Self {
-            opq,
-            lists,
-            probes_max,
-            ..
-        } = *self;
-        if metric == Metric::Lorentz {
-            return Err(IndexError::Invalid(
-                "the Lorentz metric tells time from space, which a learned matrix and lists do not; build without --opq and --lists"
-                    .into(),
-            ));
-        }
-        if lists as usize > MAX_LISTS {
-            return Err(IndexError::Invalid(format!(
-                "{lists} lists are more than the {MAX_LISTS} that an index can have; choose fewer"
-            )));
-        }
-        let most = lists.min(MAX_PROBES);
-        if (lists == 0 && (probes_max != 0 || !opq))
-            || (lists > 0 && !(1..=most).contains(&probes_max))
-        {
-            return Err(IndexError::Invalid(format!(
-                "a search cannot look at {probes_max} of {lists} lists; let it look at 1 to {most}"
-            )));
-        }
-        Ok(())
-    }
 }
 
 impl QueryModel {
@@ -210,7 +132,7 @@ impl QueryModel {
         } else {
             0
         };
-        HEADER + NONCE + PREFIX + matrix + 4 * dimension * lists + TAG
+        IndexNote::OVERHEAD + PREFIX + matrix + 4 * dimension * lists
     }
 
     pub(crate) fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
@@ -283,11 +205,6 @@ impl QueryModel {
     }
 }
 
-fn cipher(key: &DescriptorKey, index_id: &[u8; 16]) -> Aes256GcmSiv {
-    let key = derive::key(key.secret(), "query-model-sealing", index_id);
-    Aes256GcmSiv::new((&*key).into())
-}
-
 impl DescriptorKey {
     /// Seals the query model of the index `index_id`.
     ///
@@ -299,22 +216,9 @@ impl DescriptorKey {
         model: &QueryModel,
         rng: &mut impl CryptoRng,
     ) -> Result<Vec<u8>, IndexError> {
-        let mut out = Vec::new();
-        out.extend_from_slice(MAGIC);
-        out.extend_from_slice(&VERSION.to_le_bytes());
-        out.extend_from_slice(index_id);
-        let header: [u8; HEADER] = out[..].try_into().expect("the parts of a header");
-        let mut nonce = [0; NONCE];
-        rng.fill_bytes(&mut nonce);
-        out.extend_from_slice(&nonce);
-        let mut body = model.to_bytes();
-        check_len(HEADER + NONCE + body.len() + TAG)?;
-        let tag = cipher(self, index_id)
-            .encrypt_inout_detached(&Nonce::from(nonce), &header, body.as_mut_slice().into())
-            .expect("a query model is far below the cipher's limit of 64 GiB");
-        out.extend_from_slice(&body);
-        out.extend_from_slice(&tag);
-        Ok(out)
+        let content = model.to_bytes();
+        check_len(IndexNote::OVERHEAD + content.len())?;
+        Ok(NOTE.seal(self.secret(), index_id, &content, rng))
     }
 
     /// Opens what [`seal_query_model`](Self::seal_query_model) made for the index
@@ -331,26 +235,8 @@ impl DescriptorKey {
         bytes: &[u8],
     ) -> Result<QueryModel, IndexError> {
         check(index_id, shape, bytes)?;
-        let mut cursor = Cursor::new(NAME, &bytes[HEADER..]);
-        let nonce = cursor.array::<NONCE>()?;
-        let length = cursor
-            .remaining()
-            .checked_sub(TAG)
-            .ok_or_else(|| IndexError::damaged(NAME, "it ends early"))?;
-        let mut body = Zeroizing::new(cursor.take(length)?.to_vec());
-        let tag = cursor.array::<TAG>()?;
-        cipher(self, index_id)
-            .decrypt_inout_detached(
-                &Nonce::from(nonce),
-                &bytes[..HEADER],
-                body.as_mut_slice().into(),
-                &Tag::from(tag),
-            )
-            .map_err(|_| IndexError::ForeignKey {
-                file: NAME.to_owned(),
-                key: "client key",
-            })?;
-        let model = QueryModel::from_bytes(&body)?;
+        let (_, content) = NOTE.open(self.secret(), index_id, bytes)?;
+        let model = QueryModel::from_bytes(&content)?;
         if !model.fits(dimension, shape) {
             return Err(IndexError::damaged(
                 NAME,
@@ -377,11 +263,7 @@ pub(crate) fn check(
     bytes: &[u8],
 ) -> Result<(), IndexError> {
     check_len(bytes.len())?;
-    let mut cursor = Cursor::new(NAME, bytes);
-    cursor.magic(MAGIC, VERSION)?;
-    if cursor.array::<16>()? != *index_id {
-        return Err(IndexError::damaged(NAME, "it belongs to another index"));
-    }
+    NOTE.check(index_id, bytes)?;
     if *blake3::hash(bytes).as_bytes() != shape.digest {
         return Err(IndexError::damaged(
             NAME,
@@ -399,30 +281,11 @@ pub(crate) fn parse(bytes: &[u8]) {
     }
 }
 
-/// Reads the sealed query model and compares it with what the manifest lists.
-pub(crate) fn read_file(folder: &Path, entry: &FileEntry) -> Result<Vec<u8>, IndexError> {
-    let name = FileKind::QueryModel.file_name(0, &entry.id);
-    let path = folder.join(&name);
-    let mut bytes = Vec::new();
-    File::open(&path)
-        .and_then(|file| {
-            file.take(MAX_QUERY_MODEL_BYTES as u64 + 1)
-                .read_to_end(&mut bytes)
-        })
-        .map_err(IndexError::io(&path))?;
-    if bytes.len() as u64 != entry.bytes {
-        return Err(IndexError::damaged(name, "its length is wrong"));
-    }
-    if *blake3::hash(&bytes).as_bytes() != entry.hash {
-        return Err(IndexError::damaged(name, "its checksum is wrong"));
-    }
-    Ok(bytes)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::index_note::assert_only_whole;
     use crate::keys::OwnerKey;
     use chacha20::ChaCha20Rng;
     use proptest::prelude::*;
@@ -487,24 +350,11 @@ mod tests {
         let open = |key: &DescriptorKey, id: u8, shape: &QueryShape, bytes: &[u8]| {
             key.open_query_model(&[id; 16], 3, shape, bytes).err()
         };
-        assert!(open(&key(1), 4, &good, &sealed).is_none());
-        let described = |bytes: &[u8]| shape(bytes, true, 5);
-        for bit in 0..sealed.len() * 8 {
-            let mut bad = sealed.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            // With the digest of the true one, and with its own.
-            assert!(open(&key(1), 4, &good, &bad).is_some(), "bit {bit}");
-            assert!(
-                open(&key(1), 4, &described(&bad), &bad).is_some(),
-                "bit {bit}"
-            );
-        }
-        for cut in 0..sealed.len() {
-            let bad = &sealed[..cut];
-            assert!(open(&key(1), 4, &described(bad), bad).is_some(), "{cut}");
-        }
-        let longer = [&sealed[..], &[0]].concat();
-        assert!(open(&key(1), 4, &described(&longer), &longer).is_some());
+        // With the digest of the true one, and with its own.
+        assert_only_whole(&sealed, |bytes| open(&key(1), 4, &good, bytes).is_none());
+        assert_only_whole(&sealed, |bytes| {
+            open(&key(1), 4, &shape(bytes, true, 5), bytes).is_none()
+        });
         assert!(open(&key(1), 5, &good, &sealed).is_some());
         let error = open(&key(2), 4, &good, &sealed).unwrap().to_string();
         assert!(error.contains("client key"), "{error}");
@@ -518,31 +368,6 @@ mod tests {
                 .open_query_model(&[4; 16], 4, &good, &sealed)
                 .is_err()
         );
-    }
-
-    #[test]
-    fn fail_shapes_that_contradict_themselves() {
-        let good = QueryShape {
-            digest: [0; 32],
-            opq: true,
-            lists: 100,
-            probes_max: 8,
-        };
-        good.check(Metric::L2).unwrap();
-        let refused = |metric, change: fn(&mut QueryShape)| {
-            let mut shape = good;
-            change(&mut shape);
-            shape.check(metric).unwrap_err().to_string()
-        };
-        assert!(refused(Metric::Lorentz, |_| {}).contains("Lorentz"));
-        assert!(refused(Metric::L2, |s| s.probes_max = 0).contains("1 to 100"));
-        assert!(refused(Metric::L2, |s| s.probes_max = 101).contains("101"));
-        assert!(refused(Metric::L2, |s| s.lists = 1 << 17).contains("65536"));
-        refused(Metric::L2, |s| s.lists = 0);
-        refused(Metric::L2, |s| {
-            (s.lists, s.probes_max, s.opq) = (0, 0, false)
-        });
-        refused(Metric::L2, |s| (s.lists, s.probes_max) = (5000, 1025));
     }
 
     #[test]

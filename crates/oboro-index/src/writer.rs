@@ -215,7 +215,7 @@ impl IndexWriter {
     /// # Errors
     /// If it is of another index or no model.
     pub fn set_model(&mut self, sealed: Vec<u8>) -> Result<(), IndexError> {
-        model::check(&self.index_id, &sealed)?;
+        model::NOTE.check(&self.index_id, &sealed)?;
         self.model = Some(sealed);
         Ok(())
     }
