@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::{
-    BlockedCodes, Candidate, Codebook, QuantizedTable, Scanner, SelectionPlan, TrainOptions,
+    BlockedCodes, Candidate, Codebook, Metric, QuantizedTable, Scanner, SelectionPlan, TrainOptions,
 };
 use chacha20::ChaCha20Rng;
+use oboro_simd::Arch;
 use rand_core::{Rng, SeedableRng};
 
 /// Clusters of very different sizes.
