@@ -97,6 +97,14 @@ impl Listed {
         self.layout.vector(place).unwrap_or(place)
     }
 
+    /// Bytes of memory that it takes.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        let places = self.layout.places() as u64;
+        let tags = self.tags.as_ref().map_or(0, |tags| 8 * tags.len() as u64);
+        self.codes.as_bytes().len() as u64 + tags + 4 * places + 8 * self.layout.mask().len() as u64
+    }
+
     /// Which vectors of `segment`, which has this layout, are not deleted, a bit a place.
     pub(crate) fn alive(&self, segment: &Segment) -> Vec<u64> {
         let mask = self.layout.mask();
@@ -193,6 +201,21 @@ mod tests {
                 .is_some_and(|row| row % 3 != 0);
             assert_eq!(crate::alive::is_set(bits, place), there);
         }
+    }
+
+    #[test]
+    fn memory_counts_codes_and_tags_of_both_orders() {
+        // 1,000 vectors of 3 bytes of codes, in whole blocks of 64; id, order of ids, tag, list.
+        let order = 1024 * 3 + 1000 * (8 + 4 + 8 + 2);
+        let whole = segment(1000, 20, |row| (row % 20) as u16);
+        assert!(whole.listed().is_none());
+        assert_eq!(whole.resident_bytes(), order);
+        let even = segment(1000, 7, |row| (row % 7) as u16);
+        // 143 in the longest list: three blocks each.
+        let places = 7 * 192;
+        assert_eq!(even.listed().unwrap().layout().places(), places as usize);
+        let by_list = places * (3 + 8 + 4) + 7 * 3 * 8;
+        assert_eq!(even.resident_bytes(), order + by_list);
     }
 
     #[test]

@@ -234,6 +234,17 @@ impl Segment {
         self.parts.listed.get_or_init(make).as_ref()
     }
 
+    /// Bytes of memory that a searcher keeps for it: codes, ids and tags, the order of the ids
+    /// for changes, and, in an index with lists, which list each vector is in, and what
+    /// [`listed`](Self::listed) has.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        let tags = self.tags().map_or(0, <[u64]>::len) * 8;
+        let lists = self.lists().map_or(0, <[u16]>::len) * 2;
+        let order = self.codes().as_bytes().len() + self.len() * (8 + 4) + tags + lists;
+        order as u64 + self.listed().map_or(0, Listed::resident_bytes)
+    }
+
     /// Which vectors are not deleted, by place of [`listed`](Self::listed): made when
     /// first asked for. `None` if all are there, or nothing is laid out.
     #[must_use]

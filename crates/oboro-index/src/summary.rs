@@ -43,6 +43,8 @@ pub struct SegmentSummary {
     pub bits: u8,
     /// Whether vectors have tags.
     pub tags: bool,
+    /// Whether vectors are in lists.
+    pub lists: bool,
     /// Whether a compaction made it.
     pub compacted: bool,
 }
@@ -50,11 +52,17 @@ pub struct SegmentSummary {
 impl SegmentSummary {
     /// Bytes of memory that a searcher keeps for it: codes, ids and tags, and the
     /// order of the ids for changes. Originals stay on disk.
+    ///
+    /// How full lists are cannot be seen without a key: where vectors are in lists, codes
+    /// and tags count once more, as if all lists were of one length.
+    /// [`Segment::resident_bytes`](crate::Segment::resident_bytes) counts what is there.
     #[must_use]
     pub fn resident_bytes(&self) -> u64 {
         let bits = u64::from(self.subquantizers) * u64::from(self.bits);
-        let each = bits.div_ceil(8) + 8 + if self.tags { 8 } else { 0 } + 4;
-        u64::from(self.vectors) * each
+        let scanned = bits.div_ceil(8) + if self.tags { 8 } else { 0 };
+        // A list and a place are two and four bytes.
+        let in_lists = if self.lists { scanned + 2 + 4 } else { 0 };
+        u64::from(self.vectors) * (scanned + 8 + 4 + in_lists)
     }
 }
 
@@ -99,7 +107,42 @@ pub(crate) fn segments(manifest: &Manifest) -> Vec<SegmentSummary> {
             subquantizers: segment.subquantizers,
             bits: segment.bits,
             tags: segment.tags.is_some(),
+            lists: segment.lists.is_some(),
             compacted: segment.origins,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_of_a_segment() {
+        let plain = SegmentSummary {
+            vectors: 1000,
+            deleted: 10,
+            subquantizers: 16,
+            bits: 8,
+            tags: false,
+            lists: false,
+            compacted: true,
+        };
+        assert_eq!(plain.resident_bytes(), 1000 * (16 + 8 + 4));
+        let half = SegmentSummary { bits: 4, ..plain };
+        assert_eq!(half.resident_bytes(), 1000 * (8 + 8 + 4));
+        let tags = SegmentSummary {
+            tags: true,
+            ..plain
+        };
+        assert_eq!(tags.resident_bytes(), 1000 * (16 + 8 + 4 + 8));
+        let lists = SegmentSummary {
+            lists: true,
+            ..tags
+        };
+        assert_eq!(
+            lists.resident_bytes(),
+            1000 * (2 * (16 + 8) + 8 + 4 + 2 + 4)
+        );
+    }
 }

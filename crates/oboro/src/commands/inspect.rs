@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use oboro_index::{Index, SegmentSummary, Summary};
+use oboro_index::{Index, Segment, SegmentSummary, Summary};
 use oboro_owner::{EncryptionReport, displacement};
 use serde::Serialize;
 
@@ -49,8 +49,12 @@ struct Inspected {
     /// Vectors of each segment and how many of them are deleted.
     segment_list: Vec<OneSegment>,
     total_bytes: u64,
-    /// Bytes of codes, ids and tags, which a searcher keeps in memory.
+    /// Bytes of codes, ids and tags, which a searcher keeps in memory; of an index with lists,
+    /// without keys, as if all lists were of one length.
     resident_bytes: u64,
+    /// Whether vectors are in lists, which have codes and tags once more.
+    #[serde(skip)]
+    in_lists: bool,
     files: Vec<File>,
     /// What only the holder of a key can see.
     #[serde(flatten)]
@@ -112,14 +116,22 @@ struct Sealed {
 pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     roles::check_index(&options.index)?;
     let summary = Summary::read(&options.index)?;
-    let sealed = options
+    let index = options
         .keys
         .as_deref()
-        .map(|keys| {
+        .map(|keys| -> Outcome<_> {
             let (key, _) = verify::keys(keys, &options.index, &options.passphrase)?;
-            sealed(&Index::open(&options.index, &key)?)
+            Ok(Index::open(&options.index, &key)?)
         })
         .transpose()?;
+    let resident_bytes = match &index {
+        Some(index) => index.segments().iter().map(Segment::resident_bytes).sum(),
+        None => {
+            let segments = summary.segments.iter();
+            segments.map(SegmentSummary::resident_bytes).sum()
+        }
+    };
+    let sealed = index.as_ref().map(sealed).transpose()?;
     let files: Vec<File> = summary
         .files
         .iter()
@@ -149,11 +161,8 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
                 })
                 .collect(),
             total_bytes: files.iter().map(|file| file.bytes).sum(),
-            resident_bytes: summary
-                .segments
-                .iter()
-                .map(SegmentSummary::resident_bytes)
-                .sum(),
+            resident_bytes,
+            in_lists: summary.segments.iter().any(|segment| segment.lists),
             files,
             sealed,
         },
@@ -248,7 +257,10 @@ impl Report for Inspected {
             }
         }
         if !self.model {
-            writeln!(out, "model        none: nobody can insert")?;
+            writeln!(
+                out,
+                "model        none: made blindly, so new vectors go to the searcher that serves it"
+            )?;
         }
         for file in &self.files {
             writeln!(
@@ -261,8 +273,12 @@ impl Report for Inspected {
         writeln!(out, "in all       {}", output::bytes(self.total_bytes))?;
         writeln!(
             out,
-            "in memory    {}: a searcher keeps codes, ids and tags resident",
-            output::bytes(self.resident_bytes)
+            "in memory    {}: a searcher keeps codes, ids and tags resident{}",
+            output::bytes(self.resident_bytes),
+            match self.in_lists {
+                true => ", those of lists twice",
+                false => "",
+            }
         )?;
         let Some(sealed) = &self.sealed else {
             return writeln!(
