@@ -115,7 +115,7 @@ impl Client {
     /// the descriptor is not the owner's.
     pub async fn connect(config: ClientConfig) -> Result<Self, ClientError> {
         let randomness = Randomness::new(config.seed.clone());
-        let session = Session::open(&config).await?;
+        let session = Session::open(&config, None).await?;
         Ok(Self {
             inner: Arc::new(Inner {
                 config,
@@ -260,7 +260,7 @@ impl Inner {
         if !Arc::ptr_eq(&current, old) {
             return Ok(current);
         }
-        let fresh = Arc::new(Session::open(&self.config).await?);
+        let fresh = Arc::new(Session::open(&self.config, Some(old)).await?);
         *self.session.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&fresh);
         Ok(fresh)
     }

@@ -32,20 +32,25 @@ pub(crate) struct Session {
     pub(crate) sizes: Sizes,
     subspaces: Subspaces,
     rotation: RotationMatrix,
-    query_model: QueryModel,
+    /// Shared with the session before, if it is the same.
+    query_model: Arc<QueryModel>,
 }
 
 impl Session {
-    /// Connects, verifies evidence and descriptor, derives what queries need.
-    pub(crate) async fn open(config: &ClientConfig) -> Result<Self, ClientError> {
-        match Self::attempt(config).await {
+    /// Connects, verifies evidence and descriptor, derives what queries need. What does not
+    /// change with a connection is taken from the session `before`.
+    pub(crate) async fn open(
+        config: &ClientConfig,
+        before: Option<&Self>,
+    ) -> Result<Self, ClientError> {
+        match Self::attempt(config, before).await {
             // A new epoch came between the evidence and the description.
-            Err(ClientError::Subject { .. }) => Self::attempt(config).await,
+            Err(ClientError::Subject { .. }) => Self::attempt(config, before).await,
             result => result,
         }
     }
 
-    async fn attempt(config: &ClientConfig) -> Result<Self, ClientError> {
+    async fn attempt(config: &ClientConfig, before: Option<&Self>) -> Result<Self, ClientError> {
         let peer = transport::Peer {
             address: &config.address,
             identity: &config.identity,
@@ -76,7 +81,10 @@ impl Session {
             descriptor.rotation,
             descriptor.metric,
         );
-        let query_model = query_model(&mut client, &descriptor, config).await?;
+        let query_model = match before.and_then(|before| before.kept_query_model(&descriptor)) {
+            Some(kept) => kept,
+            None => Arc::new(query_model(&mut client, &descriptor, config).await?),
+        };
         let opener = RecordOpener::new(
             config.client_key.record_key(),
             descriptor.index_id,
@@ -132,6 +140,13 @@ impl Session {
             rotation,
             query_model,
         })
+    }
+
+    /// The query model, if it is the one that `descriptor` names: of the same index, and with
+    /// the digest that the owner put there.
+    fn kept_query_model(&self, descriptor: &Descriptor) -> Option<Arc<QueryModel>> {
+        let named = |of: &Descriptor| (of.index_id, of.dimension, of.query_model);
+        (named(&self.descriptor) == named(descriptor)).then(|| Arc::clone(&self.query_model))
     }
 
     /// The query in the form that is encrypted: prepared for the metric, rotated, turned

@@ -5,6 +5,8 @@
 mod common;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{Shape, World, attester, raw};
 use oboro_attest::{AttestedRole, Subject};
@@ -15,6 +17,7 @@ use oboro_protocol::v1::{
     searcher_client::SearcherClient,
     searcher_server::{Searcher, SearcherServer},
 };
+use oboro_protocol::{Failure, Reason};
 use oboro_quant::Metric;
 use tokio::net::TcpListener;
 use tonic::{Request, Response, Status, transport::Channel};
@@ -23,6 +26,16 @@ use tonic::{Request, Response, Status, transport::Channel};
 struct Between {
     honest: SearcherClient<Channel>,
     change: fn(&mut v1::SearchReply),
+    counts: Arc<Counts>,
+}
+
+/// What happened in between.
+#[derive(Default)]
+struct Counts {
+    /// Searches that will be refused, as if the epoch had ended.
+    refusals: AtomicUsize,
+    /// Query models that clients fetched.
+    query_models: AtomicUsize,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -41,6 +54,15 @@ impl Searcher for Between {
     }
 
     async fn search(&self, request: Request<v1::SearchRequest>) -> Answer<v1::SearchReply> {
+        let one_less = |left: usize| left.checked_sub(1);
+        let refusals = &self.counts.refusals;
+        if refusals
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less)
+            .is_ok()
+        {
+            let failure = Failure::new(Reason::WrongEpoch, "this epoch is over");
+            return Err(failure.into());
+        }
         let mut reply = self.honest.clone().search(request.into_inner()).await?;
         (self.change)(reply.get_mut());
         Ok(reply)
@@ -61,8 +83,12 @@ impl Searcher for Between {
         unasked()
     }
 
-    async fn query_model(&self, _: Request<v1::QueryModelRequest>) -> Answer<v1::QueryModelReply> {
-        unasked()
+    async fn query_model(
+        &self,
+        request: Request<v1::QueryModelRequest>,
+    ) -> Answer<v1::QueryModelReply> {
+        self.counts.query_models.fetch_add(1, Ordering::Relaxed);
+        self.honest.clone().query_model(request.into_inner()).await
     }
 
     async fn begin_rotation(
@@ -107,10 +133,21 @@ async fn between(
     subject: Subject,
     change: fn(&mut v1::SearchReply),
 ) -> SocketAddr {
+    counted(world, honest, subject, change, Arc::default()).await
+}
+
+async fn counted(
+    world: &World,
+    honest: SocketAddr,
+    subject: Subject,
+    change: fn(&mut v1::SearchReply),
+    counts: Arc<Counts>,
+) -> SocketAddr {
     let trust = world.authority.trust();
     let service = Between {
         honest: raw(honest, &world.client_identity, &trust).await,
         change,
+        counts,
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -131,7 +168,11 @@ async fn between(
 
 /// A world and what its honest searcher attests.
 async fn serving() -> (World, SocketAddr, Subject, Vec<common::Running>) {
-    let world = World::new(&Shape::new(300, 8, Metric::L2));
+    serving_of(&Shape::new(300, 8, Metric::L2)).await
+}
+
+async fn serving_of(shape: &Shape) -> (World, SocketAddr, Subject, Vec<common::Running>) {
+    let world = World::new(shape);
     let (_server, keeper) = world.keeper("127.0.0.1:0").await;
     let (_metrics, searcher) = world.searcher(Some(keeper.address)).await;
     drop(world.client(searcher.address).await);
@@ -191,4 +232,27 @@ async fn fail_replies_of_another_size() {
         let due = world.sizes().reply().to_string();
         assert!(error.to_string().contains(&due), "{error}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_connection_keeps_the_query_model() {
+    let shape = Shape::new(300, 8, Metric::L2).turned(2).in_lists(4, 2);
+    let (world, honest, subject, _running) = serving_of(&shape).await;
+    let counts = Arc::<Counts>::default();
+    let address = counted(&world, honest, subject, |_| (), Arc::clone(&counts)).await;
+    let fetched = || counts.query_models.load(Ordering::Relaxed);
+    let options = SearchOptions::default();
+    let client = Client::connect(world.client_config(address)).await.unwrap();
+    let before = client.search(&world.base[..8], &options).await.unwrap();
+    assert_eq!(fetched(), 1);
+    for _ in 0..3 {
+        counts.refusals.store(1, Ordering::Relaxed);
+        let after = client.search(&world.base[..8], &options).await.unwrap();
+        assert_eq!(counts.refusals.load(Ordering::Relaxed), 0);
+        assert_eq!(after.neighbours, before.neighbours);
+    }
+    assert_eq!(fetched(), 1);
+    // Another client has none yet.
+    drop(Client::connect(world.client_config(address)).await.unwrap());
+    assert_eq!(fetched(), 2);
 }
