@@ -80,6 +80,7 @@ impl Searcher {
         let segment_id = validate::segment(&request, epoch.id(), &shape(&epoch))?;
         let bytes = request.codes.len()
             + request.records.len()
+            + request.lists.len()
             + (request.ids.len() + request.tags.len()) * 8;
         // Originals are on disk only; the order of ids takes four bytes a vector.
         let memory = bytes - request.records.len() + request.ids.len() * 4;
@@ -89,7 +90,7 @@ impl Searcher {
             // Where it is not under way, it begins now.
             self.compactor.look();
         })?;
-        let room = self.changes.stages.room(memory, Instant::now())?;
+        let room = self.changes.stages.room(memory, bytes, Instant::now())?;
         let writing = Arc::clone(&self);
         // The room goes along: the work goes on when the writer goes away, and
         // takes it until it is done.

@@ -3,9 +3,9 @@
 //! Each belongs to the key of the peer that brought it and waits for its commit
 //! while that peer goes on staging, and for
 //! [`STAGE_LIFETIME`](limits::STAGE_LIFETIME) after; then it is removed from the
-//! disk. They are bounded in number and in the memory that their codes, ids and
-//! tags take, those that are still being written included. Originals are on disk
-//! only, which is as large as it is.
+//! disk. They are bounded in number, in the memory that their codes, ids, tags and
+//! lists take, and in what they take on disk, originals too; those that are still
+//! being written count.
 
 use std::{
     collections::HashMap,
@@ -25,6 +25,10 @@ const MOST: usize = limits::MAX_COMMIT_STAGES;
 /// tags.
 const MOST_BYTES: usize = 1 << 30;
 
+/// Most bytes that they take on disk: 16 million vectors of 4 KB, which no writer brings
+/// by chance; one that means harm cannot fill a large disk with what it never commits.
+const MOST_ON_DISK: usize = 64 << 30;
+
 struct Kept<T> {
     peer: [u8; 32],
     since: Instant,
@@ -37,6 +41,7 @@ struct Kept<T> {
 struct Used {
     stages: usize,
     bytes: usize,
+    on_disk: usize,
 }
 
 /// The stages of all peers.
@@ -49,6 +54,7 @@ pub(crate) struct Stages<T> {
 pub(crate) struct Room {
     used: Arc<Mutex<Used>>,
     bytes: usize,
+    on_disk: usize,
 }
 
 impl Drop for Room {
@@ -56,6 +62,7 @@ impl Drop for Room {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         used.stages -= 1;
         used.bytes -= self.bytes;
+        used.on_disk -= self.on_disk;
     }
 }
 
@@ -73,8 +80,8 @@ impl<T> Stages<T> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes room for a stage that takes `bytes` bytes of memory.
-    pub(crate) fn room(&self, bytes: usize, now: Instant) -> Result<Room, Failure> {
+    /// Takes room for a stage that takes `bytes` bytes of memory and `on_disk` on disk.
+    pub(crate) fn room(&self, bytes: usize, on_disk: usize, now: Instant) -> Result<Room, Failure> {
         self.expire(now);
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         if used.stages >= MOST || used.bytes + bytes > MOST_BYTES {
@@ -86,11 +93,22 @@ impl<T> Stages<T> {
                 ),
             ));
         }
+        if used.on_disk + on_disk > MOST_ON_DISK {
+            return Err(Failure::new(
+                Reason::Busy,
+                format!(
+                    "segments of {} bytes, originals included, wait for their commit and at most {MOST_ON_DISK} bytes may; commit them first, or bring less in one commit",
+                    used.on_disk
+                ),
+            ));
+        }
         used.stages += 1;
         used.bytes += bytes;
+        used.on_disk += on_disk;
         Ok(Room {
             used: Arc::clone(&self.used),
             bytes,
+            on_disk,
         })
     }
 
@@ -178,7 +196,7 @@ mod tests {
     const B: [u8; 32] = [2; 32];
 
     fn stage(stages: &Stages<u8>, id: u8, peer: [u8; 32], bytes: usize, now: Instant) {
-        let room = stages.room(bytes, now).unwrap();
+        let room = stages.room(bytes, bytes, now).unwrap();
         stages.keep([id; 16], peer, room, id, now);
     }
 
@@ -205,19 +223,22 @@ mod tests {
         let now = Instant::now();
         for id in 0..MOST {
             let name = (id as u128).to_le_bytes();
-            let room = stages.room(1 << 10, now).unwrap();
+            let room = stages.room(1 << 10, 1 << 12, now).unwrap();
             stages.keep(name, A, room, 0, now);
         }
         assert_eq!(stages.len(), MOST);
         let named = |id: u128| id.to_le_bytes();
         let busy = |stages: &Stages<u8>, bytes, now| {
-            stages.room(bytes, now).err().map(|failure| failure.reason)
+            stages
+                .room(bytes, 0, now)
+                .err()
+                .map(|failure| failure.reason)
         };
         assert_eq!(busy(&stages, 1, now), Some(Reason::Busy));
         stages.take(&[named(0)], &A, now).unwrap();
         assert_eq!(busy(&stages, MOST_BYTES, now), Some(Reason::Busy));
         // What is being written counts.
-        let room = stages.room(1, now).unwrap();
+        let room = stages.room(1, 1, now).unwrap();
         assert_eq!(busy(&stages, 1, now), Some(Reason::Busy));
         drop(room);
         assert_eq!(busy(&stages, 1, now), None);
@@ -233,6 +254,31 @@ mod tests {
         assert!(stages.take(&[[2; 16]], &A, late).is_err());
         assert_eq!(busy(&stages, MOST_BYTES, late), None);
     }
+
+    #[test]
+    fn fail_more_on_disk_than_may_wait() {
+        let stages = Stages::default();
+        let now = Instant::now();
+        let room = stages.room(0, MOST_ON_DISK - 10, now).unwrap();
+        stages.keep([1; 16], A, room, 1, now);
+        let failure = stages.room(0, 11, now).err().unwrap();
+        assert_eq!(failure.reason, Reason::Busy);
+        assert!(
+            failure.message.contains("68719476726"),
+            "{}",
+            failure.message
+        );
+        // What is refused takes nothing, and what fits is taken.
+        assert_eq!(stages.len(), 1);
+        drop(stages.room(0, 10, now).unwrap());
+        // A commit makes room, and so does time.
+        stages.take(&[[1; 16]], &A, now).unwrap();
+        let room = stages.room(0, MOST_ON_DISK, now).unwrap();
+        stages.keep([2; 16], A, room, 2, now);
+        assert!(stages.room(0, 1, now).is_err());
+        assert!(stages.room(0, 1, now + limits::STAGE_LIFETIME).is_ok());
+    }
+
     #[test]
     fn what_a_peer_brings_keeps_what_it_brought_before() {
         let stages = Stages::default();
