@@ -181,7 +181,10 @@ mod tests {
         let values: Vec<f32> = (0..60).map(|v| v as f32).collect();
         let found = look_at(&values, 10, Metric::L2).unwrap();
         assert_eq!(
-            found.encoding.choose(EncodingChoice::Auto, Metric::L2).unwrap(),
+            found
+                .encoding
+                .choose(EncodingChoice::Auto, Metric::L2)
+                .unwrap(),
             RecordEncoding::INTEGERS
         );
         assert_eq!(found.sample.len(), 30);
