@@ -64,7 +64,7 @@ mod tests {
     }
 
     fn near<const D: usize>(found: Tensor<D>, wanted: Tensor<D>) {
-        let [found, wanted] = [found, wanted].map(|t| t.into_data().to_vec::<f32>().unwrap());
+        let [found, wanted] = [found, wanted].map(|t| t.into_data().try_to_vec::<f32>().unwrap());
         assert_eq!(found.len(), wanted.len());
         let size = wanted.iter().fold(1e-3f32, |m, v| m.max(v.abs()));
         for (found, wanted) in found.iter().zip(&wanted) {
@@ -162,7 +162,7 @@ mod tests {
             let x = Tensor::<4>::from_data(data, &cpu_autodiff());
             for halve in [false, true] {
                 let found = normalize(&x, &norm(2, &mut rng), halve).unwrap();
-                let found = found.into_data().to_vec::<f32>().unwrap();
+                let found = found.into_data().try_to_vec::<f32>().unwrap();
                 assert!(found.iter().any(|v| v.is_nan()));
                 assert!(found.iter().any(|v| v.is_finite()));
             }

@@ -139,7 +139,12 @@ impl Planes {
             let plane = |image: usize| (image * self.channels + channel) * size;
             let (mean, variance) = arch.vectorize(
                 #[inline(always)]
-                || statistics((0..self.images).map(|image| &x[plane(image)..][..size])),
+                || {
+                    statistics((0..self.images).map(
+                        #[inline(always)]
+                        |image| &x[plane(image)..][..size],
+                    ))
+                },
             );
             means.push(mean);
             variances.push(variance);
@@ -198,8 +203,18 @@ impl Planes {
                         } else {
                             passed(from, gradient, to, factor, summand);
                         }
-                        sum += f64::from(sum_by(to, to, |g, _| g));
-                        product += f64::from(sum_by(to, from, |g, x| g * (x - mean)));
+                        sum += f64::from(sum_by(
+                            to,
+                            to,
+                            #[inline(always)]
+                            |g, _| g,
+                        ));
+                        product += f64::from(sum_by(
+                            to,
+                            from,
+                            #[inline(always)]
+                            |g, x| g * (x - mean),
+                        ));
                     }
                     (sum, product)
                 },
@@ -232,9 +247,24 @@ fn statistics<'a>(planes: impl Iterator<Item = &'a [f32]>) -> (f32, f32) {
     for plane in planes {
         let size = plane.len() as f64;
         // Differences to a number near the mean: their squares do not cancel.
-        let near = (f64::from(sum_by(plane, plane, |x, _| x)) / size) as f32;
-        let rest = f64::from(sum_by(plane, plane, |x, _| x - near)) / size;
-        let own = f64::from(sum_by(plane, plane, |x, _| (x - near) * (x - near)));
+        let near = (f64::from(sum_by(
+            plane,
+            plane,
+            #[inline(always)]
+            |x, _| x,
+        )) / size) as f32;
+        let rest = f64::from(sum_by(
+            plane,
+            plane,
+            #[inline(always)]
+            |x, _| x - near,
+        )) / size;
+        let own = f64::from(sum_by(
+            plane,
+            plane,
+            #[inline(always)]
+            |x, _| (x - near) * (x - near),
+        ));
         let ahead = f64::from(near) + rest - mean;
         let total = count + size;
         mean += ahead * size / total;
