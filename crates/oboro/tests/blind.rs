@@ -77,9 +77,10 @@ impl World {
     }
 
     fn keeper(&self, address: &str) -> Role {
-        let mut arguments = vec!["keeper", "--keys", &self.keys];
+        let arguments = ["keeper", "--keys", &self.keys];
         if !self.place.path("keys/keeper/state").exists() {
-            arguments.push("--new-state");
+            // One that begins its records has another configuration than later.
+            Role::start(&[&arguments[..], &["--new-state"]].concat(), address).kill();
         }
         Role::start(&arguments, address)
     }

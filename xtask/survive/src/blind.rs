@@ -116,9 +116,10 @@ impl World {
     fn revive(&mut self, keeper: &str, searcher: &str) -> Outcome<()> {
         let keys = self.at("keys");
         if self.keeper.is_none() {
-            let mut arguments = vec!["keeper", "--keys", &keys];
+            let arguments = ["keeper", "--keys", &keys];
             if !self.folder.join("keys/keeper/state").exists() {
-                arguments.push("--new-state");
+                // One that begins its records has another configuration than later.
+                Role::start(&[&arguments[..], &["--new-state"]].concat(), keeper)?;
             }
             self.keeper = Some(Role::start(&arguments, keeper)?);
         }
