@@ -62,9 +62,8 @@ pub enum Place {
     #[default]
     Cpu,
     /// The first GPU, or the one with this number, from 0. GPUs of their own
-    /// come before those of the processor and of virtual machines, and after
-    /// all of them renderers that compute on the CPU, which are only taken
-    /// when their number is given.
+    /// come before those of the processor and of virtual machines. Renderers
+    /// that compute on the CPU are none.
     Gpu(Option<usize>),
 }
 
@@ -152,8 +151,8 @@ mod gpu {
         }
     }
 
-    /// GPUs, and the renderer on the CPU.
-    fn found() -> (Vec<DeviceKind>, Option<DeviceKind>) {
+    /// GPUs, and whether there is a renderer on the CPU.
+    fn found() -> (Vec<DeviceKind>, bool) {
         let all: Vec<Device> = Device::enumerate(INTERFACE.0).into_iter().collect();
         let there = |kind: &DeviceKind| all.contains(&device(kind.clone()));
         let kinds: [fn(usize) -> DeviceKind; 3] = [
@@ -165,7 +164,7 @@ mod gpu {
             .into_iter()
             .flat_map(|kind| (0..all.len()).map(kind).take_while(there))
             .collect();
-        (gpus, Some(DeviceKind::Cpu).filter(there))
+        (gpus, there(&DeviceKind::Cpu))
     }
 
     fn refused(what: String) -> LearnError {
@@ -176,14 +175,16 @@ mod gpu {
     static OPEN: Mutex<Vec<(DeviceKind, Device)>> = Mutex::new(Vec::new());
 
     pub(super) fn open(number: Option<usize>) -> Result<Device, LearnError> {
-        let (mut kinds, renderer) = found();
-        if kinds.is_empty() && (number.is_none() || renderer.is_none()) {
-            return Err(refused(match renderer {
-                None => "no GPU was found; install its Vulkan driver or choose the device cpu".to_owned(),
-                Some(_) => "no GPU was found but a renderer that computes on the CPU; choose the device cpu, or gpu:0 for that renderer".to_owned(),
-            }));
+        let (kinds, renderer) = found();
+        if kinds.is_empty() {
+            let what = match renderer {
+                false => "no GPU was found; install its Vulkan driver or choose the device cpu",
+                true => {
+                    "no GPU was found but a renderer that computes on the CPU; choose the device cpu"
+                }
+            };
+            return Err(refused(what.to_owned()));
         }
-        kinds.extend(renderer);
         let number = number.unwrap_or(0);
         let Some(kind) = kinds.get(number) else {
             return Err(refused(format!(
