@@ -28,7 +28,8 @@ const LARGEST_SUM: usize = 65_534;
 
 /// More sub-quantizers than this have a finer scale, on which far centroids are all equally
 /// far: with many, the widest range among them is many times what tells near vectors
-/// apart. (960-dimensional GIST, M = 120: 10-recall@100 .96 instead of .91.)
+/// apart. (960-dimensional GIST, M = 120: .94 of the true ten among 100 candidates, and .90
+/// with the widest range; with single precision .999.)
 const MANY: usize = 64;
 
 /// How much finer.
