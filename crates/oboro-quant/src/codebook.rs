@@ -93,7 +93,7 @@ impl Codebook {
     }
 
     /// What is added to inner products so that larger means nearer, `[m][k]`:
-    /// `-|c|^2 / 2` for L2, nothing for the other metrics.
+    /// `-|c|^2 / 2` for L2 and cosine, nothing for the other metrics.
     #[must_use]
     pub fn offsets(&self, metric: Metric) -> Option<Vec<f32>> {
         metric.has_offsets().then(|| {
@@ -463,7 +463,7 @@ mod tests {
                 .chunks_exact(10)
                 .all(|v| square(v) / 2.0 <= codebook.offset_bound(Metric::L2) + 1e-6)
         );
-        assert!(codebook.offsets(Metric::Cosine).is_none());
+        assert!(codebook.offsets(Metric::InnerProduct).is_none());
     }
 
     #[test]

@@ -113,7 +113,7 @@ fn search_in_pool(
 
 fn transpose(tile: &[f32], dimension: usize, metric: Metric) -> Transposed {
     let rows = tile.len() / dimension;
-    if metric.has_offsets() {
+    if metric == Metric::L2 {
         return Transposed::with_half_norms(tile, rows, dimension, dimension);
     }
     let offsets = vec![0.0; rows];

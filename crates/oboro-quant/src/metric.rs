@@ -82,9 +82,14 @@ impl Metric {
     }
 
     /// Whether a table needs `-|c|^2 / 2` added to the inner products.
+    ///
+    /// Unit vectors order alike with and without it, what codes stand for does not: it is
+    /// shorter than the vector by what quantization lost, and without the term a vector
+    /// that lost much seems far. (Word vectors in 200 dimensions, M = 40: 10-recall@10
+    /// .94 instead of .42.)
     #[must_use]
     pub const fn has_offsets(self) -> bool {
-        matches!(self, Self::L2)
+        matches!(self, Self::L2 | Self::Cosine)
     }
 }
 

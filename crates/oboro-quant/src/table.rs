@@ -26,15 +26,6 @@ pub struct QuantizedTable {
 /// The largest sum of entries; one below what marks "no vector".
 const LARGEST_SUM: usize = 65_534;
 
-/// More sub-quantizers than this have a finer scale, on which far centroids are all equally
-/// far: with many, the widest range among them is many times what tells near vectors
-/// apart. (960-dimensional GIST, M = 120: .94 of the true ten among 100 candidates, and .90
-/// with the widest range; with single precision .999.)
-const MANY: usize = 64;
-
-/// How much finer.
-const FOCUS: f32 = 4.0;
-
 impl QuantizedTable {
     /// Quantizes similarities, `[m][k]`, larger nearer; sums of them over
     /// sub-quantizers order vectors.
@@ -72,14 +63,12 @@ impl QuantizedTable {
         let mut entries = AVec::<u8, ConstAlign<64>>::with_capacity(64, 0);
         entries.resize(rows * width, 0);
         let largest = (LARGEST_SUM / subquantizers).min(255) as f32;
-        let focus = if subquantizers > MANY { FOCUS } else { 1.0 };
         oblivious_quantize(
             Arch::detect(),
             similarities,
             centroids,
             width,
             largest,
-            focus,
             &mut entries,
         );
         Ok(Self {
@@ -143,12 +132,11 @@ fn oblivious_quantize(
     centroids: usize,
     width: usize,
     largest: f32,
-    focus: f32,
     entries: &mut [u8],
 ) {
     arch.vectorize(
         #[inline(always)]
-        || quantize(similarities, centroids, width, largest, focus, entries),
+        || quantize(similarities, centroids, width, largest, entries),
     );
 }
 
@@ -203,7 +191,6 @@ fn quantize(
     centroids: usize,
     width: usize,
     largest: f32,
-    focus: f32,
     entries: &mut [u8],
 ) {
     // Adding 1.5 * 2^23 leaves the rounded value in the low bits.
@@ -216,7 +203,7 @@ fn quantize(
         let bottom = fold(row, f32::INFINITY, smaller);
         range = larger(top - bottom, range);
     }
-    let scale = focus * largest * reciprocal(range);
+    let scale = largest * reciprocal(range);
     for (row, entries) in similarities
         .chunks_exact(centroids)
         .zip(entries.chunks_exact_mut(width))
@@ -284,26 +271,6 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn many_sub_quantizers_tell_near_centroids_apart() {
-        // One wide range, and narrow ones where centroids are a thousandth of it apart.
-        let table = |subquantizers: usize| {
-            let mut values = vec![0.0; subquantizers * 16];
-            values[1] = -1.0;
-            for row in values.chunks_exact_mut(16).skip(1) {
-                row[1] = -0.001;
-                row[2] = -0.2;
-                row[3] = -0.6;
-            }
-            QuantizedTable::from_similarities(&values, subquantizers, 16).unwrap()
-        };
-        let second = |table: &QuantizedTable| table.entries()[16..20].to_vec();
-        assert_eq!(second(&table(MANY)), [0, 0, 51, 153]);
-        // Four times as fine, up to where all are far.
-        assert_eq!(second(&table(MANY + 1)), [0, 1, 204, 255]);
-        assert_eq!(table(MANY + 1).entries()[1], 255);
     }
 
     #[test]

@@ -63,10 +63,10 @@ fn check(dimension: usize, subquantizers: usize, centroids: usize, metric: Metri
             })
             .fold(0.0, f32::max);
         let top = (65_534 / subquantizers).min(255) as f32;
-        let factor = if metric == Metric::L2 { 2.0 } else { 1.0 };
-        // The inner product with a decoded vector of no unit length.
+        let factor = if metric.has_offsets() { 2.0 } else { 1.0 };
+        // What codes stand for has no unit length.
         let by_product = if metric == Metric::Cosine {
-            Metric::InnerProduct
+            Metric::L2
         } else {
             metric
         };
