@@ -11,6 +11,10 @@ normalization, 8 + 8 + 4 Gabor filters of three scales, mean magnitude in 4 x 4
 blocks, for each of three channels: 20 x 16 x 3 = 960. Queries come from
 pictures of which nothing is in the base. WORKDIR/gist keeps what is done, so
 that a stopped run goes on.
+
+Some pieces have next to no texture: their descriptors lie in a clump at the
+origin, many times closer to each other than all else. OUTDIR/contrast has the
+same base with the queries that do not.
 """
 
 import json
@@ -36,6 +40,7 @@ FLATTEST = 8.0  # standard deviation of a piece
 BATCH = 250
 CHUNK = 50_000
 NEIGHBOURS = 100
+TEXTURE = 0.5  # least squared length of a query in OUTDIR/contrast
 SEED = 20240229
 
 
@@ -219,12 +224,20 @@ def main():
             best = [(distance, near)]
     write_vecs(out / "query.fvecs", queries, np.float32)
     write_vecs(out / "groundtruth.ivecs", near, np.int32)
+    contrast = out / "contrast"
+    contrast.mkdir(exist_ok=True)
+    (contrast / "base.fvecs").unlink(missing_ok=True)
+    (contrast / "base.fvecs").symlink_to(pathlib.Path("..") / "base.fvecs")
+    kept = (queries**2).sum(axis=1) >= TEXTURE
+    write_vecs(contrast / "query.fvecs", queries[kept], np.float32)
+    write_vecs(contrast / "groundtruth.ivecs", near[kept], np.int32)
     stats = {
         "pictures": pictures,
         "query_pictures": query_pictures,
         "pieces": len(owners),
         "base": done,
         "queries": len(queries),
+        "queries_with_contrast": int(kept.sum()),
         "dimension": DIMENSION,
         "mean_nearest_distance": float(np.sqrt(best[0][0][:, 0]).mean()),
         "mean_100th_distance": float(np.sqrt(best[0][0][:, -1]).mean()),

@@ -125,7 +125,7 @@ mod gpu {
 
     pub(super) fn open(_: Option<usize>) -> Result<Device, LearnError> {
         Err(LearnError::Device {
-            what: "this build computes on the CPU only; build it with `--features gpu` or choose the device cpu".to_owned(),
+            what: "this build computes on the CPU only and on no GPU; build it with `--features gpu` or choose the device cpu".to_owned(),
         })
     }
 }
