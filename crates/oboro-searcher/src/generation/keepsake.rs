@@ -60,10 +60,8 @@ impl Keepsake {
         };
         let packing = BatchPacking::from_bytes(take(BatchPacking::ENCODED_LEN)?)?;
         let scale = BatchScale::from_bytes(&packing, take(BatchScale::ENCODED_LEN)?)?;
-        let count = take(2)?
-            .iter()
-            .rev()
-            .fold(0, |all, &byte| all << 8 | usize::from(byte));
+        let count = take(2)?.try_into().map(u16::from_le_bytes);
+        let count = usize::from(count.map_err(|_| DAMAGED)?);
         if count > MAX_ROUNDS as usize {
             return Err(DAMAGED);
         }
