@@ -33,6 +33,9 @@ pub struct Packing {
 /// More centroids than one byte of code can name are refused.
 const MAX_CENTROIDS: usize = 256;
 
+/// Ciphertexts of a table that [`Packing::balanced`] is content with.
+pub const FEW_BLOCKS: usize = 16;
+
 impl Packing {
     /// A packing of `subquantizers` (M) sub-spaces of `width` (d) dimensions,
     /// `centroids` (K) each, every sub-vector split over `split` (d1) query
@@ -117,6 +120,34 @@ impl Packing {
             centroids,
             width.div_ceil(stride).max(1),
         )
+    }
+
+    /// The packing with the fewest query ciphertexts whose tables travel in at
+    /// most [`FEW_BLOCKS`], or, where none does, in the fewest there are.
+    ///
+    /// Each block costs the searcher an encryption of zero and the keeper a
+    /// decryption, so that with many of them, as wide vectors have, a longer query is
+    /// the cheaper one.
+    ///
+    /// # Errors
+    /// When no split fits the ring.
+    pub fn balanced(
+        set: ParameterSet,
+        subquantizers: usize,
+        width: usize,
+        centroids: usize,
+    ) -> Result<Self, CkksError> {
+        let mut best = Self::compact_query(set, subquantizers, width, centroids)?;
+        for split in best.split + 1..=width {
+            if best.blocks() <= FEW_BLOCKS {
+                break;
+            }
+            let longer = Self::new(set, subquantizers, width, centroids, split)?;
+            if longer.blocks() < best.blocks() {
+                best = longer;
+            }
+        }
+        Ok(best)
     }
 
     /// The parameter set.
@@ -286,6 +317,26 @@ mod tests {
                 .split(),
             2
         );
+    }
+
+    #[test]
+    fn balanced_packings_are_the_shortest_with_few_blocks() {
+        let shape = |m, d| {
+            let p = Packing::balanced(ParameterSet::N2048Q50, m, d, 256).unwrap();
+            (p.split(), p.blocks())
+        };
+        assert_eq!(shape(16, 8), (1, 16));
+        assert_eq!(shape(25, 4), (1, 16));
+        assert_eq!(shape(40, 5), (3, 16));
+        assert_eq!(shape(60, 16), (8, 16));
+        assert_eq!(shape(120, 8), (8, 16));
+        // None has few: the fewest there are, of the shortest query.
+        assert_eq!(shape(512, 8), (8, 64));
+        assert_eq!(shape(1024, 3), (3, 128));
+        // A sub-space too wide for one ciphertext.
+        assert_eq!(shape(16, 65), (9, 16));
+        let few = Packing::balanced(ParameterSet::N2048Q50, 64, 2, 16).unwrap();
+        assert_eq!((few.split(), few.blocks()), (1, 1));
     }
 
     proptest! {

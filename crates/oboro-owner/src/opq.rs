@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use oboro_quant::recall::recall_k_at_k;
 use oboro_quant::{
-    BlockedCodes, Codebook, OpqOptions, OpqTransform, QuantError, QuantizedTable, Scanner,
-    SelectionPlan, code_bits, exact,
+    BlockedCodes, Codebook, OpqOptions, OpqTransform, QuantError, Scanner, SelectionPlan,
+    code_bits, exact,
 };
 
 use crate::build::{ROTATION_ITERATIONS, train};
@@ -121,12 +121,20 @@ fn measure(
     let codes =
         BlockedCodes::from_rows(&codebook.encode(base)?, subquantizers, code_bits(centroids))?;
     let plan = SelectionPlan::new(found, NEIGHBOURS)?;
+    let sample = SelectionPlan::for_sample(found, NEIGHBOURS, found)?;
     let scanner = Scanner::new();
     let mut lists = Vec::with_capacity(truth.len());
     for query in queries.chunks_exact(shape.dimension) {
         options.check_cancelled()?;
         let similarities = codebook.similarities(query, options.metric)?;
-        let table = QuantizedTable::from_similarities(&similarities, subquantizers, centroids)?;
+        let table = scanner.quantize(
+            &similarities,
+            subquantizers,
+            centroids,
+            &codes,
+            None,
+            &sample,
+        )?;
         let best = scanner.search(&codes, std::slice::from_ref(&table), &plan, 0)?;
         lists.push(best[0].iter().map(|c| u64::from(c.position)).collect());
     }

@@ -61,7 +61,8 @@ pub struct BuildOptions {
     /// K, 256 or 16.
     pub centroids: usize,
     /// d1, the ciphertexts of a query; raised where the packing needs more.
-    pub split: usize,
+    /// [`Packing::balanced`](oboro_ckks::Packing::balanced) chooses where `None`.
+    pub split: Option<usize>,
     /// Vectors to train on; 256 K, and 32 a list, where `None`.
     pub sample: Option<usize>,
     /// Most rounds of k-means.
@@ -117,7 +118,7 @@ impl Default for BuildOptions {
             metric: Metric::L2,
             subquantizers: None,
             centroids: 256,
-            split: 1,
+            split: None,
             sample: None,
             iterations: 25,
             seed: [0; 32],

@@ -67,16 +67,20 @@ impl Shape {
         }
         let subspaces = Subspaces::new(dimension, subquantizers)?;
         let width = subspaces.width();
-        let packing = Packing::new(set, subquantizers, width, options.centroids, options.split)
-            .or_else(|error| {
-                // A small split may not fit wide sub-spaces; one that does
-                // exists unless something else is wrong.
-                let compact = Packing::compact_query(set, subquantizers, width, options.centroids);
-                match compact {
-                    Ok(packing) if packing.split() > options.split => Ok(packing),
-                    _ => Err(error),
-                }
-            })?;
+        let centroids = options.centroids;
+        let packing = match options.split {
+            None => Packing::balanced(set, subquantizers, width, centroids)?,
+            Some(split) => {
+                Packing::new(set, subquantizers, width, centroids, split).or_else(|error| {
+                    // A small split may not fit wide sub-spaces; one that does
+                    // exists unless something else is wrong.
+                    match Packing::compact_query(set, subquantizers, width, centroids) {
+                        Ok(packing) if packing.split() > split => Ok(packing),
+                        _ => Err(error),
+                    }
+                })?
+            }
+        };
         Ok(Self {
             rows,
             dimension,

@@ -164,6 +164,7 @@ pub(crate) fn run(
 
     // The query itself is found, too, and does not count.
     let plan = SelectionPlan::new(codes.len(), candidates + 1)?;
+    let sample = SelectionPlan::for_sample(codes.len(), candidates, codes.len())?;
     let scanner = Scanner::new();
     let mut report = TrialReport {
         queries: queries.len(),
@@ -203,10 +204,13 @@ pub(crate) fn run(
                 bound: allowed,
             });
         }
-        let quantized = QuantizedTable::from_similarities(
+        let quantized = scanner.quantize(
             &table,
             packing.subquantizers(),
             packing.centroids(),
+            codes,
+            None,
+            &sample,
         )?;
         let found = scanner.search(codes, std::slice::from_ref(&quantized), &plan, 0)?;
         let positions: Vec<u32> = found[0]

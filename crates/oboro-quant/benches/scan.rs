@@ -205,6 +205,25 @@ fn quantize(criterion: &mut Criterion) {
                 )
             });
         });
+        let codes = (0..8_192 * subquantizers)
+            .map(|_| (words.next() % centroids as u64) as u8)
+            .collect::<Vec<_>>();
+        let codes = BlockedCodes::from_rows(&codes, subquantizers, code_bits(centroids))
+            .expect("valid codes");
+        let plan = SelectionPlan::for_sample(codes.len(), 100, VECTORS).expect("valid sizes");
+        let scanner = Scanner::new();
+        group.bench_function(format!("{subquantizers}x{centroids} by a sample"), |b| {
+            b.iter(|| {
+                scanner.quantize(
+                    black_box(&similarities),
+                    subquantizers,
+                    centroids,
+                    &codes,
+                    None,
+                    &plan,
+                )
+            });
+        });
     }
     group.finish();
 }

@@ -45,16 +45,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
     let coarse = CoarseCentroids::train(base, dimension, &CoarseOptions::new(count, [5; 32]))?;
     println!("coarse centroids: {:.1} s", start.elapsed().as_secs_f64());
+    let scanner = Scanner::new();
+    let whole = BlockedCodes::from_rows(&codes, subquantizers, 8)?;
+    let sample = SelectionPlan::for_sample(whole.len(), CANDIDATES, whole.len())?;
     let tables: Vec<QuantizedTable> = queries
         .iter()
         .map(|query| {
             let similarities = codebook.similarities(query, Metric::L2)?;
-            QuantizedTable::from_similarities(&similarities, subquantizers, 256)
+            scanner.quantize(&similarities, subquantizers, 256, &whole, None, &sample)
         })
         .collect::<Result<_, _>>()?;
-
-    let scanner = Scanner::new();
-    let whole = BlockedCodes::from_rows(&codes, subquantizers, 8)?;
     let plan = SelectionPlan::new(whole.len(), CANDIDATES)?;
     let start = Instant::now();
     let mut found = Vec::new();

@@ -7,8 +7,8 @@
 
 use oboro_quant::recall::recall_k_at_k;
 use oboro_quant::{
-    BlockedCodes, Codebook, Metric, OpqOptions, OpqTransform, QuantizedTable, Scanner,
-    SelectionPlan, TrainOptions, code_bits, exact,
+    BlockedCodes, Codebook, Metric, OpqOptions, OpqTransform, Scanner, SelectionPlan, TrainOptions,
+    code_bits, exact,
 };
 use std::error::Error;
 use std::time::Instant;
@@ -80,14 +80,18 @@ impl Set {
         let bits = code_bits(self.centroids);
         let codes = BlockedCodes::from_rows(&codebook.encode(base)?, self.subquantizers, bits)?;
         let plan = SelectionPlan::new(rows, 100)?;
+        let sample = SelectionPlan::for_sample(rows, 100, rows)?;
         let scanner = Scanner::new();
         let mut found = Vec::with_capacity(QUERIES);
         for query in queries.chunks_exact(self.dimension) {
             let similarities = codebook.similarities(query, self.metric)?;
-            let table = QuantizedTable::from_similarities(
+            let table = scanner.quantize(
                 &similarities,
                 self.subquantizers,
                 self.centroids,
+                &codes,
+                None,
+                &sample,
             )?;
             let candidates = scanner.search(&codes, &[table], &plan, 1)?.remove(0);
             found.push(candidates.iter().map(|c| u64::from(c.position)).collect());

@@ -5,8 +5,8 @@
 //! [`Codebook::encode`] turns vectors into rows of codes, [`BlockedCodes`]
 //! lays rows out for the scan. The way of a query: its similarities to all
 //! centroids (from the encrypted table, or [`Codebook::similarities`] in the
-//! clear) become a [`QuantizedTable`]; [`Scanner::search`] sums entries over
-//! all codes and selects the best by a [`SelectionPlan`].
+//! clear) become a [`QuantizedTable`], by [`Scanner::quantize`] with a scale
+//! that suits the query; [`Scanner::search`] sums entries over all codes and selects the best by a [`SelectionPlan`].
 //!
 //! # Security
 //! Scan, selection and table quantization are data-oblivious: which
@@ -25,6 +25,7 @@ mod linear;
 mod metric;
 mod opq;
 mod plan;
+mod reach;
 pub mod recall;
 mod scanner;
 mod subspace;
@@ -47,6 +48,7 @@ pub use train::{Progress, TrainOptions};
 /// [`oboro_simd::OBLIVIOUS_FUNCTIONS`].
 pub const OBLIVIOUS_FUNCTIONS: &[&str] = &[
     "oblivious_quantize",
+    "oblivious_reach",
     "oblivious_widen_keys",
     "oblivious_candidates",
     "oblivious_places",

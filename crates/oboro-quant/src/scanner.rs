@@ -220,6 +220,48 @@ impl Scanner {
         Ok(found)
     }
 
+    /// The best of the first `plan.vectors()` vectors; a mask may be of these only.
+    pub(crate) fn search_sample(
+        &self,
+        codes: &BlockedCodes,
+        table: &QuantizedTable,
+        mask: Option<&[u64]>,
+        plan: &SelectionPlan,
+    ) -> Result<Vec<Candidate>, QuantError> {
+        let blocks = plan.vectors().div_ceil(BLOCK);
+        // A sample that ends within a block ends with the codes.
+        let whole = plan.vectors().is_multiple_of(BLOCK) && plan.vectors() <= codes.len();
+        if !whole && plan.vectors() != codes.len() {
+            return Err(QuantError::Mismatch {
+                what: "the number of vectors that the sample's plan is for",
+                actual: plan.vectors(),
+                expected: codes.len(),
+            });
+        }
+        if let Some(mask) = mask
+            && mask.len() < blocks
+        {
+            return Err(QuantError::Mismatch {
+                what: "the number of words of a sample's mask",
+                actual: mask.len(),
+                expected: blocks,
+            });
+        }
+        check_tables(codes, std::slice::from_ref(table))?;
+        let scan = Scan {
+            runs: Runs {
+                codes,
+                starts: &[0],
+                blocks,
+                vectors: plan.vectors(),
+            },
+            tables: std::slice::from_ref(table),
+            masks: &[mask.map(|mask| &mask[..blocks])],
+            plan,
+        };
+        Ok(self.search_runs(&scan, 1).pop().unwrap_or_default())
+    }
+
     fn search_runs(&self, scan: &Scan<'_>, threads: usize) -> Vec<Vec<Candidate>> {
         let plan = scan.plan;
         let threads = match threads {

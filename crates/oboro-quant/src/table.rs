@@ -7,10 +7,12 @@ use zeroize::Zeroize;
 
 /// A query's distances to all centroids in 8 bits, ready to scan with.
 ///
-/// Each sub-quantizer's entries count down from its nearest centroid, all with
+/// Each sub-quantizer's entries count up from its nearest centroid, all with
 /// one scale, so a sum of entries orders vectors as the sum of similarities
 /// does, up to rounding. The largest sum is below 65,535, which the scan keeps
-/// for "no vector".
+/// for "no vector". A table may be made with a *reach*: entries farther than it
+/// from the nearest centroid then stay at the largest value, and those within
+/// it are told apart more finely; see [`Scanner::quantize`](crate::Scanner::quantize).
 ///
 /// # Security
 /// A table tells a query to who knows the codebook. It is built without
@@ -21,6 +23,8 @@ pub struct QuantizedTable {
     entries: AVec<u8, ConstAlign<64>>,
     subquantizers: usize,
     centroids: usize,
+    /// The distance, in units of similarities, that one step stands for.
+    step: f32,
 }
 
 /// The largest sum of entries; one below what marks "no vector".
@@ -37,6 +41,18 @@ impl QuantizedTable {
         similarities: &[f32],
         subquantizers: usize,
         centroids: usize,
+    ) -> Result<Self, QuantError> {
+        Self::within(similarities, subquantizers, centroids, f32::INFINITY)
+    }
+
+    /// As [`Self::from_similarities`], with a scale that suits distances up to
+    /// `reach` from the nearest centroid of a sub-quantizer, or up to the
+    /// widest range of one where that is less.
+    pub(crate) fn within(
+        similarities: &[f32],
+        subquantizers: usize,
+        centroids: usize,
+        reach: f32,
     ) -> Result<Self, QuantError> {
         if centroids == 0 || centroids > 256 {
             return Err(QuantError::Centroids { centroids });
@@ -63,19 +79,26 @@ impl QuantizedTable {
         let mut entries = AVec::<u8, ConstAlign<64>>::with_capacity(64, 0);
         entries.resize(rows * width, 0);
         let largest = (LARGEST_SUM / subquantizers).min(255) as f32;
-        oblivious_quantize(
+        let scale = Scale { largest, reach };
+        let step = oblivious_quantize(
             Arch::detect(),
             similarities,
             centroids,
             width,
-            largest,
+            scale,
             &mut entries,
         );
         Ok(Self {
             entries,
             subquantizers,
             centroids,
+            step,
         })
+    }
+
+    /// The distance that one step of a score stands for. As secret as the table.
+    pub(crate) const fn step(&self) -> f32 {
+        self.step
     }
 
     /// Number of sub-quantizers, M.
@@ -122,22 +145,33 @@ impl QuantizedTable {
 impl Drop for QuantizedTable {
     fn drop(&mut self) {
         self.entries.as_mut_slice().zeroize();
+        self.step.zeroize();
     }
 }
 
+/// What the scale is made of.
+#[derive(Clone, Copy)]
+struct Scale {
+    /// The largest entry.
+    largest: f32,
+    /// The distance that it need not tell from larger ones.
+    reach: f32,
+}
+
+/// Fills the entries; the distance that a step stands for.
 #[inline(never)]
 fn oblivious_quantize(
     arch: Arch,
     similarities: &[f32],
     centroids: usize,
     width: usize,
-    largest: f32,
+    scale: Scale,
     entries: &mut [u8],
-) {
+) -> f32 {
     arch.vectorize(
         #[inline(always)]
-        || quantize(similarities, centroids, width, largest, entries),
-    );
+        || quantize(similarities, centroids, width, scale, entries),
+    )
 }
 
 /// Lanes of a running minimum or maximum.
@@ -190,19 +224,21 @@ fn quantize(
     similarities: &[f32],
     centroids: usize,
     width: usize,
-    largest: f32,
+    Scale { largest, reach }: Scale,
     entries: &mut [u8],
-) {
+) -> f32 {
     // Adding 1.5 * 2^23 leaves the rounded value in the low bits.
     const ROUND: f32 = 12_582_912.0;
     // The range is kept away from zero (a table of equal entries) so that its
     // reciprocal and the products with it stay finite.
-    let mut range = 1e-30;
+    const LEAST: f32 = 1e-30;
+    let mut range = LEAST;
     for row in similarities.chunks_exact(centroids) {
         let top = fold(row, f32::NEG_INFINITY, larger);
         let bottom = fold(row, f32::INFINITY, smaller);
         range = larger(top - bottom, range);
     }
+    let range = smaller(range, larger(reach, LEAST));
     let scale = largest * reciprocal(range);
     for (row, entries) in similarities
         .chunks_exact(centroids)
@@ -216,6 +252,7 @@ fn quantize(
         // Codes that name no centroid are far away.
         entries[centroids..].fill(largest as u8);
     }
+    range * (1.0 / largest)
 }
 
 #[cfg(test)]

@@ -6,8 +6,11 @@
 //!
 //! Where a query looks at some lists only, it shares nothing with the others but the
 //! queue: each scans its own lists. Segments that are not laid out in lists it shares.
+//!
+//! Tables are quantized here and not before, because a sample of the codes that are
+//! searched tells their scale.
 
-use std::collections::HashMap;
+use std::{cmp::Reverse, collections::HashMap};
 
 use oboro_index::Listed;
 use oboro_quant::{
@@ -36,9 +39,17 @@ const SIDE_BY_SIDE: usize = 256;
 /// Plans kept for different sizes and numbers of candidates.
 const MAX_PLANS: usize = 4_096;
 
+/// A query's similarities to all centroids, as the shares of a table add up to.
+pub(crate) struct Similarities {
+    /// `[m][k]`, larger nearer.
+    pub(crate) entries: Zeroizing<Vec<f32>>,
+    pub(crate) subquantizers: usize,
+    pub(crate) centroids: usize,
+}
+
 /// What one search asks of a pass.
 pub(crate) struct Asked {
-    pub(crate) table: QuantizedTable,
+    pub(crate) similarities: Similarities,
     pub(crate) candidates: usize,
     pub(crate) filter: Filter,
     /// The lists to look at, ascending, where the index has lists.
@@ -50,9 +61,28 @@ pub(crate) struct Pass {
     arch: Arch,
     scanner: Scanner,
     threads: usize,
-    /// By vectors of a segment (or of a list), lists looked at (0 for all), and
-    /// candidates: segments come and go, their sizes are mostly those of batches.
-    plans: HashMap<(usize, usize, usize), SelectionPlan>,
+    /// Segments come and go, their sizes are mostly those of batches.
+    plans: HashMap<Over, SelectionPlan>,
+}
+
+/// What a plan is for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Over {
+    /// `candidates` of all vectors of a segment.
+    All { vectors: usize, candidates: usize },
+    /// `candidates` of some lists of a segment, of so many places each.
+    Lists {
+        places: usize,
+        lists: usize,
+        candidates: usize,
+    },
+    /// The sample at the beginning of a segment of `vectors`, where `candidates` of `total`
+    /// are searched.
+    Sample {
+        vectors: usize,
+        candidates: usize,
+        total: usize,
+    },
 }
 
 impl Pass {
@@ -79,15 +109,17 @@ impl Pass {
             return Ok(Vec::new());
         };
         let candidates = first.candidates;
-        let mut tables = Vec::with_capacity(asked.len());
+        let mut similarities = Vec::with_capacity(asked.len());
         let mut filters = Vec::with_capacity(asked.len());
         let mut probes = Vec::with_capacity(asked.len());
         for one in asked {
             assert_eq!(one.candidates, candidates, "one number of candidates");
-            tables.push(one.table);
+            similarities.push(one.similarities);
             filters.push(one.filter);
             probes.push(one.lists);
         }
+        let tables = self.tables(snapshot, &similarities, &filters, candidates)?;
+        drop(similarities);
         let width = candidates.next_power_of_two();
         let mut best = vec![vec![FILLER; width]; tables.len()];
         let mut merge = |found: Vec<Vec<Key>>| {
@@ -111,7 +143,11 @@ impl Pass {
                         listed,
                         alive,
                         lists,
-                        plan: self.plan(each, lists.len(), candidates)?,
+                        plan: self.plan(Over::Lists {
+                            places: each,
+                            lists: lists.len(),
+                            candidates,
+                        })?,
                         threads: self.threads,
                     };
                     let list = self.lists(&look, table, filter)?;
@@ -120,7 +156,10 @@ impl Pass {
                 merge(found);
                 continue;
             }
-            let plan = self.plan(vectors, 0, candidates)?;
+            let plan = self.plan(Over::All {
+                vectors,
+                candidates,
+            })?;
             if self.threads > 1 && vectors < DIVIDED {
                 small.push((segment, plan));
                 continue;
@@ -152,25 +191,89 @@ impl Pass {
         Ok(best)
     }
 
-    /// The plan for all of a segment of `vectors`, or for `lists` lists of as many places.
-    fn plan(
+    /// The tables of every search, at the scale that the best of the snapshot ask for.
+    pub(crate) fn tables(
         &mut self,
-        vectors: usize,
-        lists: usize,
+        snapshot: &impl Codes,
+        similarities: &[Similarities],
+        filters: &[Filter],
         candidates: usize,
-    ) -> Result<SelectionPlan, QuantError> {
-        let shape = (vectors, lists, candidates);
-        if let Some(plan) = self.plans.get(&shape) {
+    ) -> Result<Vec<QuantizedTable>, QuantError> {
+        let lengths = || (0..snapshot.segments()).map(|segment| snapshot.codes(segment).len());
+        let total: usize = lengths().sum();
+        // The first of the largest: its sample is the largest, too.
+        let largest = lengths()
+            .enumerate()
+            .max_by_key(|&(at, len)| (len, Reverse(at)));
+        let Some((segment, vectors @ 1..)) = largest else {
+            return similarities
+                .iter()
+                .map(|s| {
+                    QuantizedTable::from_similarities(&s.entries, s.subquantizers, s.centroids)
+                })
+                .collect();
+        };
+        let plan = self.plan(Over::Sample {
+            vectors,
+            candidates,
+            total,
+        })?;
+        let codes = snapshot.codes(segment);
+        let words = plan.vectors().div_ceil(BLOCK);
+        let alive = snapshot.alive(segment).map(|alive| &alive[..words]);
+        let tags = snapshot.tags(segment).map(|tags| &tags[..plan.vectors()]);
+        let quantize = |(similarities, filter): (&Similarities, &Filter)| {
+            let mask = match tags {
+                Some(tags) => {
+                    let mut mask = Zeroizing::new(Vec::with_capacity(words));
+                    passing(self.arch, tags, alive, filter, &mut mask)?;
+                    Some(mask)
+                }
+                None => None,
+            };
+            let Similarities {
+                entries,
+                subquantizers,
+                centroids,
+            } = similarities;
+            let mask = mask.as_ref().map(|mask| mask.as_slice()).or(alive);
+            self.scanner
+                .quantize(entries, *subquantizers, *centroids, codes, mask, &plan)
+        };
+        if self.threads > 1 && similarities.len() > 1 {
+            (similarities, filters)
+                .into_par_iter()
+                .map(quantize)
+                .collect()
+        } else {
+            similarities.iter().zip(filters).map(quantize).collect()
+        }
+    }
+
+    fn plan(&mut self, over: Over) -> Result<SelectionPlan, QuantError> {
+        if let Some(plan) = self.plans.get(&over) {
             return Ok(*plan);
         }
         if self.plans.len() >= MAX_PLANS {
             self.plans.clear();
         }
-        let plan = match lists {
-            0 => SelectionPlan::new(vectors, candidates.min(vectors))?,
-            _ => SelectionPlan::for_lists(vectors, lists, candidates)?,
+        let plan = match over {
+            Over::All {
+                vectors,
+                candidates,
+            } => SelectionPlan::new(vectors, candidates.min(vectors))?,
+            Over::Lists {
+                places,
+                lists,
+                candidates,
+            } => SelectionPlan::for_lists(places, lists, candidates)?,
+            Over::Sample {
+                vectors,
+                candidates,
+                total,
+            } => SelectionPlan::for_sample(vectors, candidates, total)?,
         };
-        self.plans.insert(shape, plan);
+        self.plans.insert(over, plan);
         Ok(plan)
     }
 

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use oboro_ckks::{EncryptedQuery, SearcherShare, TableShare};
 use oboro_protocol::{Failure, Reason, v1, validate};
-use oboro_quant::{Filter, QuantizedTable};
+use oboro_quant::Filter;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     epoch::Epoch,
     merge::Key,
     metrics::{Metrics, Stage},
-    pass,
+    pass::{self, Similarities},
     searcher::Searcher,
     service::micros,
     snapshot::Snapshot,
@@ -176,13 +176,13 @@ impl Searcher {
         } = begun;
         let metrics = self.metrics();
         Metrics::add(&metrics.keeper_bytes_down, share.len());
-        let table = table(&epoch, &own, share)?;
+        let similarities = similarities(&epoch, &own, share)?;
         drop(own);
         let unmask = start.elapsed();
         metrics.stage(Stage::Unmask).record(unmask);
 
         let ask = pass::Asked {
-            table,
+            similarities,
             candidates: asked.candidates,
             filter: asked.filter,
             lists,
@@ -232,19 +232,21 @@ impl Searcher {
     }
 }
 
-/// Adds the shares and quantizes the table for the scan.
-fn table(
+/// Adds the shares of the table.
+fn similarities(
     epoch: &Epoch,
     own: &SearcherShare,
     share: &[u8],
-) -> Result<QuantizedTable, SearcherError> {
+) -> Result<Similarities, SearcherError> {
     let evaluator = &epoch.evaluator;
     let packing = evaluator.packing();
     let bad = |error: oboro_ckks::CkksError| Failure::new(Reason::BadRequest, error.to_string());
     let share = TableShare::from_bytes(packing, share).map_err(bad)?;
-    let similarities = Zeroizing::new(evaluator.unmask(own, &share).map_err(bad)?);
-    QuantizedTable::from_similarities(&similarities, packing.subquantizers(), packing.centroids())
-        .map_err(|error| SearcherError::Scan(error.to_string()))
+    Ok(Similarities {
+        entries: Zeroizing::new(evaluator.unmask(own, &share).map_err(bad)?),
+        subquantizers: packing.subquantizers(),
+        centroids: packing.centroids(),
+    })
 }
 
 /// What is to be collected for a reply.

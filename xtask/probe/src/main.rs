@@ -36,6 +36,7 @@ const CASES: &[(&str, Case)] = &[
     ("batch-tables", batch::tables),
     ("batch-assign", batch::assign),
     ("quantize", scan::quantize),
+    ("quantize-by-sample", scan::quantize_by_sample),
     ("search-8-bit", scan::search_eight_bits),
     ("search-3-tables", scan::search_several_tables),
     ("search-4-bit", scan::search_four_bits),

@@ -16,6 +16,18 @@ pub(crate) fn quantize(run: &Run) {
     run.expect_secret(table.expect("the shape fits").entries());
 }
 
+/// The same with a scale that a sample of the codes tells.
+pub(crate) fn quantize_by_sample(run: &Run) {
+    let rows = run.secret(300 * 2, |bits| bits as u8);
+    let codes = blocked(run, rows, 2, 8);
+    let similarities = run.secret(2 * 256, similarity);
+    let mask = run.secret(300_usize.div_ceil(64), |bits| bits);
+    let plan = SelectionPlan::for_sample(300, 10, 300).expect("the sizes are in range");
+    let scanner = Scanner::new();
+    let table = run.region(|| scanner.quantize(&similarities, 2, 256, &codes, Some(&mask), &plan));
+    run.expect_secret(table.expect("the parts fit").entries());
+}
+
 /// 8-bit codes: one table, enough vectors for several groups of the plan.
 pub(crate) fn search_eight_bits(run: &Run) {
     search(run, 300, 1, 256, 1, 20);
@@ -153,13 +165,22 @@ pub(crate) fn whole_query(run: &Run) {
     let rows = run.secret(500 * subquantizers, |bits| (bits % centroids as u64) as u8);
     let codes = blocked(run, rows, subquantizers, oboro_quant::code_bits(centroids));
     let plan = SelectionPlan::new(500, 20).expect("the sizes are in range");
+    let sample = SelectionPlan::for_sample(500, 20, 500).expect("the sizes are in range");
     let scanner = Scanner::new();
     let found = run.region(|| {
         let similarities = setup
             .evaluator
             .unmask(&share, &keeper)
             .expect("the shares fit");
-        let table = QuantizedTable::from_similarities(&similarities, subquantizers, centroids)
+        let table = scanner
+            .quantize(
+                &similarities,
+                subquantizers,
+                centroids,
+                &codes,
+                None,
+                &sample,
+            )
             .expect("it fits");
         scanner.search(&codes, &[table], &plan, 1)
     });

@@ -224,7 +224,7 @@ impl World {
             metric: self.metric,
             subquantizers: shape.subquantizers,
             centroids: if shape.vectors < 256 { 16 } else { 256 },
-            split: shape.split,
+            split: Some(shape.split),
             iterations: 5,
             trials: 0,
             force,

@@ -88,7 +88,7 @@ pub struct Options {
     /// K.
     #[prost(uint32, tag = "4")]
     pub centroids: u32,
-    /// d1, ciphertexts of a query.
+    /// d1, ciphertexts of a query; 0 where the build is to choose.
     #[prost(uint32, tag = "5")]
     pub split: u32,
     /// Vectors to train on.

@@ -84,7 +84,7 @@ pub fn begin(begin: &v1::Begin) -> Result<&v1::Options, Failure> {
     if begin.vectors == 0
         || begin.dimension == 0
         || !matches!(centroids, 1..=256)
-        || !matches!(options.split, 1..=MAX_DIMENSION)
+        || options.split > MAX_DIMENSION
         || options
             .subquantizers
             .is_some_and(|m| !(1..=begin.dimension).contains(&m))
@@ -187,7 +187,7 @@ mod tests {
         refuses(bad, &|m| m.largest_norm = f32::NAN);
         refuses(bad, &options(|o| o.centroids = 0));
         refuses(bad, &options(|o| o.centroids = 257));
-        refuses(bad, &options(|o| o.split = 0));
+        refuses(bad, &options(|o| o.split = MAX_DIMENSION + 1));
         refuses(bad, &options(|o| o.subquantizers = Some(0)));
         refuses(bad, &options(|o| o.subquantizers = Some(9)));
         refuses(bad, &options(|o| o.metric = "l".repeat(33)));

@@ -1,9 +1,10 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::merge::FILLER;
-use oboro_quant::{BlockedCodes, Filter, QuantizedTable};
+use crate::{merge::FILLER, pass::Similarities};
+use oboro_quant::{BlockedCodes, Filter};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use zeroize::Zeroizing;
 
 const M: usize = 4;
 const K: usize = 256;
@@ -63,13 +64,20 @@ fn made(sizes: &[usize]) -> Arc<Made> {
     })
 }
 
-fn table(seed: u64) -> QuantizedTable {
+fn similarities(seed: u64) -> Similarities {
     let mut next = numbers(seed);
-    let similarities: Vec<f32> = (0..M * K).map(|_| (next() % 1_000) as f32).collect();
-    QuantizedTable::from_similarities(&similarities, M, K).unwrap()
+    Similarities {
+        entries: Zeroizing::new((0..M * K).map(|_| (next() % 1_000) as f32).collect()),
+        subquantizers: M,
+        centroids: K,
+    }
 }
 
-fn expected(made: &Made, table: &QuantizedTable, candidates: usize, filter: Filter) -> Vec<Key> {
+fn expected(made: &Made, seed: u64, candidates: usize, filter: Filter) -> Vec<Key> {
+    let tables = Pass::new(1)
+        .tables(made, &[similarities(seed)], &[filter], candidates)
+        .unwrap();
+    let table = &tables[0];
     let mut keys: Vec<Key> = Vec::new();
     for (segment, codes) in made.segments.iter().enumerate() {
         let alive = |position: usize| {
@@ -100,7 +108,7 @@ fn ask(seed: u64, candidates: usize) -> Asked {
 
 fn filtered(seed: u64, candidates: usize, filter: Filter) -> Asked {
     Asked {
-        table: table(seed),
+        similarities: similarities(seed),
         candidates,
         filter,
         lists: Vec::new(),
@@ -126,7 +134,7 @@ async fn finds_the_best_of_all_segments() {
         let engine = ScanEngine::start(Arc::clone(&made), 2, 10, metrics).unwrap();
         for (seed, candidates) in [(1, 1), (2, 100), (3, 37), (4, 600)] {
             let found = engine.scan(ask(seed, candidates), soon()).await.unwrap();
-            let expected = expected(&made, &table(seed), candidates, Filter::default());
+            let expected = expected(&made, seed, candidates, Filter::default());
             assert_eq!(there(&found), expected);
         }
     }
@@ -165,7 +173,7 @@ async fn waiting_queries_share_passes_and_a_full_queue_refuses() {
     for (seed, job) in (1..=12).zip(waiting) {
         let ranked = job.await.unwrap().unwrap();
         let candidates = if seed == 6 { 20 } else { 10 };
-        let expected = expected(&made, &table(seed), candidates, Filter::default());
+        let expected = expected(&made, seed, candidates, Filter::default());
         assert_eq!(there(&ranked), expected);
         batches.push(ranked.batch);
     }
@@ -270,7 +278,7 @@ async fn deleted_vectors_and_those_without_the_tags_are_never_found() {
         });
         for (filter, found) in running.as_mut().await {
             assert_eq!(found.keys.len(), 300);
-            assert_eq!(there(&found), expected(&shared, &table(5), 300, filter));
+            assert_eq!(there(&found), expected(&shared, 5, 300, filter));
         }
         drop(running);
         drop(engine);
@@ -308,7 +316,7 @@ async fn a_search_finds_what_was_newest_when_it_came_and_of_one_snapshot_only() 
                 .position(|state| Arc::ptr_eq(state, &found.snapshot))
                 .unwrap();
             assert!(state >= before, "{state} {before}");
-            let expected = expected(&newest[state], &table(3), 50, Filter::default());
+            let expected = expected(&newest[state], 3, 50, Filter::default());
             assert_eq!(there(&found), expected);
             if state + 1 == newest.len() {
                 return;

@@ -13,6 +13,7 @@ use oboro_index::Index;
 use oboro_server::policy::PolicyOptions;
 use oboro_simd::arch::Arch;
 use oboro_vectors::Matrix;
+use sha2::{Digest as _, Sha256};
 
 use super::bench_build::{self, Generated};
 use super::bench_insert::{self, Inserting};
@@ -63,9 +64,9 @@ pub(crate) struct Options {
     /// Centroids of a new index
     #[arg(long, short = 'K', default_value_t = 256, value_name = "K")]
     pub(crate) centroids: usize,
-    /// Ciphertexts a query of a new index
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    pub(crate) split: usize,
+    /// Ciphertexts a query of a new index; chosen when not given
+    #[arg(long, value_name = "N")]
+    pub(crate) split: Option<usize>,
     /// Metric of a new index
     #[arg(long, default_value = "l2", value_name = "METRIC")]
     pub(crate) metric: String,
@@ -286,8 +287,8 @@ fn measure(
     let digits = |value: Option<f64>| value.map(|value| round(value, 5));
     Ok(Measured {
         date: output::utc(output::now()),
-        commit: commit(),
         version: env!("CARGO_PKG_VERSION"),
+        executable: executable(),
         platform,
         processor: doctor::processor(),
         instructions: Arch::detect().name(),
@@ -487,15 +488,14 @@ async fn together(
     Ok(())
 }
 
-/// The commit of the working folder, for results that are kept.
-fn commit() -> String {
-    let output = std::process::Command::new("git")
-        .args(["rev-parse", "--short=12", "HEAD"])
-        .output();
-    match output {
-        Ok(output) if output.status.success() => {
-            String::from_utf8_lossy(&output.stdout).trim().to_owned()
-        }
-        _ => "unknown".to_owned(),
-    }
+/// Which program measures: the SHA-256 of its file, as `sha256sum` tells it. Its source may
+/// be another one than what lies in the working folder.
+fn executable() -> String {
+    // The file that runs, also where another one has taken its place.
+    let read = std::fs::read("/proc/self/exe")
+        .or_else(|_| std::env::current_exe().and_then(std::fs::read));
+    read.map_or_else(
+        |_| "unknown".to_owned(),
+        |bytes| output::hex(&Sha256::digest(&bytes)),
+    )
 }

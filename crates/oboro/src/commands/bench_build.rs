@@ -183,7 +183,7 @@ fn settings(options: &Options, base: &Path, keys: &Path) -> Outcome<build::Optio
         ("--mode", Some(options.mode.clone().into())),
         ("--metric", Some(options.metric.clone().into())),
         ("--centroids", Some(options.centroids.to_string().into())),
-        ("--split", Some(options.split.to_string().into())),
+        ("--split", options.split.map(|n| n.to_string().into())),
         ("--seed", Some("1".into())),
         (
             "--subquantizers",

@@ -10,7 +10,7 @@ use oboro_channel::Role;
 use oboro_ckks::PublicKey;
 use oboro_index::{EncodingChoice, Rotation};
 use oboro_owner::{BuildOptions, Owner, OwnerError, ProgressFn, Stage, VectorSource};
-use oboro_quant::Metric;
+use oboro_quant::{MAX_CANDIDATES, Metric};
 use oboro_server::policy::PolicyOptions;
 use oboro_vectors::VectorsError;
 
@@ -18,10 +18,11 @@ use super::blind;
 use super::built::Built;
 use super::enclave;
 use super::estimate;
+use super::lorentz::Watched;
 use super::registry::Registry;
 use crate::failure::{Failure, Outcome};
 use crate::global::Global;
-use crate::input::{Input, RecordArgs};
+use crate::input::{Input, RecordArgs, at_least_one, comes_once};
 use crate::keys::{self, Folder, KEEPER_PUBLIC};
 use crate::or_failure::IntoFailure;
 use crate::output;
@@ -39,6 +40,9 @@ const CLIENT: &str = "client";
 const ROUNDS: usize = 25;
 /// The same in a blind build, where a round costs as much as encoding the sample.
 const BLIND_ROUNDS: usize = 10;
+
+/// Centroids, where there are vectors enough.
+const CENTROIDS: usize = 256;
 
 /// Turns of `--opq` without a number, as text for the command line.
 const OPQ_TURNS: &str = "20";
@@ -87,7 +91,7 @@ pub(crate) struct Options {
     pub(crate) state: Option<PathBuf>,
     /// In a blind build, most vectors of a segment: as many are encoded again at most after
     /// an interruption; 65536 when not given
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) segment_vectors: Option<usize>,
     /// Keys of the owner: the folder of `oboro keygen` or its owner/
     #[arg(long, default_value = "keys", value_name = "DIR")]
@@ -111,18 +115,21 @@ pub(crate) struct Options {
     /// Say so first, and in the report beside what it took
     #[arg(long)]
     pub(crate) estimate: bool,
-    /// How vectors are compared: l2, ip, cosine or lorentz
+    /// How vectors are compared: l2, ip, cosine, or lorentz for points of one hyperboloid,
+    /// whose first value is the time coordinate
     #[arg(long, default_value = "l2", value_name = "METRIC")]
     pub(crate) metric: String,
     /// Sub-quantizers, bytes a vector in the searcher; dimension / 8 when not given
     #[arg(long, short = 'M', value_name = "M")]
     pub(crate) subquantizers: Option<usize>,
-    /// Centroids of each sub-quantizer: 256 or 16
-    #[arg(long, short = 'K', default_value_t = 256, value_name = "K")]
-    pub(crate) centroids: usize,
-    /// Ciphertexts a query: 1 sends least up, more make the keeper's answer smaller
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    pub(crate) split: usize,
+    /// Centroids of each sub-quantizer: up to 256, one byte a code, or up to 16, half a byte;
+    /// 256 when not given, or as many as there are vectors
+    #[arg(long, short = 'K', value_name = "K")]
+    pub(crate) centroids: Option<usize>,
+    /// Ciphertexts a query: 1 sends least up, more make the keeper's answer smaller and a
+    /// query of many dimensions faster; chosen when not given
+    #[arg(long, value_name = "N")]
+    pub(crate) split: Option<usize>,
     /// Secret rotation: none, subspace or full
     #[arg(long, default_value = "subspace", value_name = "KIND")]
     pub(crate) rotation: String,
@@ -147,7 +154,7 @@ pub(crate) struct Options {
     #[arg(long, default_value = "auto", value_name = "ENCODING")]
     pub(crate) originals: String,
     /// Most candidates that a search may ask for
-    #[arg(long, default_value_t = 256, value_name = "N")]
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = candidates)]
     pub(crate) candidates_max: usize,
     /// Who decrypts tables: keeper, or client for an index that no keeper takes part in
     #[arg(long, default_value = "keeper", value_name = "WHO")]
@@ -162,16 +169,16 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) allow_simulated: bool,
     /// Vectors to train on; 256 a centroid when not given, 128 in a blind build
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) sample: Option<usize>,
     /// Rounds of k-means; 25 when not given, 10 in a blind build
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) iterations: Option<usize>,
     /// Seed of the training, for the same codebook again; random when not given
     #[arg(long, value_name = "NUMBER")]
     pub(crate) seed: Option<u64>,
     /// Threads; all cores when not given
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) threads: Option<usize>,
 }
 
@@ -197,8 +204,8 @@ impl Options {
             estimate: false,
             metric: "l2".to_owned(),
             subquantizers: None,
-            centroids: 256,
-            split: 1,
+            centroids: None,
+            split: None,
             rotation: "subspace".to_owned(),
             opq: None,
             lists: None,
@@ -288,11 +295,13 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     if mode == Mode::Blind {
         return blind::run(options, global, &cancel);
     }
-    if options.estimate && options.vectors == Path::new("-") {
+    let once = comes_once(&options.vectors) || options.records.ids.as_deref().is_some_and(comes_once);
+    if options.estimate && once {
         return Err(Failure::usage(
-            "--estimate reads the vectors before the build does, and standard input comes once; write them to a file",
+            "--estimate reads the vectors before the build does, and standard input or a pipe comes once; write them to a file",
         ));
     }
+    check_parent(options.folder())?;
     let progress = Progress::new(global);
     if options.dry_run {
         return output::print(&estimate::of(options, &progress, &cancel)?, global.json);
@@ -313,6 +322,17 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         built.registered = true;
     }
     output::print(&built, global.json)
+}
+
+/// The folder in which an index will lie, before vectors are read for it.
+fn check_parent(out: &Path) -> Outcome<()> {
+    match out.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) if !parent.is_dir() => Err(Failure::input(format_args!(
+            "there is no folder {}; make it first, and the index becomes a folder in it",
+            parent.display()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Builds; for `bench` and `demo`, too.
@@ -336,7 +356,8 @@ pub(crate) fn build_from(
     cancel: &Arc<AtomicBool>,
     failure: impl Fn(VectorsError) -> Failure,
 ) -> Outcome<Built> {
-    let (owner, settings) = prepared(options, progress, cancel)?;
+    let (owner, settings) = prepared(options, source, progress, cancel)?;
+    let source = &mut Watched::new(source, options, progress);
     let report = owner
         .build(source, options.folder(), &settings, &mut keys::os_rng()?)
         .map_err(|error| named_failure(error, failure))?;
@@ -346,6 +367,7 @@ pub(crate) fn build_from(
 /// Who builds, and how.
 pub(super) fn prepared(
     options: &Options,
+    source: &dyn VectorSource,
     progress: &Progress,
     cancel: &Arc<AtomicBool>,
 ) -> Outcome<(Owner, BuildOptions)> {
@@ -354,7 +376,7 @@ pub(super) fn prepared(
         options.passphrase.owner_key(&folder)?,
         public_key(options, &folder)?,
     );
-    let mut settings = settings(options, progress)?;
+    let mut settings = settings(options, source.rows(), progress)?;
     settings.cancel = Arc::clone(cancel);
     Ok((owner, settings))
 }
@@ -381,7 +403,7 @@ fn public_key(options: &Options, folder: &Folder) -> Outcome<PublicKey> {
     folder.keeper_public()
 }
 
-fn settings(options: &Options, progress: &Progress) -> Outcome<BuildOptions> {
+fn settings(options: &Options, rows: usize, progress: &Progress) -> Outcome<BuildOptions> {
     let mut seed = [0; 32];
     match options.seed {
         Some(number) => seed[..8].copy_from_slice(&number.to_le_bytes()),
@@ -395,7 +417,7 @@ fn settings(options: &Options, progress: &Progress) -> Outcome<BuildOptions> {
             &Metric::ALL.map(Metric::name),
         )?,
         subquantizers: options.subquantizers,
-        centroids: options.centroids,
+        centroids: centroids(options, rows, progress)?,
         split: options.split,
         sample: options.sample,
         iterations: options.iterations.unwrap_or(match options.mode.as_str() {
@@ -442,6 +464,32 @@ fn settings(options: &Options, progress: &Progress) -> Outcome<BuildOptions> {
         progress: Some(bars(progress)),
         ..BuildOptions::default()
     })
+}
+
+/// Candidates that a search may ask for.
+fn candidates(text: &str) -> Result<usize, String> {
+    match at_least_one(text)? {
+        candidates if candidates <= MAX_CANDIDATES => Ok(candidates),
+        candidates => Err(format!(
+            "{candidates} candidates are more than the {MAX_CANDIDATES} of a search"
+        )),
+    }
+}
+
+/// As many as asked for; else as many as vectors can train.
+fn centroids(options: &Options, rows: usize, progress: &Progress) -> Outcome<usize> {
+    let centroids = options.centroids.unwrap_or_else(|| rows.clamp(1, CENTROIDS));
+    if let Some(sample) = options.sample.filter(|&sample| sample < centroids) {
+        return Err(Failure::usage(format_args!(
+            "a sample of {sample} cannot train {centroids} centroids; raise --sample or lower --centroids"
+        )));
+    }
+    if centroids < CENTROIDS && options.centroids.is_none() {
+        progress.remark(format_args!(
+            "{rows} vectors can train {centroids} centroids and no more; once there are thousands, an index built anew finds better candidates"
+        ));
+    }
+    Ok(centroids)
 }
 
 fn named<T>(what: &str, name: &str, find: impl Fn(&str) -> Option<T>, all: &[&str]) -> Outcome<T> {

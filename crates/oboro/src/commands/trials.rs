@@ -5,8 +5,8 @@ use std::path::Path;
 
 use oboro_channel::Role;
 use oboro_ckks::{MaskedDecryptor, PreparedCodebook, QueryEncryptor, SecretKey, TableEvaluator};
-use oboro_index::{Index, Model, RecordOpener, RotationMatrix, Segment, WriterKey};
-use oboro_quant::{Candidate, Metric, QuantizedTable, Scanner, SelectionPlan};
+use oboro_index::{Index, Model, QueryModel, RecordOpener, RotationMatrix, Segment, WriterKey};
+use oboro_quant::{Candidate, Metric, Scanner, SelectionPlan, Subspaces};
 use serde::Serialize;
 
 use crate::failure::{Failure, Named, Outcome};
@@ -86,6 +86,42 @@ impl Encrypted {
     }
 }
 
+/// Where the tables of queries come from.
+enum Tables {
+    Encrypted(Box<Encrypted>),
+    /// From the codebook in the clear.
+    Clear(Box<Model>),
+}
+
+impl Tables {
+    /// By the encrypted path, where the keeper's key is at hand; where not, why, and from
+    /// the model, if there is one.
+    fn of(
+        index: &Index,
+        key: &WriterKey,
+        keys: &Path,
+    ) -> Outcome<Result<(Self, Option<&'static str>), &'static str>> {
+        let why = match Encrypted::of(keys, index)? {
+            Ok(path) => return Ok(Ok((Self::Encrypted(Box::new(path)), None))),
+            Err(why) => why,
+        };
+        let Some(model) = index.model_bytes() else {
+            return Ok(Err(
+                "the index was made blindly and has no codebook in the clear, and the keeper's present key is not among the keys given; search it through its servers",
+            ));
+        };
+        let model = key.model_key().open(&index.descriptor().index_id, model)?;
+        Ok(Ok((Self::Clear(Box::new(model)), Some(why))))
+    }
+
+    fn table(&self, subspaces: &Subspaces, metric: Metric, query: &[f32]) -> Outcome<Vec<f32>> {
+        match self {
+            Self::Encrypted(path) => path.table(&subspaces.pad(query)),
+            Self::Clear(model) => model.codebook.similarities(query, metric).or_failure(),
+        }
+    }
+}
+
 /// Searches for some of the vectors; why not, where that cannot be.
 pub(super) fn run(
     index: &Index,
@@ -95,50 +131,54 @@ pub(super) fn run(
     if index.vectors() == 0 {
         return Ok(Err("the index has no vectors"));
     }
-    let Some(model) = index.model_bytes() else {
-        return Ok(Err(
-            "the index has no model, so nobody knows its codebook in the clear; search it through its servers",
-        ));
+    let (tables, in_the_clear) = match Tables::of(index, key, keys)? {
+        Ok(tables) => tables,
+        Err(why) => return Ok(Err(why)),
     };
     let descriptor = index.descriptor();
-    let model = key.model_key().open(&descriptor.index_id, model)?;
-    let encrypted = Encrypted::of(keys, index)?;
     let client = key.client_key();
+    let query_model = match (&descriptor.query_model, index.query_model_bytes()) {
+        (Some(shape), Some(bytes)) => client.descriptor_key().open_query_model(
+            &descriptor.index_id,
+            descriptor.dimension as usize,
+            shape,
+            bytes,
+        )?,
+        _ => QueryModel::default(),
+    };
     let opener = RecordOpener::new(
         client.record_key(),
         descriptor.index_id,
         descriptor.record_layout(),
     );
+    let (metric, subspaces) = (descriptor.metric, descriptor.subspaces().or_failure()?);
     let rotation = RotationMatrix::derive(
         client.rotation_seed(),
-        model.codebook.subspaces(),
-        model.rotation,
-        model.metric,
+        &subspaces,
+        descriptor.rotation,
+        metric,
     );
     let mut tried = Tried {
         queries: 0,
         found: 0,
-        encrypted: encrypted.is_ok(),
-        in_the_clear: encrypted.as_ref().err().copied(),
-        own_nearest: matches!(model.metric, Metric::L2 | Metric::Cosine),
+        encrypted: in_the_clear.is_none(),
+        in_the_clear,
+        own_nearest: matches!(metric, Metric::L2 | Metric::Cosine),
     };
     for (number, position) in spread(index) {
         let mut bytes = Vec::new();
         index.segments()[number]
             .append_record(position, &mut bytes)
             .named("read", "a record")?;
+        // As a client prepares it.
         let mut query = opener.open(&bytes)?.vector;
-        model.metric.prepare_query(&mut query);
+        metric.prepare_query(&mut query);
         rotation.apply(&mut query)?;
-        let table = match &encrypted {
-            Ok(path) => path.table(&model.codebook.subspaces().pad(&query))?,
-            Err(_) => model
-                .codebook
-                .similarities(&query, model.metric)
-                .or_failure()?,
-        };
+        query_model.apply(&mut query)?;
+        let table = tables.table(&subspaces, metric, &query)?;
         tried.queries += 1;
-        let best = search(index.segments(), &table, &model)?;
+        let shape = (subspaces.count(), descriptor.centroids());
+        let best = search(index.segments(), &table, shape)?;
         tried.found += usize::from(best.contains(&(number, position)));
     }
     Ok(Ok(tried))
@@ -161,13 +201,22 @@ fn spread(index: &Index) -> Vec<(usize, u32)> {
 }
 
 /// The best candidates of all segments.
-fn search(segments: &[Segment], table: &[f32], model: &Model) -> Outcome<Vec<(usize, u32)>> {
-    let (subquantizers, centroids) = (
-        model.codebook.subspaces().count(),
-        model.codebook.centroids(),
-    );
-    let table = QuantizedTable::from_similarities(table, subquantizers, centroids).or_failure()?;
+fn search(
+    segments: &[Segment],
+    table: &[f32],
+    shape: (usize, usize),
+) -> Outcome<Vec<(usize, u32)>> {
+    let (subquantizers, centroids) = shape;
     let scanner = Scanner::new();
+    let Some(largest) = segments.iter().max_by_key(|segment| segment.len()) else {
+        return Ok(Vec::new());
+    };
+    let total = segments.iter().map(Segment::len).sum();
+    let sample = SelectionPlan::for_sample(largest.len(), CANDIDATES, total).or_failure()?;
+    let (codes, alive) = (largest.codes(), largest.alive());
+    let table = scanner
+        .quantize(table, subquantizers, centroids, codes, alive, &sample)
+        .or_failure()?;
     let mut all: Vec<(u16, usize, u32)> = Vec::new();
     for (number, segment) in segments.iter().enumerate().filter(|(_, s)| !s.is_empty()) {
         let plan = SelectionPlan::new(segment.len(), CANDIDATES.min(segment.len())).or_failure()?;
