@@ -138,6 +138,22 @@ pub enum OwnerError {
         /// The largest norm.
         maximum: f32,
     },
+    /// A vector under the cosine metric that is not all zeros, and whose length is.
+    #[error(
+        "row {row} is so short that its length is lost in single precision, and with it its direction for the cosine metric; scale the vectors up"
+    )]
+    TooShort {
+        /// The row, from 0.
+        row: usize,
+    },
+    /// Vectors that are not all zeros, and whose lengths are.
+    #[error(
+        "all {vectors} vectors are so short that their lengths are lost in single precision; scale them up so that lengths are about 1"
+    )]
+    AllTooShort {
+        /// How many there are.
+        vectors: usize,
+    },
     /// Every vector is zero.
     #[error("all {vectors} vectors are zero; there is nothing to search")]
     AllZero {

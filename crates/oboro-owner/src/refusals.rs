@@ -52,6 +52,24 @@ impl Reason {
             Self::UnknownTag => "unknown_tag",
         }
     }
+
+    /// What to do about such rows, where it does not go without saying.
+    #[must_use]
+    pub const fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Input(_) | Self::NoDirection | Self::DuplicateId => None,
+            Self::BeyondEncoding => Some(
+                "bring the values into the range of the indexed ones, or build the index anew with --originals f32",
+            ),
+            Self::TooLong => Some("scale the vectors as the indexed ones are"),
+            Self::ExtraTooLong { .. } => Some(
+                "leave text ids and payloads away (--ids-column \"\", --payload-column \"\"), or build the index anew with more --extra-bytes",
+            ),
+            Self::UnknownTag => Some(
+                "leave tags away (--tags-column \"\"), or build the index anew with --tags that name them all",
+            ),
+        }
+    }
 }
 
 impl fmt::Display for Reason {
@@ -62,13 +80,13 @@ impl fmt::Display for Reason {
                 f.write_str("holds a value that the index's encoding of originals cannot hold")
             }
             Self::TooLong => write!(f, "has a norm beyond {LARGEST_NORM:e}"),
-            Self::NoDirection => {
-                f.write_str("is all zeros, which has no direction for the cosine metric")
-            }
+            Self::NoDirection => f.write_str(
+                "is all zeros, or as good as that in single precision, and has no direction for the cosine metric",
+            ),
             Self::DuplicateId => f.write_str("has the id of an earlier row"),
             Self::ExtraTooLong { needed, available } => write!(
                 f,
-                "needs {needed} bytes for text id and payload where the index has {available}"
+                "needs {needed} bytes for text id and payload where the index was built with {available} (--extra-bytes)"
             ),
             Self::UnknownTag => f.write_str("has a tag that the index has not"),
         }

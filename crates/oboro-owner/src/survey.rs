@@ -51,6 +51,8 @@ pub(crate) fn survey(
         extra_needed: 0,
     };
     let mut row = 0;
+    // A value that is not 0 may have a square that is.
+    let mut blank = true;
     loop {
         options.check_cancelled()?;
         options.report(Stage::Read, row as u64, rows as u64);
@@ -62,6 +64,7 @@ pub(crate) fn survey(
             return Err(source.error(refusal).into());
         }
         found.encoding.observe(&records.vectors);
+        blank = blank && records.vectors.iter().all(|&value| value == 0.0);
         for (vector, &number) in records.vectors.chunks_exact(dimension).zip(&records.rows) {
             let norm = look(vector, number, options.metric)?;
             found.largest_norm = found.largest_norm.max(norm);
@@ -82,7 +85,10 @@ pub(crate) fn survey(
     }
     options.report(Stage::Read, rows as u64, rows as u64);
     if found.largest_norm == 0.0 {
-        return Err(OwnerError::AllZero { vectors: rows });
+        return Err(match blank {
+            true => OwnerError::AllZero { vectors: rows },
+            false => OwnerError::AllTooShort { vectors: rows },
+        });
     }
     if let Some(ids) = &found.ids {
         check_unique(ids, |at| at as u64)?;
@@ -118,7 +124,10 @@ fn look(vector: &[f32], row: u64, metric: Metric) -> Result<f32, OwnerError> {
         });
     }
     if norm == 0.0 && metric == Metric::Cosine {
-        return Err(OwnerError::NoDirection { row });
+        return Err(match vector.iter().all(|&value| value == 0.0) {
+            true => OwnerError::NoDirection { row },
+            false => OwnerError::TooShort { row },
+        });
     }
     Ok(norm)
 }
@@ -207,6 +216,15 @@ mod tests {
         assert!(matches!(
             look_at(&[0.0; 6], 2, Metric::L2),
             Err(OwnerError::AllZero { vectors: 3 })
+        ));
+        // Their squares are below what single precision holds.
+        assert!(matches!(
+            look_at(&[0.0, 1e-25, 1e-25, 0.0], 2, Metric::L2),
+            Err(OwnerError::AllTooShort { vectors: 2 })
+        ));
+        assert!(matches!(
+            look_at(&[1.0, 0.0, 0.0, 1e-25], 2, Metric::Cosine),
+            Err(OwnerError::TooShort { row: 1 })
         ));
         assert!(matches!(
             look_at(&[1.0, 1e30], 2, Metric::L2),

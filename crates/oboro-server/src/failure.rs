@@ -52,6 +52,8 @@ pub struct Failure {
     pub kind: Kind,
     /// The sentence.
     pub message: String,
+    /// Everything that is wrong, where the sentence tells the first of several things.
+    pub problems: Vec<String>,
 }
 
 /// What everything returns that may fail.
@@ -64,7 +66,14 @@ impl Failure {
         Self {
             kind,
             message: message.to_string(),
+            problems: Vec::new(),
         }
+    }
+
+    /// The same, with everything that is wrong; the sentence tells the first of it.
+    #[must_use]
+    pub fn with_problems(self, problems: Vec<String>) -> Self {
+        Self { problems, ..self }
     }
 
     /// Nothing more precise fits.
@@ -91,20 +100,30 @@ impl Failure {
         Self::new(Kind::Refused, message)
     }
 
-    /// Prints the sentence to standard error and, for `--json`, an object
-    /// with it to standard output; returns the exit code.
+    /// Prints the sentence to standard error, below it what else is wrong, and, for
+    /// `--json`, an object with all of it to standard output; returns the exit code.
     pub fn report(&self, program: &str, json: bool) -> ExitCode {
         eprintln!("{program}: {}", self.message);
+        for problem in self.problems.iter().skip(1) {
+            eprintln!("{program}: {problem}");
+        }
         if json {
-            let object = serde_json::json!({"error": {
-                "kind": self.kind.name(),
-                "exit_code": self.kind.code(),
-                "message": self.message,
-            }});
             // Nobody reads it where the pipe is closed.
-            let _ = writeln!(io::stdout(), "{object}");
+            let _ = writeln!(io::stdout(), "{}", self.object());
         }
         ExitCode::from(self.kind.code())
+    }
+
+    fn object(&self) -> serde_json::Value {
+        let mut error = serde_json::json!({
+            "kind": self.kind.name(),
+            "exit_code": self.kind.code(),
+            "message": self.message,
+        });
+        if !self.problems.is_empty() {
+            error["problems"] = self.problems.clone().into();
+        }
+        serde_json::json!({"error": error})
     }
 }
 
@@ -156,6 +175,16 @@ mod tests {
         assert_eq!(failure.kind, Kind::Usage);
         assert!(failure.message.contains("--keys"), "{}", failure.message);
         assert!(!failure.message.contains('\n'), "{}", failure.message);
+    }
+
+    #[test]
+    fn programs_are_told_everything_that_is_wrong() {
+        let failure = Failure::input("a is damaged (and 1 more problem)");
+        assert!(failure.object()["error"].get("problems").is_none());
+        let failure = failure.with_problems(vec!["a is damaged".into(), "b is gone".into()]);
+        let object = failure.object();
+        assert_eq!(object["error"]["exit_code"], 3);
+        assert_eq!(object["error"]["problems"][1], "b is gone");
     }
 
     #[test]

@@ -107,7 +107,7 @@ pub const LISTS_LEAK: &str = "which lists a query looks at is told to the search
 
 /// The line that stands in every output where no hardware protects a role.
 pub const SIMULATED: &str =
-    "SIMULATED platform: no hardware protects the memory of searcher and keeper.";
+    "SIMULATED platform: no hardware protects the memory of the servers.";
 
 /// The line about the platform, which nobody shall overlook where it protects nothing.
 ///

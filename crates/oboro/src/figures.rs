@@ -1,5 +1,13 @@
 //! Figures as reports show them.
 
+use crate::output;
+
+/// `1 vector`, `2,000 vectors`
+pub(crate) fn counted(value: u64, name: &str) -> String {
+    let plural = if value == 1 { "" } else { "s" };
+    format!("{} {name}{plural}", output::count(value))
+}
+
 /// Rounds for JSON so that figures are readable: `digits` significant ones.
 pub(crate) fn round(value: f64, digits: i32) -> f64 {
     if value == 0.0 || !value.is_finite() {
@@ -22,6 +30,13 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_is_no_plural() {
+        assert_eq!(counted(1, "vector"), "1 vector");
+        assert_eq!(counted(0, "vector"), "0 vectors");
+        assert_eq!(counted(2_000, "vector"), "2,000 vectors");
+    }
 
     #[test]
     fn figures_are_readable() {

@@ -57,6 +57,12 @@ impl ResultFile {
         if path.exists() && !force {
             return Err(exists(path));
         }
+        if !folder_of(path).is_dir() {
+            return Err(Failure::input(format_args!(
+                "there is no folder {}; make it first, and the results go into it",
+                folder_of(path).display()
+            )));
+        }
         Ok(Some(Self {
             path: path.to_owned(),
             form,
@@ -79,6 +85,13 @@ impl ResultFile {
                 oboro_vectors::encode_npy_i64(file, &rows)
             }
         })
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
     }
 }
 
@@ -105,10 +118,7 @@ pub(crate) fn write_whole(
     path: &Path,
     content: impl FnOnce(&mut std::io::BufWriter<&mut std::fs::File>) -> std::io::Result<()>,
 ) -> Outcome<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(path);
     let write = || -> std::io::Result<()> {
         let mut file = tempfile::Builder::new()
             .prefix(".oboro-")
@@ -170,6 +180,10 @@ mod tests {
     fn fail_names_and_ids() {
         assert!(ResultFile::check(Path::new("r.txt"), false).is_err());
         let folder = tempfile::tempdir().unwrap();
+        // Before the search, not after it.
+        let nowhere = folder.path().join("nowhere/r.json");
+        let refused = ResultFile::check(&nowhere, false).err().unwrap().message;
+        assert!(refused.contains("make it first"), "{refused}");
         let path = folder.path().join("r.ivecs");
         let large = vec![vec![Found {
             id: 1 << 40,

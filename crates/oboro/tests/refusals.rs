@@ -49,6 +49,12 @@ fn vectors_that_cannot_be_indexed() {
         (write("zero.fvecs", &[0; 40]), "dimension 0"),
         (write("vectors.csv", b"1,2,3"), "unknown kind of file"),
         (place.at("missing.fvecs"), "missing.fvecs"),
+        // Rows of ids are no vectors; where they go is said.
+        (write("ids.ivecs", &[1, 0, 0, 0, 7, 0, 0, 0]), "--ids"),
+        (
+            place.write_fvecs("short.fvecs", &vec![vec![1e-25; 8]; 300]),
+            "scale them up",
+        ),
     ];
     for (file, expected) in &cases {
         let message = build_fails(&place, 3, file, &["--centroids", "16"]);
@@ -57,7 +63,7 @@ fn vectors_that_cannot_be_indexed() {
 
     let file = place.write_fvecs("good.fvecs", &good);
     let few = place.write_fvecs("few.fvecs", &good[..100]);
-    let message = build_fails(&place, 3, &few, &[]);
+    let message = build_fails(&place, 3, &few, &["--centroids", "256"]);
     assert!(
         message.contains("100 vectors") && message.contains("--centroids"),
         "{message}"
@@ -65,6 +71,13 @@ fn vectors_that_cannot_be_indexed() {
     let message = build_fails(&place, 3, &file, &["--subquantizers", "9"]);
     assert!(
         message.contains("9 sub-quantizers") && message.contains("8 dimensions"),
+        "{message}"
+    );
+    let nowhere = place.at("nowhere/x/index");
+    let keys = place.at("keys");
+    let message = fails(3, &["build", &file, "--keys", &keys, "--out", &nowhere]);
+    assert!(
+        message.contains("nowhere/x") && message.contains("make it first"),
         "{message}"
     );
     let ids: String = (0..299).chain([17]).map(|id| format!("{id}\n")).collect();
@@ -188,6 +201,41 @@ fn damaged_and_foreign_indexes() {
         }
         std::fs::write(&path, &bytes).unwrap();
     }
+    // Of several damaged files all are told.
+    let names = ["codes", "records"].map(|kind| {
+        let mut files = place.path("index").read_dir().unwrap();
+        let named = |path: &std::path::PathBuf| path.extension().is_some_and(|found| found == kind);
+        files
+            .find_map(|entry| Some(entry.unwrap().path()).filter(named))
+            .unwrap()
+    });
+    let sound = names.clone().map(|path| std::fs::read(path).unwrap());
+    for (path, bytes) in names.iter().zip(&sound) {
+        let mut flipped = bytes.clone();
+        flipped[bytes.len() / 2] ^= 1;
+        std::fs::write(path, flipped).unwrap();
+    }
+    let output = oboro()
+        .args(["--json", "verify", &index, "--keys", &keys])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    let object: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let told = object["error"]["problems"].as_array().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    for path in &names {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert!(
+            told.iter()
+                .any(|problem| problem.as_str().unwrap().contains(name)),
+            "{told:?}"
+        );
+        assert!(said.contains(name), "{said}");
+    }
+    assert_eq!(said.lines().count(), told.len());
+    for (path, bytes) in names.iter().zip(&sound) {
+        std::fs::write(path, bytes).unwrap();
+    }
     json(&["verify", &index, "--keys", &keys]);
     let other = place.at("other");
     json(&["keygen", "--out", &other]);
@@ -263,6 +311,24 @@ fn usage() {
         let output = oboro().args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
     }
+    // What may stand instead of an option that is missing is named as well.
+    let message = fails(2, &["delete", "--index", "index"]);
+    assert!(
+        message.contains("--ids ") && message.contains("--ids-file"),
+        "{message}"
+    );
+    fails(
+        2,
+        &[
+            "delete",
+            "--index",
+            "index",
+            "--ids",
+            "1",
+            "--ids-file",
+            "x",
+        ],
+    );
     let place = Place::new();
     std::fs::write(place.path("oboro.toml"), "[search]\nrerang = 10\n").unwrap();
     let message = fails(2, &["--config", &place.at("oboro.toml"), "doctor"]);

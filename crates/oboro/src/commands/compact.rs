@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::build::stop_on_signal;
 use crate::failure::Outcome;
+use crate::figures::counted;
 use crate::global::Global;
 use crate::output::{self, Report};
 use crate::place::Place;
@@ -55,10 +56,10 @@ impl Report for Compacted {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         writeln!(
             out,
-            "{} segments, {} before; {} deleted vectors are gone from the disk; generation {}",
-            output::count(self.segments_after),
+            "{}, {} before; gone from the disk: {}; generation {}",
+            counted(self.segments_after, "segment"),
             output::count(self.segments_before),
-            output::count(self.dropped),
+            counted(self.dropped, "deleted vector"),
             self.generation
         )
     }

@@ -29,6 +29,7 @@ pub(crate) mod learn;
 #[cfg(not(feature = "learn"))]
 #[path = "learn_absent.rs"]
 pub(crate) mod learn;
+mod lorentz;
 mod registry;
 pub(crate) mod renew;
 pub(crate) mod restore;

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::trials::{self, Tried};
 use crate::failure::{Failure, Outcome};
+use crate::figures::counted;
 use crate::global::Global;
 use crate::keys::{Folder, OWNER_KEY, RELEASE_KEY, STORAGE_KEY};
 use crate::output::{self, Report};
@@ -111,12 +112,12 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         unlisted: report.unlisted.clone(),
     };
     // A damaged index is a failure, and a failure prints the one object.
-    if let Some(first) = verified.problems.first() {
-        let more = verified.problems.len() - 1;
-        return Err(Failure::input(match more {
+    if let Some((first, others)) = verified.problems.split_first() {
+        let sentence = match others.len() {
             0 => first.clone(),
-            _ => format!("{first} (and {more} more problems)"),
-        }));
+            more => format!("{first} (and {} more)", counted(more as u64, "problem")),
+        };
+        return Err(Failure::input(sentence).with_problems(verified.problems));
     }
     if let Some(problem) = verified.trials.as_ref().and_then(Tried::problem) {
         return Err(problem);
@@ -250,21 +251,21 @@ impl Report for Verified {
         if self.deleted > 0 {
             writeln!(
                 out,
-                "{} more vectors are deleted and still on the disk",
-                output::count(self.deleted)
+                "deleted and still on the disk: {}",
+                counted(self.deleted, "vector")
             )?;
         }
         match self.originals_opened {
             0 => writeln!(
                 out,
-                "{} vectors: every checksum and seal of the searcher's part is right; the originals open under the owner's key only",
-                output::count(self.vectors)
+                "{}: every checksum and seal of the searcher's part is right; the originals open under the owner's key only",
+                counted(self.vectors, "vector")
             ),
             opened => writeln!(
                 out,
-                "{} vectors: every checksum and seal is right, {} originals opened",
-                output::count(self.vectors),
-                output::count(opened)
+                "{}: every checksum and seal is right, {} opened",
+                counted(self.vectors, "vector"),
+                counted(opened, "original")
             ),
         }
     }
