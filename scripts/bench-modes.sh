@@ -123,6 +123,6 @@ for dimension, label, mode, run in runs:
     print("| " + " | ".join(row(label, run)) + " |")
 print()
 print("Processors and memory of the generation: owner; owner + generator; owner + searcher + keeper.")
-for machine in sorted({(run[3]["date"][:10], run[3]["commit"], run[3]["processor"], run[3]["cores"]) for run in runs}):
-    print("{}, commit {}, {} ({} cores)".format(*machine))
+for machine in sorted({(run[3]["date"][:10], run[3]["version"], run[3]["executable"][:12], run[3]["processor"], run[3]["cores"]) for run in runs}):
+    print("{}, oboro {}, {}, {} ({} cores)".format(*machine))
 PYTHON

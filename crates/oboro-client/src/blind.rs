@@ -63,14 +63,16 @@ impl BlindWriter {
         &self.scale
     }
 
-    /// The codes of encrypted batches, one after the other, for `vectors` vectors of
-    /// `width` codes each.
+    /// The codes of batches that are encrypted for `epoch` of the index, one after the
+    /// other, for `vectors` vectors of `width` codes each.
     ///
     /// # Errors
     /// As [`connect`](Self::connect), or when the searcher gives other codes than were
-    /// asked for.
+    /// asked for. [`Reason::WrongEpoch`](oboro_protocol::Reason::WrongEpoch) says that the
+    /// epoch is over: encrypt the vectors anew, for the one that is served.
     pub async fn encode(
         &self,
+        epoch: u64,
         batches: &[Vec<u8>],
         vectors: usize,
         width: usize,
@@ -85,6 +87,7 @@ impl BlindWriter {
                     .iter()
                     .map(|batch| Bytes::copy_from_slice(batch))
                     .collect(),
+                epoch,
             };
             let reply = persist(|| {
                 let (mut client, request) = (self.client.clone(), request.clone());

@@ -2,286 +2,34 @@
 //! connections, on real word vectors.
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/blind.rs"]
+mod blind;
 mod common;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
+use blind::{
+    BlindTarget, DIMENSION, Failed, Maker, Roles, build, config, options, owner, rows, serve, words,
+};
 use common::{Shape, World, id_of_row, overlap, verifier};
 use oboro_channel::{ConnectOptions, Identity, Role, connect};
-use oboro_ckks::{GenerationPlan, ParameterSet};
+use oboro_ckks::ParameterSet;
 use oboro_client::{
     Client, ClientError, Rerank, SearchOptions,
     blind::BlindWriter,
-    generation::{GenerationConfig, GenerationSession, SegmentParts},
-    writer::{Change, Writer, WriterConfig},
+    generation::{GenerationSession, SegmentParts},
+    writer::{Writer, WriterConfig},
 };
-use oboro_index::{BuildState, Index, NewSegment, OnExisting, OwnerKey, Rotation};
+use oboro_index::{BuildState, Index, OnExisting};
 use oboro_owner::{
-    BlindCommitted, BlindEncoder, BlindReport, BlindRoles, BlindSegment, BlindStanding, BlindStart,
-    BlindTrained, BuildOptions, EncodedSegment, Encodes, Ids, Owner, OwnerError, Rows, Skip,
+    BlindEncoder, BlindEncryptor, BlindReport, BlindStart, Encodes, Ids, OwnerError, Rows, Skip,
     VectorSource,
 };
 use oboro_protocol::generation::v1::{self, generator_client::GeneratorClient};
 use oboro_protocol::{Reason, reason_of};
 use oboro_quant::Metric;
-use oboro_searcher::{Generated, GeneratorServer, SearcherConfig, SearcherError, SearcherServer};
-
-use rand_core::SeedableRng;
-use tokio::{net::TcpListener, runtime::Handle, sync::oneshot, task::JoinHandle};
-
-/// Word vectors of 50 dimensions, half precision, most frequent first.
-static WORDS: &[u8] = include_bytes!("../../oboro/data/glove-50d-20k.f16");
-const DIMENSION: usize = 50;
-
-fn words(count: usize) -> Vec<f32> {
-    let values = &WORDS.as_chunks::<2>().0[..count * DIMENSION];
-    values
-        .iter()
-        .map(|bytes| half::f16::from_le_bytes(*bytes).to_f32())
-        .collect()
-}
-
-/// A searcher that makes an index.
-struct Maker {
-    address: SocketAddr,
-    folder: PathBuf,
-    stop: Option<oneshot::Sender<()>>,
-    task: JoinHandle<Result<Option<Generated>, SearcherError>>,
-}
-
-impl Maker {
-    async fn start(world: &World, name: &str, keeper: SocketAddr) -> Self {
-        let folder = world.folder.path().join(name);
-        let key = world.owner_key.storage_key();
-        let config = world.searcher_config(Some(keeper));
-        let server = GeneratorServer::new(&folder, key, config).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (stop, stopped) = oneshot::channel::<()>();
-        let task = tokio::spawn(server.serve(listener, async {
-            let _ = stopped.await;
-        }));
-        Self {
-            address,
-            folder,
-            stop: Some(stop),
-            task,
-        }
-    }
-
-    /// Stops in the middle of whatever it is doing.
-    async fn kill(self) -> PathBuf {
-        self.task.abort();
-        let _ = self.task.await;
-        self.folder
-    }
-
-    async fn stop(mut self) -> Option<Generated> {
-        let _ = self.stop.take().unwrap().send(());
-        self.task.await.unwrap().unwrap()
-    }
-}
-
-fn config(
-    world: &World,
-    identity: &Identity,
-    maker: &Maker,
-    keeper: SocketAddr,
-) -> GenerationConfig {
-    GenerationConfig {
-        searcher: maker.address.to_string(),
-        keeper: keeper.to_string(),
-        identity: identity.clone(),
-        trust: world.authority.trust(),
-        verifier: verifier(),
-        connect_timeout: Duration::from_secs(5),
-    }
-}
-
-/// Carries the messages of a build; `stop_at` ends it before the step of that name.
-struct Roles {
-    session: GenerationSession,
-    runtime: Handle,
-    stop_at: Option<&'static str>,
-    /// Segments that were there when it began.
-    standing: Option<u32>,
-    /// Segments brought.
-    brought: u32,
-}
-
-#[derive(Debug)]
-enum Failed {
-    Owner(OwnerError),
-    Client(ClientError),
-    Stopped,
-}
-
-impl From<OwnerError> for Failed {
-    fn from(error: OwnerError) -> Self {
-        Self::Owner(error)
-    }
-}
-
-impl From<ClientError> for Failed {
-    fn from(error: ClientError) -> Self {
-        Self::Client(error)
-    }
-}
-
-impl Roles {
-    async fn connect(world: &World, maker: &Maker, keeper: SocketAddr) -> Self {
-        Self::connect_as(world, &world.owner_identity(), maker, keeper).await
-    }
-
-    async fn connect_as(
-        world: &World,
-        identity: &Identity,
-        maker: &Maker,
-        keeper: SocketAddr,
-    ) -> Self {
-        let config = config(world, identity, maker, keeper);
-        Self {
-            session: GenerationSession::connect(&config).await.unwrap(),
-            runtime: Handle::current(),
-            stop_at: None,
-            standing: None,
-            brought: 0,
-        }
-    }
-
-    fn before(&self, step: &str) -> Result<(), Failed> {
-        match self.stop_at {
-            Some(stop) if stop == step => Err(Failed::Stopped),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl BlindRoles for Roles {
-    type Error = Failed;
-
-    fn begin(&mut self, plan: &GenerationPlan) -> Result<BlindStanding, Failed> {
-        self.before("begin")?;
-        let standing = self.runtime.block_on(self.session.begin(plan))?;
-        self.standing = Some(standing.segments);
-        Ok(BlindStanding {
-            training: standing.training,
-            trained: standing.trained,
-            segments: standing.segments,
-        })
-    }
-
-    fn shares(&mut self, shares: &[u8]) -> Result<(), Failed> {
-        self.before("shares")?;
-        Ok(self.runtime.block_on(self.session.shares(shares))?)
-    }
-
-    fn sample(&mut self, first: usize, batches: Vec<Vec<u8>>) -> Result<(), Failed> {
-        Ok(self.runtime.block_on(self.session.sample(first, batches))?)
-    }
-
-    fn train(
-        &mut self,
-        progress: &mut dyn FnMut(u64, u64) -> Result<(), OwnerError>,
-    ) -> Result<BlindTrained, Failed> {
-        self.before("train")?;
-        loop {
-            let state = self.runtime.block_on(self.session.train())?;
-            progress(state.done.into(), state.steps.into())?;
-            if let Some(trained) = state.trained {
-                return Ok(BlindTrained {
-                    batch_scale: trained.batch_scale,
-                    table_scale: trained.table_scale,
-                    codebook_digest: trained.codebook_digest,
-                    gains: trained.gains,
-                });
-            }
-            // In the middle of the training.
-            self.before("training")?;
-        }
-    }
-
-    fn describe(&mut self, descriptor: &[u8]) -> Result<(), Failed> {
-        self.before("describe")?;
-        Ok(self.runtime.block_on(self.session.describe(descriptor))?)
-    }
-
-    fn encode(&mut self, segment: u32, first: usize, batches: Vec<Vec<u8>>) -> Result<(), Failed> {
-        let encode = self.session.encode(segment, first, batches);
-        Ok(self.runtime.block_on(encode)?)
-    }
-
-    fn segment(&mut self, number: u32, segment: BlindSegment) -> Result<(), Failed> {
-        self.before("segment")?;
-        if self.brought == 1 {
-            self.before("second segment")?;
-        }
-        self.brought += 1;
-        let parts = SegmentParts {
-            segment_id: segment.segment_id,
-            ids: segment.ids,
-            tags: segment.tags,
-            records: segment.records,
-        };
-        Ok(self.runtime.block_on(self.session.segment(number, parts))?)
-    }
-
-    fn commit(&mut self) -> Result<BlindCommitted, Failed> {
-        self.before("commit")?;
-        let report = self.runtime.block_on(self.session.commit())?;
-        Ok(BlindCommitted {
-            generation: report.generation,
-            manifest_digest: report.manifest_digest,
-            vectors: report.vectors,
-            files: report.files,
-            unrecorded: report.unrecorded,
-        })
-    }
-}
-
-fn owner(world: &World) -> Owner {
-    let key = OwnerKey::from_text(&world.owner_key.to_text()).unwrap();
-    Owner::new(key, world.public.clone())
-}
-
-fn options(rows: usize, iterations: usize) -> BuildOptions {
-    BuildOptions {
-        centroids: if rows < 256 { 16 } else { 256 },
-        sample: Some(rows),
-        iterations,
-        trials: 0,
-        rotation: Rotation::None,
-        ..BuildOptions::default()
-    }
-}
-
-fn rows(world: &World) -> Rows<'_> {
-    let count = world.base.len() / world.dimension;
-    let ids = (0..count as u64).map(id_of_row).collect();
-    Rows::new(&world.base, world.dimension)
-        .unwrap()
-        .with_ids(Ids::Numbers(ids))
-        .unwrap()
-}
-
-/// Builds blindly, on a thread of its own as a program does.
-async fn build(
-    world: &World,
-    roles: &mut Roles,
-    options: &BuildOptions,
-) -> Result<BlindReport, Failed> {
-    let mut rng = chacha20::ChaCha20Rng::from_rng(&mut common::rng(9));
-    let mut keep = |_: &BuildState| Ok(());
-    let start = BlindStart::new(&mut rng, &mut keep);
-    let result = tokio::task::block_in_place(|| {
-        owner(world).build_blind(&mut rows(world), roles, options, start)
-    });
-    // One that stops by itself is as one that was killed.
-    if result.is_err() && roles.stop_at.is_none() {
-        roles.session.abort().await;
-    }
-    result
-}
+use oboro_searcher::GeneratorServer;
+use tokio::runtime::Handle;
 
 /// Who is killed while a build goes on, beside the owner.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -314,6 +62,7 @@ async fn interrupted(
             index_id: [7; 16],
             seed: zeroize::Zeroizing::new([8; 32]),
             input: kept.unwrap_or_default(),
+            apart_from_key: None,
         };
         let result = tokio::task::block_in_place(|| {
             let mut keep = |state: &BuildState| {
@@ -440,6 +189,7 @@ async fn fail_going_on_with_other_vectors_or_as_another_owner() {
             index_id: [7; 16],
             seed: zeroize::Zeroizing::new([8; 32]),
             input: [9; 32],
+            apart_from_key: Some([9; 32]),
         },
         resume: true,
         segment_vectors: 200,
@@ -449,61 +199,6 @@ async fn fail_going_on_with_other_vectors_or_as_another_owner() {
         owner(&world).build_blind(&mut rows(&world), &mut other, &options, start)
     });
     assert!(matches!(result, Err(Failed::Owner(OwnerError::OtherInput))));
-}
-
-/// Changes at a searcher whose index was made blindly.
-struct BlindTarget {
-    writer: Writer,
-    blind: BlindWriter,
-    runtime: Handle,
-}
-
-impl oboro_owner::Target for BlindTarget {
-    type Stage = oboro_client::writer::StageToken;
-    type Error = Failed;
-
-    fn stage(&mut self, segment: &EncodedSegment) -> Result<Self::Stage, Failed> {
-        assert!(segment.codes.is_empty());
-        let width = self.writer.descriptor().subquantizers();
-        self.runtime.block_on(async {
-            let batches = &segment.batches;
-            let codes = self.blind.encode(batches, segment.ids.len(), width).await?;
-            let segment = NewSegment {
-                segment_id: segment.segment_id,
-                ids: &segment.ids,
-                codes: &codes,
-                tags: &segment.tags,
-                lists: &[],
-                records: &segment.records,
-            };
-            Ok(self.writer.stage(&segment).await?)
-        })
-    }
-
-    fn commit(
-        &mut self,
-        stages: Vec<Self::Stage>,
-        deletes: Vec<u64>,
-        on_existing: OnExisting,
-        strict: bool,
-    ) -> Result<oboro_owner::Changed, Failed> {
-        let change = Change {
-            stages,
-            deletes,
-            on_existing,
-            strict,
-        };
-        let report = self.runtime.block_on(self.writer.commit(change))?;
-        Ok(oboro_owner::Changed {
-            inserted: report.inserted,
-            replaced: report.replaced,
-            refused: report.refused,
-            deleted: report.deleted,
-            unknown: report.unknown,
-            vectors: report.vectors,
-            generation: report.generation,
-        })
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -540,16 +235,12 @@ async fn new_vectors_of_a_blind_index_are_encoded_blindly() {
     assert!(BlindWriter::connect(&owners, [9; 16]).await.is_err());
     let blind = BlindWriter::connect(&owners, index_id).await.unwrap();
     let writer = Writer::connect(&owners).await.unwrap();
-    let encoder = BlindEncoder::new(
-        world.owner_key.writer_key(),
-        blind.scale(),
-        writer.descriptor(),
-    )
-    .unwrap();
+    let encoder = BlindEncoder::new(world.owner_key.writer_key(), writer.descriptor()).unwrap();
+    let encryptor = BlindEncryptor::new(blind.scale(), writer.descriptor()).unwrap();
     // A vector that was in the build gets the codes that it got there.
     let subquantizers = writer.descriptor().subquantizers();
     let codes_of = |first: usize, count: usize| {
-        let (encoder, blind) = (&encoder, blind.clone());
+        let (encoder, encryptor, blind) = (&encoder, &encryptor, blind.clone());
         let values = words(first + count)[first * DIMENSION..].to_vec();
         let mut rows = Rows::new(&values, DIMENSION).unwrap();
         let records = rows.read(count).unwrap().unwrap();
@@ -563,9 +254,11 @@ async fn new_vectors_of_a_blind_index_are_encoded_blindly() {
                 &mut rng,
             )
             .unwrap();
+        let vectors = segment.unencoded.as_ref().unwrap();
+        let batches = encryptor.encrypt(vectors, &mut rng).unwrap();
         async move {
             let codes = blind
-                .encode(&segment.batches, count, subquantizers)
+                .encode(encryptor.epoch(), &batches, count, subquantizers)
                 .await
                 .unwrap();
             let of = segment.ids.iter().zip(codes.chunks_exact(subquantizers));
@@ -598,6 +291,8 @@ async fn new_vectors_of_a_blind_index_are_encoded_blindly() {
     let mut target = BlindTarget {
         writer: writer.clone(),
         blind: blind.clone(),
+        encryptor: BlindEncryptor::new(blind.scale(), writer.descriptor()).unwrap(),
+        rng: common::rng(21),
         runtime: Handle::current(),
     };
     let all = words(WORDS);
@@ -668,15 +363,6 @@ async fn a_blind_build_works_with_the_larger_set_and_in_960_dimensions() {
         }
         keeper.stop().await;
     }
-}
-
-async fn serve(world: &World, folder: &PathBuf, config: SearcherConfig) -> SocketAddr {
-    let key = world.owner_key.storage_key();
-    let server = SearcherServer::new(folder, key, config).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(server.serve(listener, std::future::pending()));
-    address
 }
 
 /// 10-recall@10 by the tables alone.

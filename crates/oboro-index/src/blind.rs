@@ -1,5 +1,4 @@
-//! What is kept of a blind generation, sealed: by the searcher beside the index, by the
-//! owner while it builds.
+//! What a searcher keeps of a blind generation, sealed, beside the index.
 //!
 //! A searcher encodes vectors against a codebook that it has as ciphertext only. What
 //! makes that ciphertext anew is one share at each role; the searcher keeps both, its own
@@ -26,9 +25,8 @@
 //! independent of the codebook.
 
 use crate::cursor::Cursor;
-use crate::keys::{OwnerKey, ReleaseKey, StorageKey};
+use crate::keys::{ReleaseKey, StorageKey};
 use crate::{IndexError, derive, layout, note};
-use rand_core::CryptoRng;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
@@ -43,13 +41,6 @@ const NAME: &str = BLIND_FILE;
 const HEADER: usize = 8 + 2 + 16 + 32 + 32 + 4;
 /// Both shares of the largest codebook (K 256, D 4,096: 14 bytes a value) and some.
 const MAX_BYTES: u64 = 64 << 20;
-
-const STATE_MAGIC: &[u8; 8] = b"OBOROBST";
-const STATE_VERSION: u16 = 1;
-const STATE_NAME: &str = "the state of a blind build";
-const STATE_CONTENT: usize = 16 + 32 + 32;
-/// Bytes of [`BuildState::to_bytes`].
-const STATE_BYTES: usize = 8 + 2 + note::NONCE + STATE_CONTENT + note::TAG;
 
 /// What is known of a generation without a key. Nothing of it is secret, and nobody has
 /// authenticated it before [`SealedBlind::open`].
@@ -267,79 +258,11 @@ impl ReleaseKey {
     }
 }
 
-/// What an owner keeps while searcher and keeper make an index for it: enough to go on
-/// after whoever was killed.
-///
-/// # Security
-/// The seed decides everything that is random in the build, the masks that hide the
-/// sample from the keeper among it. Sealed under a key derived from the owner's.
-pub struct BuildState {
-    /// The index that is made.
-    pub index_id: [u8; 16],
-    /// What all randomness of the build follows from.
-    pub seed: Zeroizing<[u8; 32]>,
-    /// Digest of the input and of what was asked for.
-    pub input: [u8; 32],
-}
-
-impl BuildState {
-    /// What chooses the sample, where nothing else was asked for.
-    #[must_use]
-    pub fn sampling_seed(&self) -> [u8; 32] {
-        *derive::key(&*self.seed, "sampling", &self.index_id)
-    }
-
-    /// Seals the state.
-    #[must_use]
-    pub fn to_bytes(&self, key: &OwnerKey, rng: &mut impl CryptoRng) -> Vec<u8> {
-        let mut content = Zeroizing::new(Vec::with_capacity(STATE_CONTENT));
-        content.extend_from_slice(&self.index_id);
-        content.extend_from_slice(&*self.seed);
-        content.extend_from_slice(&self.input);
-        let mut out = STATE_MAGIC.to_vec();
-        out.extend_from_slice(&STATE_VERSION.to_le_bytes());
-        let mut nonce = [0; note::NONCE];
-        rng.fill_bytes(&mut nonce);
-        out.extend_from_slice(&nonce);
-        let key = derive::key(key.secret(), "blind-build", b"");
-        let sealed = note::seal(&key, nonce, &out, &content);
-        out.extend_from_slice(&sealed);
-        out
-    }
-
-    /// Opens what [`to_bytes`](Self::to_bytes) sealed.
-    ///
-    /// # Errors
-    /// If it was altered or is another owner's.
-    pub fn from_bytes(key: &OwnerKey, bytes: &[u8]) -> Result<Self, IndexError> {
-        if bytes.len() != STATE_BYTES {
-            return Err(IndexError::Mismatch {
-                what: "the length of the state of a blind build",
-                found: bytes.len() as u64,
-                expected: STATE_BYTES as u64,
-            });
-        }
-        let mut cursor = Cursor::new(STATE_NAME, bytes);
-        cursor.magic(STATE_MAGIC, STATE_VERSION)?;
-        let nonce = cursor.array()?;
-        let (clear, sealed) = bytes.split_at(bytes.len() - cursor.remaining());
-        let key = derive::key(key.secret(), "blind-build", b"");
-        let content = note::open(&key, nonce, clear, sealed, STATE_NAME, "owner key")?;
-        let mut cursor = Cursor::new(STATE_NAME, &content);
-        let state = Self {
-            index_id: cursor.array()?,
-            seed: Zeroizing::new(cursor.array()?),
-            input: cursor.array()?,
-        };
-        cursor.end()?;
-        Ok(state)
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::keys::OwnerKey;
     use rand_core::SeedableRng;
 
     fn owner(seed: u8) -> OwnerKey {
@@ -424,34 +347,5 @@ mod tests {
             bad[at] ^= 1;
             assert!(release.open_share(&[3; 16], &bad).is_err());
         }
-    }
-
-    #[test]
-    fn fail_states_of_builds_that_were_altered_or_are_of_others() {
-        let state = BuildState {
-            index_id: [1; 16],
-            seed: Zeroizing::new([2; 32]),
-            input: [3; 32],
-        };
-        let mut rng = chacha20::ChaCha20Rng::from_seed([9; 32]);
-        let bytes = state.to_bytes(&owner(1), &mut rng);
-        let read = BuildState::from_bytes(&owner(1), &bytes).unwrap();
-        assert_eq!(
-            (read.index_id, *read.seed, read.input),
-            ([1; 16], [2; 32], [3; 32])
-        );
-        assert!(BuildState::from_bytes(&owner(2), &bytes).is_err());
-        for at in 0..bytes.len() {
-            let mut bad = bytes.clone();
-            bad[at] ^= 1;
-            assert!(
-                BuildState::from_bytes(&owner(1), &bad).is_err(),
-                "byte {at}"
-            );
-            assert!(BuildState::from_bytes(&owner(1), &bytes[..at]).is_err());
-        }
-        let mut long = bytes;
-        long.push(0);
-        assert!(BuildState::from_bytes(&owner(1), &long).is_err());
     }
 }

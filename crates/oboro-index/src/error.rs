@@ -91,6 +91,14 @@ pub enum IndexError {
         /// The bytes of the region.
         available: usize,
     },
+    /// Made under the key of an epoch that is over.
+    #[error("the key was rotated, from epoch {made} to {now}, after this was made; make it again")]
+    Outdated {
+        /// The epoch it was made in.
+        made: u64,
+        /// The epoch now.
+        now: u64,
+    },
     /// Work that was told to stop.
     #[error("the compaction was cancelled, and the index is as it was; run it again to go on")]
     Cancelled,

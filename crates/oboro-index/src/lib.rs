@@ -35,6 +35,7 @@ extern crate self as oboro_index;
 
 mod alive;
 mod blind;
+mod build_state;
 mod building;
 mod cursor;
 mod derive;
@@ -70,7 +71,8 @@ pub mod untrusted;
 mod verify;
 mod writer;
 
-pub use blind::{BLIND_FILE, BlindHead, BuildState, SealedBlind};
+pub use blind::{BLIND_FILE, BlindHead, SealedBlind};
+pub use build_state::BuildState;
 pub use descriptor::Descriptor;
 pub use encoding::{EncodingChoice, EncodingSurvey, RecordEncoding};
 pub use epoch::EpochWriter;

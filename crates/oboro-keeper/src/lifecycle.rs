@@ -132,6 +132,7 @@ impl Shared {
             shared.state.retire(&fingerprint, rng)?;
             shared.attest_keys();
             shared.prepared.forget(&fingerprint);
+            shared.generations.forget(&fingerprint);
             Ok(())
         })
         .await?;

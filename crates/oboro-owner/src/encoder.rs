@@ -15,7 +15,7 @@ use rand_core::CryptoRng;
 use crate::ids::extras_and_ids;
 use crate::prepare::{LARGEST_NORM, Prepare, norm};
 use crate::refusals::{Reason, Refusals};
-use crate::{OwnerError, tags};
+use crate::{OwnerError, Unencoded, tags};
 
 /// Encodes and seals new vectors as the build of an index did.
 ///
@@ -33,7 +33,7 @@ pub struct Encoder {
 /// The vectors of one new segment as the searcher takes them, by position.
 ///
 /// `Debug` shows how many there are, never ids or codes.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct EncodedSegment {
     /// Its random id, which the records are bound to.
     pub segment_id: [u8; 16],
@@ -49,9 +49,8 @@ pub struct EncodedSegment {
     pub records: Vec<u8>,
     /// Rows that were left out.
     pub refused: Refusals,
-    /// Where searcher and keeper are to encode the vectors: these, encrypted, batch by
-    /// batch in the order of positions; then there are no codes yet.
-    pub batches: Vec<Vec<u8>>,
+    /// Where searcher and keeper are to encode the vectors: these, and no codes yet.
+    pub unencoded: Option<Unencoded>,
 }
 
 impl fmt::Debug for EncodedSegment {
@@ -204,7 +203,7 @@ impl Encoder {
             lists,
             records,
             refused: good.refused,
-            batches: Vec::new(),
+            unencoded: None,
         };
         Ok((segment, good.present))
     }

@@ -47,6 +47,13 @@ pub trait Target {
         on_existing: OnExisting,
         strict: bool,
     ) -> Result<Changed, Self::Error>;
+
+    /// Whether a commit met that what was staged is there no more, as after a rotation of
+    /// the index's key: nothing has changed then, and the same segments may be brought
+    /// again.
+    fn is_unstaged(&self, _error: &Self::Error) -> bool {
+        false
+    }
 }
 
 /// What a change did.
@@ -265,18 +272,19 @@ fn take<T: Target>(
             break;
         }
         if !batch.segment.is_empty() {
-            stages.push(target.stage(&batch.segment)?);
+            if options.strict {
+                stages.push(target.stage(&batch.segment)?);
+            } else {
+                let changed = bring(target, &batch.segment, options.on_existing)?;
+                report.changed.add(&changed);
+                // Where all ids were there, nothing was written.
+                report.commits += u64::from(changed.inserted + changed.replaced > 0);
+            }
         }
         report.refused.merge(batch.segment.refused);
         report.present += batch.present;
         rows = batch.end;
         if !options.strict {
-            let stages = std::mem::take(&mut stages);
-            if !stages.is_empty() {
-                let changed = target.commit(stages, Vec::new(), options.on_existing, false)?;
-                report.changed.add(&changed);
-                report.commits += 1;
-            }
             report.rows = rows;
         }
         if let Some(progress) = &options.progress {
@@ -297,6 +305,22 @@ fn take<T: Target>(
     }
     report.seconds = begin.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// Stages and commits one segment; once more, where it was lost in between.
+fn bring<T: Target>(
+    target: &mut T,
+    segment: &EncodedSegment,
+    on_existing: OnExisting,
+) -> Result<Changed, T::Error> {
+    let stage = target.stage(segment)?;
+    match target.commit(vec![stage], Vec::new(), on_existing, false) {
+        Err(error) if target.is_unstaged(&error) => {
+            let stage = target.stage(segment)?;
+            target.commit(vec![stage], Vec::new(), on_existing, false)
+        }
+        result => result,
+    }
 }
 
 /// Deletes ids, as many in a commit as a searcher takes; with `strict` all or none.

@@ -45,8 +45,8 @@ mod tags;
 mod trial;
 
 pub use blind::{
-    BlindCommitted, BlindEncoder, BlindReport, BlindRoles, BlindSegment, BlindStanding, BlindStart,
-    BlindTrained,
+    BlindCommitted, BlindEncoder, BlindEncryptor, BlindReport, BlindRoles, BlindSegment,
+    BlindStanding, BlindStart, BlindTrained, Unencoded,
 };
 pub use build::Owner;
 pub use encoder::{EncodedSegment, Encoder, Encodes, Skip};

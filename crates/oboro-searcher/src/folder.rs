@@ -153,6 +153,8 @@ pub(crate) fn refused(error: IndexError) -> SearcherError {
     let reason = match &error {
         IndexError::Refused { .. } => Reason::Conflict,
         IndexError::Invalid(_) | IndexError::Mismatch { .. } => Reason::BadRequest,
+        // Staged while the key was rotated.
+        IndexError::Outdated { .. } => Reason::UnknownSession,
         IndexError::Cancelled => return SearcherError::Stopping,
         IndexError::Io { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
             return Failure::new(

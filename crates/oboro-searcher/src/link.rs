@@ -226,11 +226,8 @@ impl KeeperLink {
                     // The keeper may give an earlier epoch up before its time is over: a
                     // key was retired, or a second rotation followed. Its clients then
                     // move over as they do at the end.
-                    Err(error) if is_refusal(&error) && self.is_earlier(epoch) => {
-                        tracing::info!(%error, epoch = epoch.number(), "an earlier epoch is over");
-                        return Err(over(epoch));
-                    }
-                    prepared => prepared?,
+                    Err(error) => return Err(self.or_over(epoch, error)),
+                    Ok(handle) => handle,
                 },
             };
             let left = deadline.saturating_duration_since(Instant::now());
@@ -259,6 +256,15 @@ impl KeeperLink {
         Err(SearcherError::KeeperUnreachable(
             "it does not keep the codebook".to_owned(),
         ))
+    }
+
+    /// What the keeper refused for `epoch`: of an earlier one, that it is over.
+    pub(crate) fn or_over(&self, epoch: &Epoch, error: SearcherError) -> SearcherError {
+        if !is_refusal(&error) || !self.is_earlier(epoch) {
+            return error;
+        }
+        tracing::info!(%error, epoch = epoch.number(), "an earlier epoch is over");
+        over(epoch)
     }
 
     /// A newer epoch than this one is served.

@@ -17,7 +17,8 @@ Exit codes:
   3  an input (vectors, key, passphrase, index) is wrong or damaged
   4  refused: attestation, policy, rights, or an output that exists
   5  a server cannot be reached, went away, or lets this certificate not in
-  130  an insert that Ctrl-C ended; what it had committed stays
+  130  ended by Ctrl-C: an insert (what it had committed stays), a demo, a bench or a
+       training, and everything that Ctrl-C ends a second time
 
 Environment: OBORO_CONFIG names a configuration file, OBORO_LOG what roles log
 (such as info), OBORO_LOG_FORMAT=json how, OBORO_ARCH the instruction set.

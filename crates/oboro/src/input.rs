@@ -1,5 +1,6 @@
 //! Files of vectors and ids as arguments, `-` for standard input.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::AsRawFd;
@@ -10,6 +11,27 @@ use oboro_vectors::{Column, Format, Matrix, RecordOptions, RecordSource, number_
 use tempfile::TempDir;
 
 use crate::failure::{Failure, Named, Outcome};
+
+/// A number of things of which there must be one.
+pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(0) => Err("it must be at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Whether what a name stands for can be read once only: standard input, or a pipe such as a
+/// shell makes of `<(...)`.
+pub(crate) fn comes_once(path: &Path) -> bool {
+    path == Path::new("-") || is_pipe(path)
+}
+
+fn is_pipe(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt as _;
+    path.metadata()
+        .is_ok_and(|found| found.file_type().is_fifo())
+}
 
 /// The formats that `--format` takes.
 const FORMATS: [(&str, Format); 7] = [
@@ -29,7 +51,8 @@ pub(crate) struct RecordArgs {
     /// parquet or arrow
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<String>,
-    /// Ids of the vectors, one a line (whole numbers, or text), or .npy; instead of a column
+    /// Ids of the vectors, one a line (whole numbers, or text), or .npy or .ivecs; instead of a
+    /// column
     #[arg(long, value_name = "FILE")]
     pub(crate) ids: Option<PathBuf>,
     /// Take ids as text even where all of them are numbers
@@ -70,7 +93,7 @@ impl RecordArgs {
     }
 }
 
-/// A file of vectors; standard input is copied to a private temporary file,
+/// A file of vectors; standard input and pipes are copied to a private temporary file,
 /// since an index is built in two passes.
 pub(crate) struct Input {
     path: PathBuf,
@@ -88,6 +111,20 @@ enum Copied {
 }
 
 impl Copied {
+    /// Copies standard input or a pipe; where the copy can be opened.
+    fn of_what_comes_once(path: &Path) -> Outcome<(Self, PathBuf)> {
+        if path == Path::new("-") {
+            return Self::of(&mut std::io::stdin().lock())
+                .named("copy", "standard input to a temporary file");
+        }
+        File::open(path)
+            .and_then(|mut pipe| Self::of(&mut pipe))
+            .named(
+                "copy",
+                format_args!("{} to a temporary file", path.display()),
+            )
+    }
+
     /// Copies `input`; where it can be opened.
     fn of(input: &mut dyn Read) -> std::io::Result<(Self, PathBuf)> {
         let mut file = tempfile::tempfile()?;
@@ -110,7 +147,7 @@ impl Input {
             None => None,
             Some(name) => Some(format_of(name)?),
         };
-        if path != Path::new("-") {
+        if !comes_once(path) {
             return Ok(Self {
                 path: path.to_owned(),
                 shown: path.display().to_string(),
@@ -118,12 +155,14 @@ impl Input {
                 _copy: None,
             });
         }
-        let (copy, path) = Copied::of(&mut std::io::stdin().lock())
-            .named("copy", "standard input to a temporary file")?;
+        let (copy, copied) = Copied::of_what_comes_once(path)?;
         Ok(Self {
-            path,
-            shown: "standard input".to_owned(),
-            format: format.or(Some(Format::Fvecs)),
+            path: copied,
+            shown: match path == Path::new("-") {
+                true => "standard input".to_owned(),
+                false => path.display().to_string(),
+            },
+            format: format.or_else(|| Format::of(path).ok().or(Some(Format::Fvecs))),
             _copy: Some(copy),
         })
     }
@@ -134,11 +173,25 @@ impl Input {
         arguments: &RecordArgs,
         dimension: Option<usize>,
     ) -> Outcome<RecordSource> {
-        let options = RecordOptions {
+        let mut options = RecordOptions {
             format: self.format,
             ..arguments.options(dimension)
         };
-        RecordSource::open(&self.path, &options).map_err(|error| self.failure(error))
+        // The copy stays as long as it is open.
+        let mut copy = None;
+        if let Some(path) = arguments.ids.as_deref().filter(|path| is_pipe(path)) {
+            let (held, copied) = Copied::of_what_comes_once(path)?;
+            copy = Some((held, copied.display().to_string(), path));
+            options.id_file = Some(copied);
+        }
+        RecordSource::open(&self.path, &options).map_err(|error| {
+            let mut failure = self.failure(error);
+            if let Some((_, copied, path)) = &copy {
+                let shown = path.display().to_string();
+                failure.message = failure.message.replace(copied, &shown);
+            }
+            failure
+        })
     }
 
     /// All vectors.
@@ -193,24 +246,36 @@ pub(crate) enum GivenIds {
 }
 
 impl GivenIds {
-    /// Numbers where all are numbers, as in a file of ids, and `text` does not say otherwise.
-    /// White space around them and empty ones do not count, as in a file.
-    pub(crate) fn of(ids: Vec<String>, text: bool) -> Self {
+    /// All numbers, or all text, where `text` says so or none is a number. White space
+    /// around them and empty ones do not count, as in a file.
+    ///
+    /// Some of each are refused: whichever was meant, ids would be missed without a word.
+    pub(crate) fn of(ids: Vec<String>, text: bool) -> Outcome<Self> {
         let ids: Vec<String> = ids
             .iter()
             .map(|id| id.trim().to_owned())
             .filter(|id| !id.is_empty())
             .collect();
-        let numbers = ids.iter().map(|id| number_of_id(id));
-        if !text && let Some(numbers) = numbers.collect() {
-            return Self::Numbers(numbers);
+        let numbers: Vec<u64> = ids.iter().filter_map(|id| number_of_id(id)).collect();
+        if !text && numbers.len() == ids.len() {
+            return Ok(Self::Numbers(numbers));
         }
-        Self::Text(ids)
+        if text || numbers.is_empty() {
+            return Ok(Self::Text(ids));
+        }
+        let stranger = ids.iter().find(|id| number_of_id(id).is_none());
+        Err(Failure::input(format_args!(
+            "{} of {} ids are numbers, and \"{}\" is none; leave out what is no id, or add --text-ids if the index has text ids",
+            numbers.len(),
+            ids.len(),
+            stranger.map_or("", String::as_str)
+        )))
     }
 
-    /// From a file, one a line, or from `.npy`.
+    /// From a file, one a line, or from `.npy` or `.ivecs`.
     pub(crate) fn read(path: &Path, text: bool) -> Outcome<Self> {
-        if path.extension().is_some_and(|extension| extension == "npy") {
+        let binary = |extension: &OsStr| extension == "npy" || extension == "ivecs";
+        if path.extension().is_some_and(binary) {
             let rows = oboro_vectors::read_ids(path).map_err(Failure::input)?;
             let numbers = rows.data().iter().enumerate().map(|(row, &id)| {
                 u64::try_from(id).map_err(|_| {
@@ -239,7 +304,7 @@ impl GivenIds {
                 ids.push(id.to_owned());
             }
         }
-        Ok(Self::of(ids, text))
+        Self::of(ids, text)
     }
 }
 
@@ -259,14 +324,17 @@ mod tests {
         let forced = GivenIds::read(&path, true).unwrap();
         assert_eq!(forced, text(&["3", "18446744073709551615", "7"]));
         std::fs::write(&path, "3\n-1\n").unwrap();
-        assert_eq!(GivenIds::read(&path, false).unwrap(), text(&["3", "-1"]));
+        let refused = GivenIds::read(&path, false).unwrap_err().message;
+        assert!(refused.contains("1 of 2 ids are numbers"), "{refused}");
+        assert_eq!(GivenIds::read(&path, true).unwrap(), text(&["3", "-1"]));
     }
 
     #[test]
     fn ids_of_the_command_line_and_of_npy_are_read_as_those_of_a_file() {
-        let of = |text: &str| GivenIds::of(text.split(',').map(str::to_owned).collect(), false);
+        let of =
+            |text: &str| GivenIds::of(text.split(',').map(str::to_owned).collect(), false).unwrap();
         assert_eq!(of("1, 2,"), GivenIds::Numbers(vec![1, 2]));
-        assert_eq!(of("1,a "), GivenIds::Text(vec!["1".into(), "a".into()]));
+        assert_eq!(of("b,a "), GivenIds::Text(vec!["b".into(), "a".into()]));
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ids.npy");
         let mut file = std::fs::File::create(&path).unwrap();
@@ -276,6 +344,10 @@ mod tests {
         assert_eq!(numbers, GivenIds::Numbers(vec![3, 7]));
         let text = GivenIds::read(&path, true).unwrap();
         assert_eq!(text, GivenIds::Text(vec!["3".into(), "7".into()]));
+        let path = folder.path().join("ids.ivecs");
+        std::fs::write(&path, [1, 0, 0, 0, 3, 0, 0, 0, 1, 0, 0, 0, 7, 0, 0, 0]).unwrap();
+        let numbers = GivenIds::read(&path, false).unwrap();
+        assert_eq!(numbers, GivenIds::Numbers(vec![3, 7]));
     }
 
     #[test]
@@ -291,14 +363,56 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_text_are_told_apart_by_all_ids_together() {
+    fn vectors_and_ids_may_come_through_pipes() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = |name: &str, bytes: &'static [u8]| {
+            let path = folder.path().join(name);
+            mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+            let writer = path.clone();
+            std::thread::spawn(move || std::fs::write(writer, bytes).unwrap());
+            path
+        };
+        let vectors = pipe(
+            "vectors",
+            &[1, 0, 0, 0, 0, 0, 128, 63, 1, 0, 0, 0, 0, 0, 0, 64],
+        );
+        assert!(comes_once(&vectors) && comes_once(Path::new("-")) && !comes_once(folder.path()));
+        let input = Input::open(&vectors, None).unwrap();
+        let arguments = |name, ids| RecordArgs {
+            ids: Some(pipe(name, ids)),
+            ..RecordArgs::default()
+        };
+        let mut source = input.records(&arguments("ids", b"7\n9\n"), None).unwrap();
+        for _ in 0..2 {
+            let records = source.read(10).unwrap().unwrap();
+            assert_eq!(records.ids, oboro_vectors::Ids::Numbers(vec![7, 9]));
+            assert_eq!(records.vectors, [1.0, 2.0]);
+            source.rewind().unwrap();
+        }
+        let few = arguments("few", b"7\n");
+        let message = input.records(&few, None).err().unwrap().message;
+        let named = few.ids.unwrap().display().to_string();
+        assert!(message.contains(&named), "{message}");
+    }
+
+    #[test]
+    fn fail_numbers_and_text_among_each_other() {
         let of =
             |ids: &[&str], text| GivenIds::of(ids.iter().map(|&id| id.to_owned()).collect(), text);
         let text = |ids: &[&str]| GivenIds::Text(ids.iter().map(|&id| id.to_owned()).collect());
-        assert_eq!(of(&["7", "8"], false), GivenIds::Numbers(vec![7, 8]));
-        // One that is no number makes text of all, as in a column of ids.
-        assert_eq!(of(&["7", "b"], false), text(&["7", "b"]));
-        assert_eq!(of(&["7", "8"], true), text(&["7", "8"]));
+        assert_eq!(
+            of(&["7", "8"], false).unwrap(),
+            GivenIds::Numbers(vec![7, 8])
+        );
+        assert_eq!(of(&["a", "b"], false).unwrap(), text(&["a", "b"]));
+        assert_eq!(of(&["7", "b"], true).unwrap(), text(&["7", "b"]));
+        // Nothing would be deleted of an index with numbers, or of one with text.
+        let refused = of(&["3", "4", "foo"], false).unwrap_err().message;
+        assert!(
+            refused.contains("\"foo\"") && refused.contains("--text-ids"),
+            "{refused}"
+        );
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod processes;
 mod progress;
 mod register;
 mod results;
+mod served;
 mod usage;
 mod with_simulated;
 mod words;

@@ -6,20 +6,13 @@ use std::time::Duration;
 
 use clap::Args;
 use oboro_channel::Role;
-use oboro_client::ClientError;
-use oboro_client::blind::BlindWriter;
-use oboro_client::writer::{Change, StageToken, Writer, WriterConfig};
-use oboro_index::{
-    CompactionPolicy, Index, IndexError, LiveIndex, NewSegment, OnExisting, OwnerKey, Throttle,
-    WriterKey,
-};
+use oboro_client::writer::{Writer, WriterConfig};
+use oboro_index::{CompactionPolicy, Index, IndexError, LiveIndex, OwnerKey, Throttle, WriterKey};
 use oboro_owner::{
-    BlindEncoder, Changed, EncodedSegment, Encoder, Encodes, FolderTarget, InsertOptions,
-    InsertReport, OwnerError, Target, VectorSource, delete, insert,
+    Changed, Encoder, Encodes, FolderTarget, InsertOptions, InsertReport, OwnerError, VectorSource,
+    delete, insert,
 };
-use oboro_protocol::Reason;
 use oboro_server::policy::PolicyOptions;
-use tokio::runtime::Runtime;
 
 use crate::failure::{Failure, Outcome};
 use crate::keys::{self, Folder, OWNER_KEY};
@@ -27,6 +20,7 @@ use crate::or_failure::{IntoFailure, OrFailure};
 use crate::output;
 use crate::passphrase::KeyPassphrase;
 use crate::roles;
+use crate::served::{ChangeError, Served};
 use crate::with_simulated::WithSimulated;
 
 /// The key of clients that may change indexes.
@@ -64,15 +58,14 @@ pub(crate) enum Opened {
     Served(Box<Served>),
 }
 
-/// A searcher that takes changes.
-pub(crate) struct Served {
-    runtime: Runtime,
-    writer: Writer,
-    config: WriterConfig,
-    /// Where the index was made blindly.
-    blind: Option<BlindWriter>,
-    /// The keeper could not be told of the newest state.
-    unrecorded: bool,
+/// How an index stands.
+pub(crate) struct Standing {
+    /// Vectors that can be found.
+    pub(crate) vectors: u64,
+    pub(crate) segments: u64,
+    /// Vectors that are deleted and still on disk.
+    pub(crate) deleted: u64,
+    pub(crate) generation: u64,
 }
 
 /// What merging did.
@@ -160,13 +153,7 @@ impl Place {
                 eprintln!("note: {remark}");
             }
         }
-        let served = Served {
-            runtime,
-            writer,
-            config,
-            blind: None,
-            unrecorded: false,
-        };
+        let served = Served::new(runtime, writer, config);
         Ok((Opened::Served(Box::new(served)), key))
     }
 
@@ -203,21 +190,20 @@ impl Opened {
         }
     }
 
-    /// Segments, vectors that are deleted and still on disk.
-    pub(crate) fn state(&self) -> Outcome<(u64, u64)> {
+    /// How it stands now.
+    pub(crate) fn state(&self) -> Outcome<Standing> {
         match self {
             Self::Folder(live) => {
-                let segments = live.index().segments();
-                let deleted = segments.iter().map(|s| u64::from(s.deleted())).sum();
-                Ok((segments.len() as u64, deleted))
+                let index = live.index();
+                let segments = index.segments();
+                Ok(Standing {
+                    vectors: index.vectors(),
+                    segments: segments.len() as u64,
+                    deleted: segments.iter().map(|s| u64::from(s.deleted())).sum(),
+                    generation: index.head().generation,
+                })
             }
-            Self::Served(served) => {
-                let status = served
-                    .runtime
-                    .block_on(served.writer.status())
-                    .or_failure()?;
-                Ok((u64::from(status.segments), status.deleted))
-            }
+            Self::Served(served) => served.state(),
         }
     }
 
@@ -235,11 +221,15 @@ impl Opened {
                 let mut target = FolderTarget::new(live, keys::os_rng()?);
                 insert(encoder, source, &mut target, options, &mut rng).map_err(failure)
             }
-            Self::Served(served) => insert(encoder, source, &mut **served, options, &mut rng)
-                .map_err(|error| match error {
-                    ChangeError::Owner(error) => failure(error),
-                    ChangeError::Client(error) => error.into_failure(),
-                }),
+            Self::Served(served) => {
+                served.encrypt_with(options.threads)?;
+                insert(encoder, source, &mut **served, options, &mut rng).map_err(|error| {
+                    match error {
+                        ChangeError::Owner(error) => failure(error),
+                        ChangeError::Client(error) => error.into_failure(),
+                    }
+                })
+            }
         }
     }
 
@@ -263,18 +253,7 @@ impl Opened {
     ) -> Outcome<Merged> {
         let live = match self {
             Self::Folder(live) => live,
-            Self::Served(served) => {
-                let report = served
-                    .runtime
-                    .block_on(served.writer.compact())
-                    .or_failure()?;
-                return Ok(Merged {
-                    before: u64::from(report.segments_before),
-                    after: u64::from(report.segments_after),
-                    dropped: report.dropped,
-                    generation: report.generation,
-                });
-            }
+            Self::Served(served) => return served.compact(),
         };
         let mut rng = keys::os_rng()?;
         let before = live.index().segments().len() as u64;
@@ -303,108 +282,7 @@ impl Opened {
         match self {
             // It is told when a searcher serves the index next.
             Self::Folder(_) => false,
-            Self::Served(served) => served.unrecorded,
+            Self::Served(served) => served.is_unrecorded(),
         }
-    }
-}
-
-impl Served {
-    fn encoder(&mut self, key: WriterKey) -> Outcome<Box<dyn Encodes>> {
-        let descriptor = self.writer.descriptor();
-        match self.runtime.block_on(self.writer.model()) {
-            Ok(model) => Ok(Box::new(
-                Encoder::open(key, &model, descriptor).or_failure()?,
-            )),
-            // There is no model.
-            Err(error) if error.reason() == Some(Reason::BadRequest) => {
-                let connecting = BlindWriter::connect(&self.config, descriptor.index_id);
-                let blind = self.runtime.block_on(connecting).or_failure()?;
-                let encoder = BlindEncoder::new(key, blind.scale(), descriptor).or_failure()?;
-                self.blind = Some(blind);
-                Ok(Box::new(encoder))
-            }
-            Err(error) => Err(error.into_failure()),
-        }
-    }
-
-    /// The codes of a segment whose vectors come encrypted.
-    fn codes(&self, segment: &EncodedSegment) -> Result<Option<Vec<u8>>, ChangeError> {
-        let Some(blind) = &self.blind else {
-            return Ok(None);
-        };
-        let width = self.writer.descriptor().subquantizers();
-        let encoding = blind.encode(&segment.batches, segment.ids.len(), width);
-        let codes = self.runtime.block_on(encoding);
-        codes.map(Some).map_err(ChangeError::Client)
-    }
-}
-
-/// What can go wrong with a change at a searcher.
-pub(crate) enum ChangeError {
-    Owner(OwnerError),
-    Client(ClientError),
-}
-
-impl From<OwnerError> for ChangeError {
-    fn from(error: OwnerError) -> Self {
-        Self::Owner(error)
-    }
-}
-
-impl IntoFailure for ChangeError {
-    fn into_failure(self) -> Failure {
-        match self {
-            Self::Owner(error) => error.into_failure(),
-            Self::Client(error) => error.into_failure(),
-        }
-    }
-}
-
-impl Target for Served {
-    type Stage = StageToken;
-    type Error = ChangeError;
-
-    fn stage(&mut self, segment: &EncodedSegment) -> Result<StageToken, ChangeError> {
-        let encoded = self.codes(segment)?;
-        let segment = NewSegment {
-            segment_id: segment.segment_id,
-            ids: &segment.ids,
-            codes: encoded.as_ref().unwrap_or(&segment.codes),
-            tags: &segment.tags,
-            lists: &segment.lists,
-            records: &segment.records,
-        };
-        self.runtime
-            .block_on(self.writer.stage(&segment))
-            .map_err(ChangeError::Client)
-    }
-
-    fn commit(
-        &mut self,
-        stages: Vec<StageToken>,
-        deletes: Vec<u64>,
-        on_existing: OnExisting,
-        strict: bool,
-    ) -> Result<Changed, ChangeError> {
-        let change = Change {
-            stages,
-            deletes,
-            on_existing,
-            strict,
-        };
-        let report = self
-            .runtime
-            .block_on(self.writer.commit(change))
-            .map_err(ChangeError::Client)?;
-        self.unrecorded = report.unrecorded;
-        Ok(Changed {
-            inserted: report.inserted,
-            replaced: report.replaced,
-            refused: report.refused,
-            deleted: report.deleted,
-            unknown: report.unknown,
-            vectors: report.vectors,
-            generation: report.generation,
-        })
     }
 }

@@ -205,6 +205,10 @@ fn a_blind_index_from_keys_to_inserts() {
     let kept = world.place.path("new/index/blind.oboro");
     let verify = ["verify", &index, "--keys", &world.keys];
     let verified = json(&verify);
+    // By the encrypted path, for nobody has the codebook in the clear.
+    let trials = &verified["trials"];
+    assert_eq!(trials["encrypted"], true, "{verified}");
+    assert_eq!(trials["queries"], trials["found"]);
     assert_eq!(verified["unlisted"], Value::Array(Vec::new()));
     let files = verified["files"].as_array().unwrap();
     assert!(files.iter().any(|file| file["name"] == "blind.oboro"));
@@ -220,6 +224,55 @@ fn a_blind_index_from_keys_to_inserts() {
     // In a folder nobody encodes them.
     let folder = ["insert", &file, "--index", &index, "--keys", &world.keys];
     assert!(fails(3, &folder).contains("--connect"));
+}
+
+#[test]
+fn a_blind_insert_goes_on_while_the_key_is_rotated() {
+    let world = World::new(600);
+    let keeper = world.keeper("127.0.0.1:0");
+    let searcher = world.searcher(&keeper, "127.0.0.1:0");
+    json(&world.build(&searcher, &keeper));
+    // The one that served the build has ended; this one serves the index.
+    world.check(&searcher, &world.base, &vectors(1, DIMENSION, 2));
+    let new = vectors(2_000, DIMENSION, 3);
+    let file = world.place.write_fvecs("new.fvecs", &new);
+    let ids: String = (600..2_600).map(|id| format!("{id}\n")).collect();
+    std::fs::write(world.place.path("new.ids"), ids).unwrap();
+    let inserting = Command::new(assert_cmd::cargo::cargo_bin!("oboro"))
+        .args(["--json", "--quiet", "insert", &file, "--batch", "64"])
+        .args(["--ids", &world.place.at("new.ids")])
+        .args(["--connect", &searcher.address, "--keys", &world.keys])
+        .arg("--allow-simulated")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // At whatever moments of it.
+    for epoch in [2, 3] {
+        let rotate = [
+            "rotate",
+            "--searcher",
+            &searcher.address,
+            "--keeper",
+            &keeper.address,
+            "--keys",
+            &world.keys,
+            "--allow-simulated",
+            "--overlap",
+            "0",
+        ];
+        assert_eq!(json(&[&rotate[..], &["--retire"]].concat())["epoch"], epoch);
+    }
+    let output = inserting.wait_with_output().unwrap();
+    let inserted: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(inserted["inserted"], 2_000, "{inserted}");
+    assert_eq!(inserted["vectors"], 2_600);
+    let all: Vec<Vec<f32>> = world.base.iter().chain(&new).cloned().collect();
+    world.check(&searcher, &all, &new[..6]);
+    // After the rotations, too.
+    let arguments = ["upsert", &file, "--ids", &world.place.at("new.ids")];
+    let at = ["--connect", &searcher.address, "--keys", &world.keys];
+    let again = json(&[&arguments[..], &at, &["--allow-simulated"]].concat());
+    assert_eq!(again["replaced"], 2_000);
 }
 
 #[test]

@@ -241,8 +241,9 @@ fn a_folder_changes_while_nobody_serves_it() {
         (&inserted["inserted"], &inserted["commits"]),
         (&100.into(), &10.into())
     );
-    // Small segments were merged at the end.
+    // Small segments were merged at the end, and the state after that is told.
     assert!(inserted["segments"].as_u64().unwrap() < 5, "{inserted}");
+    assert_eq!(inserted["generation"], world.generation());
     // What is there already is passed over, or refused and counted.
     let file = place.write_fvecs("more.fvecs", &more);
     let arguments = ["insert", &file, "--ids", &ids];
@@ -251,6 +252,12 @@ fn a_folder_changes_while_nobody_serves_it() {
         assert_eq!(
             (&again["inserted"], &again["existing"]),
             (&0.into(), &100.into())
+        );
+        // Nothing was written.
+        assert_eq!(again["commits"], 0);
+        assert_eq!(
+            (&again["generation"], &again["vectors"]),
+            (&inserted["generation"], &500.into())
         );
     }
     let ids = numbers(place, "gone.txt", 590..700);
@@ -501,6 +508,53 @@ fn text_ids_tags_and_payloads_come_back() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("\tclear\\u{1b}[2J\\u{202e}it\t"), "{text}");
     assert!(!text.contains('\x1b') && !text.contains('\u{202e}'));
+}
+
+#[test]
+fn fail_a_file_of_which_no_row_can_be_taken() {
+    let place = Place::with_keys();
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../oboro-vectors/tests/data");
+    let file = data.join("full-gzip-text.parquet");
+    let file = file.to_str().unwrap();
+    let bare = [
+        "--ids-column",
+        "",
+        "--payload-column",
+        "",
+        "--tags-column",
+        "",
+    ];
+    let built = place.build("index", file, &[&bare[..], &["--centroids", "16"]].concat());
+    assert_eq!(built["extra_bytes"], 0);
+    let (keys, index) = (place.at("keys"), place.at("index"));
+    let at = ["--index", &index, "--keys", &keys];
+    let message = fails(3, &[&["insert", file][..], &bare[4..], &at].concat());
+    assert!(
+        message.contains("nothing was inserted")
+            && message.contains("40 rows")
+            && message.contains("--extra-bytes"),
+        "{message}"
+    );
+    // Some rows of another dimension are no failure, but counted by reason.
+    let mut rows = vectors(5, 6, 1);
+    rows[1].push(0.0);
+    rows[3].push(0.0);
+    let some = place.write_fvecs("some.fvecs", &rows);
+    let ids = numbers(&place, "ids.txt", 100..105);
+    let output = oboro()
+        .args(["insert", &some, "--ids", &ids])
+        .args(at)
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.starts_with("3 vectors inserted, 0 replaced, in 1 commit and "),
+        "{text}"
+    );
+    assert!(text.contains("2 rows refused (dimension 2)"), "{text}");
+    let inspected = json(&["inspect", &index]);
+    assert_eq!(inspected["vectors"], 43);
 }
 
 #[test]

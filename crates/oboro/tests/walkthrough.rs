@@ -228,6 +228,35 @@ fn doctor_tells_what_is_here() {
 }
 
 #[test]
+fn vectors_of_no_hyperboloid_are_remarked_upon() {
+    let place = Place::with_keys();
+    let plain = vectors(60, 4, 1);
+    let raised: Vec<Vec<f32>> = plain
+        .iter()
+        .map(|row| {
+            let time = (1.0 + row.iter().map(|x| x * x).sum::<f32>()).sqrt();
+            [&[time][..], row].concat()
+        })
+        .collect();
+    for (name, rows, told) in [("plain", &plain, true), ("raised", &raised, false)] {
+        let file = place.write_fvecs(&format!("{name}.fvecs"), rows);
+        let (keys, out) = (place.at("keys"), place.at(name));
+        let output = oboro()
+            .args(["build", &file, "--keys", &keys, "--out", &out])
+            .args(["--metric", "lorentz", "--centroids", "16"])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            said.matches("hyperboloid").count(),
+            usize::from(told),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn a_bench_fills_its_contract() {
     let place = Place::new();
     let base = vectors(800, 16, 1);
@@ -269,7 +298,7 @@ fn a_bench_fills_its_contract() {
         assert!(measured[key].is_number(), "{key}: {measured}");
     }
     assert_eq!(measured["vectors"], 800);
-    for key in ["date", "commit", "processor", "platform"] {
+    for key in ["date", "executable", "processor", "platform"] {
         assert!(measured[key].is_string(), "{key}: {measured}");
     }
     let stored: serde_json::Value =

@@ -79,10 +79,10 @@ impl Workplace {
             ));
         }
         if epoch != self.key.epoch() {
-            return Err(IndexError::Invalid(format!(
-                "the key was rotated, from epoch {epoch} to {}, after this was made; make it again",
-                self.key.epoch()
-            )));
+            return Err(IndexError::Outdated {
+                made: epoch,
+                now: self.key.epoch(),
+            });
         }
         Ok(())
     }

@@ -225,19 +225,19 @@ pub fn build_then(
         codebook.subspaces().width(),
         CENTROIDS,
     )?;
+    let terms = codebook.table_terms(metric);
     let scale = TableScale::new(
         &packing,
         2000.0,
-        codebook.norm(),
-        codebook.offset_bound(metric),
+        terms.norm(),
+        terms.offset_bound(),
     )?;
-    let offsets = codebook.offsets(metric);
     let encrypted = EncryptedCodebook::encrypt(
         packing,
         &scale,
         &public,
-        codebook.values(),
-        offsets.as_deref(),
+        terms.centroids(),
+        terms.offsets(),
         &mut rng,
     )?;
     writer.set_codebook(&encrypted, &mut rng);

@@ -39,6 +39,13 @@ impl Generations {
         });
     }
 
+    /// Forgets all that go on under a key which is retired, and the key with them once
+    /// the last request lets go of it.
+    pub(crate) fn forget(&self, fingerprint: &[u8; 32]) {
+        self.table()
+            .retain(|_, open| &open.session.pair.fingerprint != fingerprint);
+    }
+
     /// Opens a generation, or finds the one that this owner opened for the same index
     /// and shape: what it has brought is still there, and may be asked for anew.
     pub(super) fn begin(
@@ -96,10 +103,11 @@ impl Generations {
         self.expire(now);
         let mut table = self.table();
         let searcher = session.searcher();
-        // One of the same index and searcher is what it goes on from.
+        // One of the same index, epoch and searcher is what it goes on from.
         table.retain(|_, open| {
             open.session.trains()
                 || open.session.index_id != session.index_id
+                || open.session.pair.fingerprint != session.pair.fingerprint
                 || open.session.searcher() != searcher
         });
         let installed = |open: &Open| !open.session.trains();

@@ -74,8 +74,12 @@ impl World {
     }
 
     fn installed(&self, index: u8, searcher: u8) -> Session {
+        self.installed_under(&self.pair, index, searcher)
+    }
+
+    fn installed_under(&self, pair: &Arc<KeyPair>, index: u8, searcher: u8) -> Session {
         let share = Share::from_bytes(&self.share).unwrap();
-        let (pair, seed) = (Arc::clone(&self.pair), Zeroizing::new([7; 32]));
+        let (pair, seed) = (Arc::clone(pair), Zeroizing::new([7; 32]));
         Session::install([index; 16], pair, [searcher; 32], seed, share, 0.0)
             .unwrap()
             .0
@@ -174,4 +178,30 @@ fn fail_installed_codebooks_beyond_what_a_keeper_holds() {
     table.install([99; 16], world.installed(1, 8), later);
     assert_eq!(table.len(), MAX_INSTALLED);
     assert!(table.of_searcher(&[1; 16], &[8; 32], later).is_err());
+}
+
+#[test]
+fn two_epochs_of_an_index_stand_beside_each_other_until_a_key_goes() {
+    let world = World::new();
+    let secret = SecretKey::generate(world.packing.set(), &mut rng(11));
+    let public = secret.public_key(&mut rng(12));
+    let next = Arc::new(KeyPair::new(secret, public).unwrap());
+    let table = Generations::default();
+    let find = |token: u8| table.of_searcher(&[token; 16], &[8; 32], world.now).is_ok();
+    table.install([1; 16], world.installed(1, 8), world.now);
+    table.install([2; 16], world.installed_under(&next, 1, 8), world.now);
+    assert!(find(1) && find(2));
+    // Shown again, each takes its own place only.
+    table.install([3; 16], world.installed(1, 8), world.now);
+    assert!(!find(1) && find(2) && find(3));
+    // A training under the key that goes ends as well.
+    table
+        .begin([4; 16], world.session(1, OWNER, 9), world.now)
+        .unwrap();
+    table.forget(&world.pair.fingerprint);
+    assert!(find(2) && !find(3));
+    assert!(table.of_owner(&[4; 16], &OWNER, world.now).is_err());
+    assert_eq!(table.len(), 1);
+    // Nobody holds the key any more.
+    assert_eq!(Arc::strong_count(&world.pair), 1);
 }

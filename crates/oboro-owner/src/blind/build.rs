@@ -136,6 +136,7 @@ impl Build<'_> {
                 released: true,
             },
             unrecorded: committed.unrecorded,
+            begun_anew: prepared.begun_anew,
             vectors: shape.rows,
             dimension: shape.dimension,
             metric: self.options.metric.name(),
@@ -214,7 +215,7 @@ impl Build<'_> {
                 (largest, QUERY_NORM_ROOM * f64::from(found.largest_norm))
             }
         };
-        let input = source.finish(&[
+        let settings: [&[u8]; 12] = [
             &BatchPacking::of(&shape.packing)?.to_bytes(),
             &(shape.packing.split() as u64).to_le_bytes(),
             &(shape.sample as u64).to_le_bytes(),
@@ -227,13 +228,19 @@ impl Build<'_> {
             options.rotation.name().as_bytes(),
             layout.encoding.name().as_bytes(),
             &options.seed,
-            &self.owner.keeper.fingerprint(),
-        ]);
-        if resume && input != state.input {
+        ];
+        let (apart_from_key, input) = source.finish(&settings, &self.owner.keeper.fingerprint());
+        let begun_anew = resume && input != state.input;
+        // Where only the keeper's key is another one, it was rotated. What the roles have is
+        // for the key before, so all is done again; no randomness is, for the key goes into
+        // it.
+        if begun_anew && state.apart_from_key != Some(apart_from_key) {
             return Err(OwnerError::OtherInput);
         }
         state.input = input;
+        state.apart_from_key = Some(apart_from_key);
         Ok(Prepared {
+            begun_anew,
             index_id,
             segment_vectors,
             layout,
@@ -422,6 +429,8 @@ struct Place<'a> {
 
 /// What the first pass gave.
 struct Prepared {
+    /// The keeper's key was rotated since the build began.
+    begun_anew: bool,
     index_id: [u8; 16],
     /// Most vectors of a segment.
     segment_vectors: usize,

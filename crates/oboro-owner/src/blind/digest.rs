@@ -19,12 +19,15 @@ impl<'a> Digesting<'a> {
         }
     }
 
-    /// Of everything that was read since the source was last rewound, and of `settings`.
-    pub(super) fn finish(mut self, settings: &[&[u8]]) -> [u8; 32] {
+    /// Of everything that was read since the source was last rewound, and of `settings`;
+    /// and of that with the fingerprint of the keeper's key.
+    pub(super) fn finish(mut self, settings: &[&[u8]], key: &[u8; 32]) -> ([u8; 32], [u8; 32]) {
         for part in settings {
             self.piece(part);
         }
-        *self.hasher.finalize().as_bytes()
+        let apart_from_key = *self.hasher.finalize().as_bytes();
+        self.piece(key);
+        (apart_from_key, *self.hasher.finalize().as_bytes())
     }
 
     fn piece(&mut self, bytes: &[u8]) {

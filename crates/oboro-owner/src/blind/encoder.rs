@@ -7,7 +7,7 @@ use oboro_ckks::{BatchEncryptor, BatchPacking, BatchScale};
 use oboro_index::{Descriptor, RotationMatrix, SegmentSealer, WriterKey, permutation};
 use oboro_quant::Subspaces;
 use oboro_vectors::Records;
-use rand_core::Rng as _;
+use rand_core::{CryptoRng, Rng as _};
 use zeroize::Zeroizing;
 
 use super::segment::encrypt;
@@ -15,28 +15,82 @@ use crate::encoder::{EncodedSegment, Encodes, Intake, Skip};
 use crate::prepare::Prepare;
 use crate::{OwnerError, tags};
 
-/// Encrypts and seals new vectors, for searcher and keeper to encode.
+/// Vectors of a segment that searcher and keeper are to encode, prepared and in the order
+/// of positions.
+///
+/// # Security
+/// In the clear, and wiped when dropped. They stay with who inserts them: what is sent is
+/// [encrypted](BlindEncryptor::encrypt) first, under the key that is in use then.
+#[derive(Clone, PartialEq)]
+pub struct Unencoded(Zeroizing<Vec<f32>>);
+
+/// Encrypts vectors for searcher and keeper to encode, for one epoch of an index.
+pub struct BlindEncryptor {
+    encryptor: BatchEncryptor,
+    epoch: u64,
+}
+
+impl BlindEncryptor {
+    /// For the epoch that `descriptor` describes; `scale` is how the searcher wants vectors
+    /// encrypted. Those longer than any that the index was built with are shortened for
+    /// encoding, not where they are stored.
+    ///
+    /// # Errors
+    /// If the scale does not fit the index.
+    pub fn new(scale: &[u8], descriptor: &Descriptor) -> Result<Self, OwnerError> {
+        let packing = BatchPacking::of(&descriptor.packing)?;
+        let scale = BatchScale::from_bytes(&packing, scale)?;
+        Ok(Self {
+            encryptor: BatchEncryptor::new(scale, descriptor.public_key.clone())?,
+            epoch: descriptor.epoch,
+        })
+    }
+
+    /// The epoch whose key it encrypts under; the searcher must be told.
+    #[must_use]
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The vectors, batch by batch. Runs on rayon's current pool; the bytes do not depend
+    /// on it.
+    ///
+    /// # Errors
+    /// If they are of an index of another shape.
+    ///
+    /// # Security
+    /// `rng` must be fresh each time, also for the same vectors: under two keys with the
+    /// same randomness they would be told to whoever sees both.
+    pub fn encrypt(
+        &self,
+        vectors: &Unencoded,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Vec<Vec<u8>>, OwnerError> {
+        let packing = self.encryptor.packing();
+        let batches = vectors.0.chunks(packing.batch() * packing.vector_len());
+        encrypt(&self.encryptor, batches, rng)
+    }
+}
+
+/// Prepares and seals new vectors, for searcher and keeper to encode.
 ///
 /// # Security
 /// It holds the key of the originals, but no centroid: nobody has those in the clear.
 pub struct BlindEncoder {
-    encryptor: BatchEncryptor,
     rotation: RotationMatrix,
     subspaces: Subspaces,
+    /// Values of a vector with those that fill its sub-vectors up.
+    padded: usize,
     descriptor: Descriptor,
     key: WriterKey,
 }
 
 impl BlindEncoder {
-    /// For the index that `descriptor` describes; `scale` is how its searcher wants
-    /// vectors encrypted. Those longer than any that the index was built with are
-    /// shortened for encoding, not where they are stored.
+    /// For the index that `descriptor` describes, in whatever epoch.
     ///
     /// # Errors
-    /// If the scale does not fit the index.
-    pub fn new(key: WriterKey, scale: &[u8], descriptor: &Descriptor) -> Result<Self, OwnerError> {
-        let packing = BatchPacking::of(&descriptor.packing)?;
-        let scale = BatchScale::from_bytes(&packing, scale)?;
+    /// If no vectors of its shape can be encoded blindly.
+    pub fn new(key: WriterKey, descriptor: &Descriptor) -> Result<Self, OwnerError> {
         let subspaces = descriptor.subspaces()?;
         let rotation = RotationMatrix::derive(
             key.client_key().rotation_seed(),
@@ -45,9 +99,9 @@ impl BlindEncoder {
             descriptor.metric,
         );
         Ok(Self {
-            encryptor: BatchEncryptor::new(scale, descriptor.public_key.clone())?,
             rotation,
             subspaces,
+            padded: BatchPacking::of(&descriptor.packing)?.vector_len(),
             descriptor: descriptor.clone(),
             key,
         })
@@ -93,8 +147,7 @@ impl Encodes for BlindEncoder {
         };
         let mut prepared = Zeroizing::new(vectors);
         prepare.rows(&mut prepared)?;
-        let packing = self.encryptor.packing();
-        let length = packing.vector_len();
+        let length = self.padded;
         let mut padded = Zeroizing::new(vec![0.0; positions.len() * length]);
         segment.ids = vec![0; good.ids.len()];
         segment.tags = vec![0; good.tags.len()];
@@ -108,8 +161,7 @@ impl Encodes for BlindEncoder {
                 segment.tags[position] = set;
             }
         }
-        let batches = padded.chunks(packing.batch() * length);
-        segment.batches = encrypt(&self.encryptor, batches, rng)?;
+        segment.unencoded = Some(Unencoded(padded));
         Ok((segment, good.present))
     }
 }

@@ -16,7 +16,8 @@
 //! Everything random follows from one seed, which the owner keeps in a [`BuildState`]
 //! while the build goes on. Whoever has it begins the same generation again, is told by
 //! the searcher what is there already, and brings the rest: the same bytes as without the
-//! interruption.
+//! interruption. After a rotation of the keeper's key it begins anew instead: what the
+//! roles have is for the key before.
 //!
 //! [`BuildState`]: oboro_index::BuildState
 
@@ -28,7 +29,7 @@ mod roles;
 mod segment;
 mod start;
 
-pub use encoder::BlindEncoder;
+pub use encoder::{BlindEncoder, BlindEncryptor, Unencoded};
 pub use report::BlindReport;
 pub use roles::{BlindCommitted, BlindRoles, BlindSegment, BlindStanding, BlindTrained};
 pub use start::BlindStart;

@@ -11,6 +11,9 @@ pub struct BlindReport {
     pub state: IndexHead,
     /// The keeper has not recorded it yet.
     pub unrecorded: bool,
+    /// It was to go on with an interrupted build, but the keeper's key had been rotated
+    /// meanwhile: everything was done again, under the new one.
+    pub begun_anew: bool,
     /// Vectors in it.
     pub vectors: usize,
     /// Values of a vector.

@@ -30,7 +30,8 @@ impl Owner {
 pub struct BlindStart<'a> {
     /// A fresh state, or that of a build that was interrupted.
     pub state: BuildState,
-    /// The state is of an interrupted build: the input must be the same.
+    /// The state is of an interrupted build: the input must be the same. If the keeper's
+    /// key was rotated meanwhile, the build begins anew, under the new one.
     pub resume: bool,
     /// Most vectors of a segment, at most 65,536: as many are encoded again at most after
     /// an interruption.
@@ -54,6 +55,7 @@ impl<'a> BlindStart<'a> {
             index_id,
             seed,
             input: [0; 32],
+            apart_from_key: None,
         };
         Self {
             state,

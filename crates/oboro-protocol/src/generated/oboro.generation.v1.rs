@@ -436,6 +436,10 @@ pub struct EncodeBatchesRequest {
     /// The batches.
     #[prost(bytes = "bytes", repeated, tag = "2")]
     pub batches: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// The epoch of the index whose key they are encrypted under. 0 is from a writer that
+    /// knows of no epochs: the first one, as long as no other was begun.
+    #[prost(uint64, tag = "3")]
+    pub epoch: u64,
 }
 /// What became of them.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

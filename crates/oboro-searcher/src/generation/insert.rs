@@ -4,6 +4,11 @@
 //! segment as those of any other insert do. Nothing is kept of a batch, so that a request
 //! may be made again at any time.
 //!
+//! Batches are encrypted under the key of one epoch of the index, which the request names:
+//! under any other key they decrypt to noise, and noise has codes, too. While an epoch is
+//! served beside a newer one, its batches are encoded under its own key; codes are the same
+//! in all epochs. Afterwards the writer is told to encrypt them for the newest.
+//!
 //! # Security
 //! As in a blind build, the searcher sees a table of every new vector, and the keeper
 //! uniform numbers. A writer learns the codes of the vectors that it brings: in which cells
@@ -38,11 +43,18 @@ use tonic::{
     server::NamedService,
 };
 
-use super::{blocking, codebook::Codebook, keeper::GenerationKeeper, pass::Workbench, refused};
-use crate::{SearcherError, gate, searcher::Searcher};
+use super::{
+    begin::FIRST_EPOCH, blocking, codebook::Codebook, keeper::GenerationKeeper, pass::Workbench,
+    refused,
+};
+use crate::{SearcherError, epoch::Epoch, gate, searcher::Searcher};
 
 /// Largest request: batches as a writer sends them, and some.
 const REQUEST_LIMIT: usize = 2 * USUAL_PAYLOAD_BYTES;
+
+/// Epochs for which codebooks are at hand: the newest, and the one before while writers
+/// move over. Each takes some 20 MB, here and at the keeper.
+const MOST_AT_WORK: usize = 2;
 
 /// What encodes for one epoch of the index.
 struct AtWork {
@@ -54,20 +66,51 @@ struct AtWork {
 /// Implements the generated trait over a [`Searcher`] that serves.
 pub(crate) struct EncoderService {
     searcher: Arc<Searcher>,
-    at_work: Mutex<Option<Arc<AtWork>>>,
+    /// The one that was used last is at the end.
+    at_work: Mutex<Vec<Arc<AtWork>>>,
 }
 
 impl EncoderService {
-    /// The codebook of the newest epoch, shown to the keeper first.
-    async fn codebook(&self, index_id: &[u8]) -> Result<Arc<AtWork>, SearcherError> {
-        let epoch = self.searcher.newest()?;
-        validate::changed_index(index_id, epoch.id())?;
-        let mut place = self.at_work.lock().await;
-        if let Some(at_work) = &*place
-            && at_work.epoch == epoch.number()
-        {
-            return Ok(Arc::clone(at_work));
+    /// The epoch that the batches of a request are encrypted for.
+    fn epoch(&self, request: &v1::EncodeBatchesRequest) -> Result<Arc<Epoch>, SearcherError> {
+        let newest = self.searcher.newest()?;
+        validate::changed_index(&request.index_id, newest.id())?;
+        let (asked, newest) = (request.epoch, newest.number());
+        let wrong = |sentence: String| refused(Reason::WrongEpoch, sentence);
+        if asked == 0 && newest != FIRST_EPOCH {
+            return Err(wrong(format!(
+                "the request does not say for which epoch of the index its vectors are encrypted, and epoch {newest} is served; use a newer program"
+            )));
         }
+        self.searcher
+            .epoch(&request.index_id, asked.max(FIRST_EPOCH))
+            .map_err(|error| match error.reason() {
+                Reason::WrongEpoch => wrong(format!(
+                    "the vectors are encrypted for epoch {asked} of the index, and epoch {newest} is served; encrypt them for that one"
+                )),
+                _ => error,
+            })
+    }
+
+    /// The codebook of an epoch, shown to the keeper first.
+    async fn codebook(&self, epoch: &Arc<Epoch>) -> Result<Arc<AtWork>, SearcherError> {
+        let mut place = self.at_work.lock().await;
+        let known = place.iter().position(|one| one.epoch == epoch.number());
+        if let Some(known) = known {
+            let at_work = place.remove(known);
+            place.push(Arc::clone(&at_work));
+            return Ok(at_work);
+        }
+        let at_work = Arc::new(self.begin(epoch).await?);
+        place.retain(|one| self.searcher.epoch(epoch.id(), one.epoch).is_ok());
+        if place.len() >= MOST_AT_WORK {
+            place.remove(0);
+        }
+        place.push(Arc::clone(&at_work));
+        Ok(at_work)
+    }
+
+    async fn begin(&self, epoch: &Arc<Epoch>) -> Result<AtWork, SearcherError> {
         let folder = self.searcher.folder.clone();
         let sealed = blocking(move || Ok(SealedBlind::read(&folder)?)).await?;
         let Some(sealed) = sealed.filter(|sealed| sealed.head().index_id == *epoch.id()) else {
@@ -78,15 +121,10 @@ impl EncoderService {
         };
         let link = self.searcher.link.as_ref().ok_or(SearcherError::NoKeeper)?;
         let keeper = GenerationKeeper::new(&*link.keeper().await?, bytes::Bytes::new());
-        let shape = epoch.shape();
-        let (codebook, _) = Codebook::again(
-            sealed,
-            &self.searcher.key,
-            shape.public_key.clone(),
-            &keeper,
-        )
-        .await?;
-        let at_work = Arc::new(AtWork {
+        let public_key = epoch.shape().public_key.clone();
+        let again = Codebook::again(sealed, &self.searcher.key, public_key, &keeper).await;
+        let (codebook, _) = again.map_err(|error| link.or_over(epoch, error))?;
+        Ok(AtWork {
             epoch: epoch.number(),
             bench: Arc::new(Workbench::new(
                 *codebook.scale().packing(),
@@ -94,24 +132,22 @@ impl EncoderService {
                 self.searcher.workshop.scan_threads,
             )),
             codebook,
-        });
-        *place = Some(Arc::clone(&at_work));
-        Ok(at_work)
+        })
     }
 
-    /// Forgets a codebook whose connection to the keeper is of no use.
+    /// Forgets a codebook whose connection to the keeper is of no use, or whose epoch is
+    /// over.
     async fn forget(&self, at_work: &Arc<AtWork>) {
         let mut place = self.at_work.lock().await;
-        if place.as_ref().is_some_and(|now| Arc::ptr_eq(now, at_work)) {
-            *place = None;
-        }
+        place.retain(|one| !Arc::ptr_eq(one, at_work));
     }
 
     async fn codes(
         &self,
         request: v1::EncodeBatchesRequest,
     ) -> Result<v1::EncodeBatchesReply, SearcherError> {
-        let at_work = self.codebook(&request.index_id).await?;
+        let epoch = self.epoch(&request)?;
+        let at_work = self.codebook(&epoch).await?;
         let most = at_work.bench.packing.batches(MAX_SEGMENT_VECTORS);
         if request.batches.is_empty() || request.batches.len() > most {
             return Err(refused(
@@ -136,7 +172,12 @@ impl EncoderService {
             match done.map_err(|_| SearcherError::Stopping)? {
                 Ok(done) => all.push(done),
                 Err(error) => {
-                    if error.reason() == Reason::KeeperUnreachable {
+                    let error = match &self.searcher.link {
+                        Some(link) => link.or_over(&epoch, error),
+                        None => error,
+                    };
+                    let reason = error.reason();
+                    if matches!(reason, Reason::KeeperUnreachable | Reason::WrongEpoch) {
                         self.forget(&at_work).await;
                     }
                     return Err(error);
@@ -166,10 +207,15 @@ impl Encoder for EncoderService {
         &self,
         request: Request<v1::OpenRequest>,
     ) -> Result<Response<v1::OpenReply>, Status> {
-        let codebook = self.codebook(&request.get_ref().index_id).await;
-        answer(codebook.map(|at_work| v1::OpenReply {
-            scale: at_work.codebook.scale().to_bytes().to_vec().into(),
-        }))
+        let open = async {
+            let newest = self.searcher.newest()?;
+            validate::changed_index(&request.get_ref().index_id, newest.id())?;
+            let at_work = self.codebook(&newest).await?;
+            Ok::<_, SearcherError>(v1::OpenReply {
+                scale: at_work.codebook.scale().to_bytes().to_vec().into(),
+            })
+        };
+        answer(open.await)
     }
 
     async fn encode(
@@ -189,7 +235,7 @@ impl EncoderGate {
     pub(crate) fn new(searcher: Arc<Searcher>) -> Self {
         Self(Arc::new(EncoderService {
             searcher,
-            at_work: Mutex::new(None),
+            at_work: Mutex::default(),
         }))
     }
 

@@ -2,8 +2,8 @@
 //!
 //! [`GeneratorServer`] is a searcher without an index: it serves one owner until an index
 //! lies in its folder, and then ends; a [`SearcherServer`](crate::SearcherServer) serves
-//! that. Reading order: `server`, `service` (the owner's requests, in their order),
-//! `open` (what one generation holds), `training` (blind k-means with the keeper),
+//! that. Reading order: `server`, `service` (the owner's requests), `begin` and `shared`
+//! (what is done for them, in their order), `open` (what one generation holds), `training` (blind k-means with the keeper),
 //! `pass` (batches through evaluation, keeper and decoding), `codebook` (a trained one at
 //! work), `encoding` (codes of segments), `draft` (the index, out of sight until it is
 //! whole), `keepsake` (what is kept of a training), `insert` (new vectors for an index
@@ -24,6 +24,7 @@
 //! share of the codebook and the centroids' lengths. A generation belongs to the owner's
 //! certificate that began it, or to whoever shows the same plan, which holds secret seeds.
 
+mod begin;
 mod codebook;
 mod draft;
 mod encoding;
@@ -35,6 +36,7 @@ mod pass;
 mod server;
 mod service;
 mod shape;
+mod shared;
 mod training;
 
 pub(crate) use insert::EncoderGate;

@@ -15,10 +15,7 @@ use oboro_index::{IndexHead, StorageKey};
 use oboro_protocol::generation::{self, v1, v1::generator_server};
 use tokio::{net::TcpListener, sync::watch};
 
-use super::{
-    draft::Place,
-    service::{GeneratorService, Shared},
-};
+use super::{draft::Place, service::GeneratorService, shared::Shared};
 use crate::{SearcherConfig, SearcherError, keeper::KeeperAccess};
 
 /// An index that was made.

@@ -229,7 +229,7 @@ pub(super) fn run(
         latency_p50_ms: round(of(&quiet, |s| s.p50_ms), 3),
         inserting_latency_p50_ms: round(of(&beside, |s| s.p50_ms), 3),
         vectors_inserted: inserted,
-        segments_at_end: place.state()?.0,
+        segments_at_end: place.state()?.segments,
     })
 }
 

@@ -14,8 +14,9 @@ use crate::output::{self, Report};
 #[derive(Serialize)]
 pub(super) struct Measured {
     pub(super) date: String,
-    pub(super) commit: String,
     pub(super) version: &'static str,
+    /// SHA-256 of the program.
+    pub(super) executable: String,
     pub(super) platform: String,
     pub(super) processor: String,
     pub(super) instructions: &'static str,
@@ -116,7 +117,7 @@ impl Report for Measured {
         output::platform(out, &self.platform)?;
         writeln!(
             out,
-            "{}: {} x {}, {}, M {}, K {}, {} (split {}); {} x {} ({}); commit {}",
+            "{}: {} x {}, {}, M {}, K {}, {} (split {}); {} x {} ({}); oboro {}, {}",
             self.data,
             output::count(self.vectors as u64),
             self.dimension,
@@ -128,7 +129,8 @@ impl Report for Measured {
             self.cores,
             self.processor,
             self.instructions,
-            self.commit
+            self.version,
+            self.executable.get(..12).unwrap_or(&self.executable)
         )?;
         if let Some(generation) = &self.generation {
             generation.text(out)?;

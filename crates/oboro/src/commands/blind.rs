@@ -17,10 +17,12 @@ use oboro_owner::{
     Owner, OwnerError,
 };
 use oboro_protocol::Reason;
+use oboro_vectors::VectorsError;
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
 use super::build::{self, Options};
+use super::lorentz::Watched;
 use crate::durable;
 use crate::failure::{Failure, Outcome};
 use crate::figures::round;
@@ -58,7 +60,7 @@ pub(super) fn build(
         verifier: options.policy.verifier(&platforms)?,
         connect_timeout: Duration::from_secs(10),
     };
-    let (owner, mut settings) = build::prepared(options, progress, cancel)?;
+    let (owner, mut settings) = build::prepared(options, &source, progress, cancel)?;
     let file = StateFile::of(options, &folder);
     let begun = file.read(&owner, options.resume)?;
     let runtime = roles::runtime(2)?;
@@ -99,8 +101,14 @@ pub(super) fn build(
         settings.seed = start.state.sampling_seed();
     }
     let index_id = start.state.index_id;
-    let result = owner.build_blind(&mut source, &mut roles, &settings, start);
-    if options.resume
+    let source = &mut Watched::new(&mut source, options, progress);
+    let result = owner.build_blind(source, &mut roles, &settings, start);
+    let begun_anew = result.as_ref().is_ok_and(|report| report.begun_anew);
+    if begun_anew {
+        progress.remark(
+            "the keeper's key was rotated since the build began, so it began anew under the new one",
+        );
+    } else if options.resume
         && let Some(segments) = roles.segments
     {
         progress.remark(format_args!(
@@ -128,7 +136,7 @@ pub(super) fn build(
                 complete: true,
             }))
         }
-        Err(error) if error.is_passing() => {
+        Err(error) if error.is_passing(roles.segments.is_some()) => {
             let failure = error.into_failure(&input);
             Err(Failure::new(
                 failure.kind,
@@ -245,16 +253,22 @@ enum BlindError {
 }
 
 impl BlindError {
-    /// The same build may succeed later.
-    fn is_passing(&self) -> bool {
+    /// The same build may succeed later; `begun` says that the roles had begun it.
+    fn is_passing(&self, begun: bool) -> bool {
         match self {
-            Self::Owner(error) => matches!(error, OwnerError::Cancelled),
+            // A disk or a network that gives the vectors may be back.
+            Self::Owner(error) => matches!(
+                error,
+                OwnerError::Cancelled | OwnerError::Vectors(VectorsError::Io { .. })
+            ),
             // Connections, evidence, time, and what a role that was started again knows no
             // more.
-            Self::Client(error) => !matches!(
-                error.reason(),
-                Some(Reason::BadRequest | Reason::Conflict | Reason::Limit | Reason::Forbidden)
-            ),
+            Self::Client(error) => match error.reason() {
+                Some(Reason::BadRequest | Reason::Conflict | Reason::Forbidden) => false,
+                // Of the machine then, such as open files; before, of what is asked for.
+                Some(Reason::Limit) => begun,
+                _ => true,
+            },
         }
     }
 
@@ -512,7 +526,7 @@ impl Report for BuiltBlind {
         )?;
         writeln!(
             out,
-            "  nobody has the codebook in the clear; `oboro insert --connect` has searcher and keeper encode new vectors"
+            "  nobody has the codebook in the clear; `oboro insert --connect` has searcher and keeper encode new vectors, and `oboro eval` says what recall the codes give"
         )
     }
 }

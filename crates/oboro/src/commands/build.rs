@@ -295,7 +295,8 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     if mode == Mode::Blind {
         return blind::run(options, global, &cancel);
     }
-    let once = comes_once(&options.vectors) || options.records.ids.as_deref().is_some_and(comes_once);
+    let once =
+        comes_once(&options.vectors) || options.records.ids.as_deref().is_some_and(comes_once);
     if options.estimate && once {
         return Err(Failure::usage(
             "--estimate reads the vectors before the build does, and standard input or a pipe comes once; write them to a file",
@@ -478,7 +479,9 @@ fn candidates(text: &str) -> Result<usize, String> {
 
 /// As many as asked for; else as many as vectors can train.
 fn centroids(options: &Options, rows: usize, progress: &Progress) -> Outcome<usize> {
-    let centroids = options.centroids.unwrap_or_else(|| rows.clamp(1, CENTROIDS));
+    let centroids = options
+        .centroids
+        .unwrap_or_else(|| rows.clamp(1, CENTROIDS));
     if let Some(sample) = options.sample.filter(|&sample| sample < centroids) {
         return Err(Failure::usage(format_args!(
             "a sample of {sample} cannot train {centroids} centroids; raise --sample or lower --centroids"

@@ -17,6 +17,7 @@ use super::doctor::cores;
 use super::filter::FilterNames;
 use crate::failure::{Failure, Outcome};
 use crate::figures::median;
+use crate::input::at_least_one;
 use crate::keys::{self, Folder};
 use crate::or_failure::OrFailure;
 use crate::output;
@@ -51,10 +52,10 @@ pub(crate) struct Connection {
     #[arg(long, value_name = "N")]
     pub(crate) probes: Option<u32>,
     /// Queries in flight at the same time
-    #[arg(long, default_value_t = 4, value_name = "N")]
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = at_least_one)]
     pub(crate) concurrency: usize,
     /// Longest time for one query, in seconds
-    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) deadline: u64,
 }
 

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::insert::unrecorded;
 use crate::failure::{Failure, Outcome};
+use crate::figures::counted;
 use crate::global::Global;
 use crate::input::GivenIds;
 use crate::output::{self, Report};
@@ -15,19 +16,15 @@ use crate::place::Place;
 
 /// Options of `oboro delete`.
 #[derive(Args, Debug)]
+#[command(group = clap::ArgGroup::new("given").required(true))]
 pub(crate) struct Options {
     #[command(flatten)]
     pub(crate) place: Place,
-    /// Ids to delete: whole numbers, or text
-    #[arg(
-        long,
-        value_name = "ID,...",
-        value_delimiter = ',',
-        required_unless_present = "ids_file"
-    )]
+    /// Ids to delete: whole numbers, or text; or name a file of them with --ids-file
+    #[arg(long, value_name = "ID,...", value_delimiter = ',', group = "given")]
     pub(crate) ids: Vec<String>,
-    /// File of ids, one a line, or .npy; `-` for standard input
-    #[arg(long, value_name = "FILE", conflicts_with = "ids")]
+    /// File of ids, one a line, or .npy or .ivecs; `-` for standard input
+    #[arg(long, value_name = "FILE", group = "given")]
     pub(crate) ids_file: Option<PathBuf>,
     /// Take ids as text even where all of them are numbers
     #[arg(long)]
@@ -55,7 +52,7 @@ struct Deleted {
 pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     let given = match &options.ids_file {
         Some(path) => GivenIds::read(path, options.text_ids)?,
-        None => GivenIds::of(options.ids.clone(), options.text_ids),
+        None => GivenIds::of(options.ids.clone(), options.text_ids)?,
     };
     let (mut place, key) = options.place.open()?;
     let ids = match given {
@@ -69,7 +66,7 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         return Err(Failure::input("there are no ids to delete"));
     }
     let changed = place.delete(&ids, options.strict)?;
-    let (_, on_disk) = place.state()?;
+    let on_disk = place.state()?.deleted;
     output::print(
         &Deleted {
             deleted: changed.deleted,
@@ -87,19 +84,19 @@ impl Report for Deleted {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         writeln!(
             out,
-            "{} vectors deleted; {} are left, generation {}",
-            output::count(self.deleted),
+            "{} deleted, {} left, generation {}",
+            counted(self.deleted, "vector"),
             output::count(self.vectors),
             self.generation
         )?;
         if self.unknown > 0 {
-            writeln!(out, "{} ids were not there", output::count(self.unknown))?;
+            writeln!(out, "not there: {}", counted(self.unknown, "id"))?;
         }
         if self.on_disk > 0 {
             writeln!(
                 out,
-                "No search finds them from now on; {} are on the disk until `oboro compact` or a merge takes them off.",
-                output::count(self.on_disk)
+                "No search finds what is deleted; on the disk until `oboro compact` or a merge takes it off: {}.",
+                counted(self.on_disk, "vector")
             )?;
         }
         unrecorded(out, self.unrecorded)

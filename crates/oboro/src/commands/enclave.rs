@@ -21,6 +21,7 @@ use tonic::{Code, Status};
 
 use super::build::{self, Options};
 use super::built;
+use super::lorentz::Watched;
 use crate::failure::{Failure, Kind, Outcome};
 use crate::input::Input;
 use crate::keys::{self, Folder};
@@ -49,7 +50,7 @@ pub(super) fn build(
     let folder = Folder::of(&options.keys, Role::Owner)?;
     let platforms = WithSimulated::new(options.allow_simulated);
     let verifier = options.policy.verifier(&platforms)?;
-    let (owner, settings) = build::prepared(options, progress, cancel)?;
+    let (owner, settings) = build::prepared(options, &source, progress, cancel)?;
     let (identity, trust) = (folder.identity()?, folder.trust()?);
     let runtime = roles::runtime(2)?;
     let address = options.generator.as_deref().unwrap_or(GENERATOR_ADDRESS);
@@ -79,7 +80,7 @@ pub(super) fn build(
     };
     let report = owner
         .build_enclave(
-            &mut source,
+            &mut Watched::new(&mut source, options, progress),
             &mut wire,
             options.folder(),
             &settings,

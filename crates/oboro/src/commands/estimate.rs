@@ -53,7 +53,7 @@ pub(super) fn of(
 ) -> Outcome<Estimated> {
     let input = Input::open(&options.vectors, options.records.format.as_deref())?;
     let mut source = input.records(&options.records, None)?;
-    let (owner, settings) = prepared(options, progress, cancel)?;
+    let (owner, settings) = prepared(options, &source, progress, cancel)?;
     let bar = progress.bar("estimating", None);
     // Before the first rows are built: what is there already comes on top of the build.
     let resident = usage::status_bytes(usage::OWN, "VmRSS").unwrap_or(0);
@@ -66,6 +66,11 @@ pub(super) fn of(
         )
         .map_err(|error| named_failure(error, |error| input.failure(error)))?;
     bar.finish_and_clear();
+    eprintln!(
+        "XX {} {}",
+        resident,
+        usage::status_bytes(usage::OWN, "VmRSS").unwrap_or(0)
+    );
     Ok(Estimated::new(&estimate, resident))
 }
 

@@ -129,7 +129,9 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
             exact_neighbours(&base, &queries, metric, &progress)?
         }
     };
-    let recalls = Recalls::of(&run.ids(), &truth, depth);
+    let found = run.ids();
+    refuse_other_ids(&found, &truth)?;
+    let recalls = Recalls::of(&found, &truth, depth);
     let (up, down) = run.bytes();
     let digits = |value: Option<f64>| value.map(|value| round(value, 5));
     let evaluated = Evaluated {
@@ -146,6 +148,19 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         reply_bytes_down: down,
     };
     output::print(&evaluated, global.json)
+}
+
+/// True neighbours are named by their rows: ids that are all beyond them are no rows, and no
+/// recall follows from them.
+fn refuse_other_ids(found: &[Vec<u64>], truth: &[Vec<u64>]) -> Outcome<()> {
+    let last = truth.iter().flatten().max();
+    let rows = |id: &u64| last.is_some_and(|last| id <= last);
+    if found.iter().flatten().next().is_none() || found.iter().flatten().any(rows) {
+        return Ok(());
+    }
+    Err(Failure::input(
+        "the index has ids of its own, and the true neighbours are row numbers, so nothing can be compared; build it without ids to evaluate it",
+    ))
 }
 
 /// Where the true neighbours come from.
@@ -251,6 +266,15 @@ impl Report for Evaluated {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fail_ids_that_are_no_rows() {
+        let truth = vec![vec![5, 900], vec![7]];
+        assert!(refuse_other_ids(&[vec![901, u64::MAX]], &truth).is_err());
+        // Found wrongly is a recall of 0, and no other ids.
+        assert!(refuse_other_ids(&[vec![901, 6]], &truth).is_ok());
+        assert!(refuse_other_ids(&[Vec::new()], &truth).is_ok());
+    }
 
     #[test]
     fn recalls_need_enough_neighbours() {

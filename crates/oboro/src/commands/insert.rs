@@ -14,9 +14,9 @@ use serde::Serialize;
 
 use super::build::{bars, named_failure, stop_on_signal};
 use crate::failure::{Failure, Outcome};
-use crate::figures::round;
+use crate::figures::{counted, round};
 use crate::global::Global;
-use crate::input::{Input, RecordArgs};
+use crate::input::{Input, RecordArgs, at_least_one};
 use crate::output::{self, Report};
 use crate::place::{Opened, Place};
 use crate::progress::Progress;
@@ -44,7 +44,7 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) strict: bool,
     /// Rows of a commit; 8192 at a searcher and 65536 in a folder when not given
-    #[arg(long, value_name = "N", conflicts_with = "strict")]
+    #[arg(long, value_name = "N", conflicts_with = "strict", value_parser = at_least_one)]
     pub(crate) batch: Option<usize>,
     /// Pass over rows whose ids are there: what an insert that was stopped has done
     #[arg(long, conflicts_with_all = ["strict", "upsert"])]
@@ -56,7 +56,7 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) no_compact: bool,
     /// Threads for encoding and sealing; all cores when not given
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) threads: Option<usize>,
 }
 
@@ -90,6 +90,8 @@ struct Refused {
     reasons: BTreeMap<&'static str, u64>,
     /// The first of them.
     first: Vec<Row>,
+    /// What to do about those.
+    advice: Vec<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -155,6 +157,13 @@ fn changed(options: &Options, upsert: bool, global: &Global) -> Outcome<()> {
         progress: Some(bars(&progress)),
     };
     let source: &mut dyn VectorSource = &mut source;
+    if options.from_row >= source.rows() as u64 && options.from_row > 0 {
+        progress.remark(format_args!(
+            "there are {} rows, so none comes at or after row {}",
+            output::count(source.rows() as u64),
+            output::count(options.from_row)
+        ));
+    }
     let report = place.insert(&*encoder, source, &settings, |error| {
         named_failure(error, |error| input.failure(error))
     })?;
@@ -175,6 +184,9 @@ fn changed(options: &Options, upsert: bool, global: &Global) -> Outcome<()> {
             ));
         }
     }
+    if let Some(failure) = nothing_taken(&report) {
+        return Err(failure);
+    }
     let inserted = Inserted::new(&report, &place)?;
     output::print(&inserted, global.json)?;
     if report.stopped {
@@ -184,6 +196,31 @@ fn changed(options: &Options, upsert: bool, global: &Global) -> Outcome<()> {
         std::process::exit(shutdown::INTERRUPTED);
     }
     Ok(())
+}
+
+/// A file of which no row can be taken is another one than was meant.
+fn nothing_taken(report: &InsertReport) -> Option<Failure> {
+    let refused = report.refused.total();
+    let settled = report.changed.inserted + report.changed.replaced + report.changed.refused;
+    let (row, reason) = report.refused.first().first()?;
+    (settled + report.present == 0 && !report.stopped).then(|| {
+        let advice = reason.advice().map(|advice| format!("; {advice}"));
+        Failure::input(format_args!(
+            "nothing was inserted, since not one of {} can be taken: row {} {reason}{}",
+            counted(refused, "row"),
+            output::count(*row),
+            advice.unwrap_or_default()
+        ))
+    })
+}
+
+/// What to do about the refused rows that are named, each thing once.
+fn advice(report: &InsertReport) -> Vec<&'static str> {
+    let named = report.refused.first().iter();
+    let mut advice: Vec<_> = named.filter_map(|(_, reason)| reason.advice()).collect();
+    advice.sort_unstable();
+    advice.dedup();
+    advice
 }
 
 /// The ids of an index, ascending.
@@ -206,7 +243,7 @@ fn ids(live: &LiveIndex) -> Vec<u64> {
 impl Inserted {
     fn new(report: &InsertReport, place: &Opened) -> Outcome<Self> {
         let changed = &report.changed;
-        let (segments, _) = place.state()?;
+        let standing = place.state()?;
         Ok(Self {
             rows: report.rows,
             inserted: changed.inserted,
@@ -224,11 +261,12 @@ impl Inserted {
                         reason: reason.to_string(),
                     })
                     .collect(),
+                advice: advice(report),
             },
             commits: report.commits,
-            vectors: changed.vectors,
-            generation: changed.generation,
-            segments,
+            vectors: standing.vectors,
+            generation: standing.generation,
+            segments: standing.segments,
             seconds: round(report.seconds, 4),
             vectors_per_second: round(
                 (changed.inserted + changed.replaced) as f64 / report.seconds.max(1e-9),
@@ -245,22 +283,31 @@ impl Report for Inserted {
         let count = output::count;
         writeln!(
             out,
-            "{} vectors inserted, {} replaced, in {} commits and {:.2} s ({:.0} a second)",
-            count(self.inserted),
+            "{} inserted, {} replaced, in {} and {:.2} s ({:.0} a second)",
+            counted(self.inserted, "vector"),
             count(self.replaced),
-            count(self.commits),
+            counted(self.commits, "commit"),
             self.seconds,
             self.vectors_per_second
         )?;
         if self.existing > 0 {
             writeln!(
                 out,
-                "{} rows left out: their ids are there already (--upsert replaces the vectors)",
-                count(self.existing)
+                "{} left out, of ids that are there already (--upsert replaces the vectors)",
+                counted(self.existing, "row")
             )?;
         }
         if self.refused.rows > 0 {
-            writeln!(out, "{} rows refused", count(self.refused.rows))?;
+            let reasons = self.refused.reasons.iter();
+            let reasons: Vec<String> = reasons
+                .map(|(name, rows)| format!("{name} {}", count(*rows)))
+                .collect();
+            writeln!(
+                out,
+                "{} refused ({})",
+                counted(self.refused.rows, "row"),
+                reasons.join(", ")
+            )?;
             for row in &self.refused.first {
                 writeln!(out, "  row {} {}", count(row.row), row.reason)?;
             }
@@ -268,13 +315,16 @@ impl Report for Inserted {
             if more > 0 {
                 writeln!(out, "  and {} more", count(more))?;
             }
+            for advice in &self.refused.advice {
+                writeln!(out, "  {advice}")?;
+            }
         }
         if self.commits > 0 {
             writeln!(
                 out,
-                "{} vectors in {} segments, generation {}",
-                count(self.vectors),
-                count(self.segments),
+                "{} in {}, generation {}",
+                counted(self.vectors, "vector"),
+                counted(self.segments, "segment"),
                 self.generation
             )?;
         }

@@ -121,13 +121,16 @@ fn kept(seeds: &mut Seeds, of_searcher: &[u8], of_keeper: &[u8]) {
     let part = release.blind_part(&INDEX);
     let sealed = SealedBlind::seal(&storage, &part, head, &share, of_searcher);
     seeds.push(("index_parts", kind(4, sealed.to_bytes())));
-    let state = BuildState {
-        index_id: INDEX,
-        seed: [6; 32].into(),
-        input: [7; 32],
-    };
-    let state = state.to_bytes(&owner(), &mut rng(23));
-    seeds.push(("index_parts", kind(5, &state)));
+    for apart_from_key in [None, Some([8; 32])] {
+        let state = BuildState {
+            index_id: INDEX,
+            seed: [6; 32].into(),
+            input: [7; 32],
+            apart_from_key,
+        };
+        let state = state.to_bytes(&owner(), &mut rng(23));
+        seeds.push(("index_parts", kind(5, &state)));
+    }
     seeds.push(("index_parts", kind(6, of_searcher)));
     seeds.push(("index_parts", kind(7, of_keeper)));
     let keys = owner().build_keys(&INDEX, true).to_bytes();
@@ -166,6 +169,7 @@ fn messages(seeds: &mut Seeds, public_key: &[u8], batch: Vec<u8>) {
     let encode = wire::EncodeBatchesRequest {
         index_id: INDEX.to_vec().into(),
         batches: vec![batch.into()],
+        epoch: 2,
     };
     let segment = wire::SegmentRequest {
         session: vec![1; 16].into(),

@@ -1,0 +1,140 @@
+//! The smallest sets, and orders of which nothing can come.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use support::{Place, Served, fails, json, vectors};
+
+const DIMENSION: usize = 12;
+
+#[test]
+fn sets_of_a_few_vectors_are_built_verified_and_grow() {
+    let place = Place::with_keys();
+    let keys = place.at("keys");
+    let more = place.write_fvecs("more.fvecs", &vectors(5, DIMENSION, 2));
+    let ids = place.at("ids");
+    std::fs::write(&ids, "900\n901\n902\n903\n904\n").unwrap();
+    for count in [1, 2, 15, 16, 255] {
+        let name = format!("index-{count}");
+        let file = place.write_fvecs("few.fvecs", &vectors(count, DIMENSION, 1));
+        let built = place.build(&name, &file, &[]);
+        assert_eq!(built["centroids"], count);
+        let index = place.at(&name);
+        let arguments = ["insert", &more, "--ids", &ids, "--index", &index];
+        let inserted = json(&[&arguments[..], &["--keys", &keys]].concat());
+        assert_eq!(inserted["inserted"], 5);
+        let verified = json(&["verify", &index, "--keys", &keys]);
+        assert_eq!(verified["vectors"], count + 5);
+        assert_eq!(verified["trials"]["encrypted"], true);
+        assert_eq!(verified["trials"]["queries"], verified["trials"]["found"]);
+    }
+    // A searcher serves the smallest, too.
+    let served = Served::start(&keys, &place.path("index-1"));
+    let query = place.write_fvecs("query.fvecs", &vectors(1, DIMENSION, 1));
+    let arguments = ["search", "--queries", &query, "--server", &served.address];
+    let results = json(&[&arguments[..], &["--keys", &keys, "--allow-simulated"]].concat());
+    assert_eq!(results["results"][0][0]["id"], 0);
+    assert_eq!(results["results"][0].as_array().unwrap().len(), 6);
+}
+
+#[test]
+fn an_index_with_a_learned_matrix_and_lists_verifies() {
+    let place = Place::with_keys();
+    let keys = place.at("keys");
+    let file = place.write_fvecs("base.fvecs", &vectors(1_500, DIMENSION, 1));
+    for (name, more) in [
+        ("opq", &["--opq=8"][..]),
+        ("lists", &["--opq", "--lists", "4"]),
+    ] {
+        place.build(name, &file, &[&["-K", "16", "-M", "3"], more].concat());
+        let verified = json(&["verify", &place.at(name), "--keys", &keys]);
+        let trials = &verified["trials"];
+        assert_eq!(trials["queries"], trials["found"], "{name}: {verified}");
+        assert_eq!(trials["encrypted"], true);
+        // In the clear they are prepared alike.
+        let owner = ["verify", &place.at(name), "--keys", &place.at("keys/owner")];
+        let trials = &json(&owner)["trials"];
+        assert_eq!(trials["queries"], trials["found"], "{name}");
+        assert_eq!(trials["encrypted"], false);
+    }
+}
+
+#[test]
+fn fail_orders_of_which_nothing_can_come() {
+    let place = Place::with_keys();
+    let keys = place.at("keys");
+    let base = vectors(300, DIMENSION, 1);
+    let file = place.write_fvecs("base.fvecs", &base);
+    place.build("index", &file, &["-K", "16"]);
+    let index = place.at("index");
+    let at = ["--index", &index, "--keys", &keys];
+    // One id that is none would make text of the others, and nothing would be deleted.
+    let message = fails(3, &[&["delete", "--ids", "3,4,foo"][..], &at].concat());
+    assert!(
+        message.contains("\"foo\"") && message.contains("--text-ids"),
+        "{message}"
+    );
+    let deleted = json(&[&["delete", "--ids", "3,4,99999"][..], &at].concat());
+    assert_eq!(
+        (&deleted["deleted"], &deleted["unknown"]),
+        (&2.into(), &1.into())
+    );
+    // No row of another dimension fits.
+    let other = place.write_fvecs("other.fvecs", &vectors(40, DIMENSION + 1, 1));
+    let message = fails(3, &[&["insert", &other][..], &at].concat());
+    assert!(message.contains("40 rows"), "{message}");
+    // Where all are there, nothing is committed, and the figures are those of the index.
+    let inserted = json(&[&["insert", &file][..], &at].concat());
+    assert_eq!(
+        (&inserted["inserted"], &inserted["existing"]),
+        (&2.into(), &298.into())
+    );
+    let inserted = json(&[&["insert", &file][..], &at].concat());
+    assert_eq!(
+        (&inserted["commits"], &inserted["existing"]),
+        (&0.into(), &300.into())
+    );
+    let after = json(&["inspect", &index]);
+    assert_eq!(inserted["generation"], after["generation"]);
+    // Numbers that are none of what there can be.
+    let out = place.at("out");
+    for (option, value) in [
+        ("--candidates-max", "0"),
+        ("--candidates-max", "100000"),
+        ("--sample", "0"),
+        ("--sample", "10"),
+        ("--threads", "0"),
+        ("--iterations", "0"),
+    ] {
+        let arguments = ["build", &file, "--out", &out, "--keys", &keys];
+        fails(2, &[&arguments[..], &[option, value]].concat());
+    }
+    fails(2, &[&["insert", &file, "--batch", "0"][..], &at].concat());
+}
+
+#[test]
+fn fail_recall_of_an_index_with_ids_of_its_own() {
+    let place = Place::with_keys();
+    let keys = place.at("keys");
+    let file = place.write_fvecs("base.fvecs", &vectors(300, DIMENSION, 1));
+    let ids: String = (0..300).map(|row| format!("word {row}\n")).collect();
+    std::fs::write(place.path("ids"), ids).unwrap();
+    place.build("index", &file, &["-K", "16", "--ids", &place.at("ids")]);
+    let served = Served::start(&keys, &place.path("index"));
+    let message = fails(
+        3,
+        &[
+            "eval",
+            "--queries",
+            &file,
+            "--base",
+            &file,
+            "--server",
+            &served.address,
+            "--keys",
+            &keys,
+            "--allow-simulated",
+        ],
+    );
+    assert!(message.contains("row numbers"), "{message}");
+}
