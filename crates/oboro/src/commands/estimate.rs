@@ -66,11 +66,6 @@ pub(super) fn of(
         )
         .map_err(|error| named_failure(error, |error| input.failure(error)))?;
     bar.finish_and_clear();
-    eprintln!(
-        "XX {} {}",
-        resident,
-        usage::status_bytes(usage::OWN, "VmRSS").unwrap_or(0)
-    );
     Ok(Estimated::new(&estimate, resident))
 }
 
