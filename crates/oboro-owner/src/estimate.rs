@@ -25,7 +25,7 @@ const ROWS: usize = 4 * CHUNK;
 
 /// What a build takes beside what it holds: pages of code that it is the first to touch,
 /// stacks of threads, room of allocators.
-const AROUND: usize = 12 << 20;
+const AROUND: usize = 4 << 20;
 
 /// Records files up to this size are put together in memory.
 const MEMORY_BYTES: u64 = 512 << 20;
@@ -328,7 +328,5 @@ fn memory(shape: &Shape, built: &BuildReport, records: u64, options: &BuildOptio
     // Two chunks as they were read, one as bytes, one sealed and one coded.
     let chunks = chunk * (3 * vector + 16 + built.record_bytes + subquantizers);
     let encoding = each + kept + chunks;
-    // An allocator keeps the sample's pages although the training is over.
-    let sample = shape.sample * vector;
-    (training.max(sample + encoding) + AROUND) as u64
+    (training.max(encoding) + AROUND) as u64
 }

@@ -16,6 +16,10 @@ use crate::output::{self, Report};
 use crate::progress::Progress;
 use crate::usage;
 
+/// One part of so many of what an estimate leaves behind in memory stays there, as pieces
+/// that nothing fits into.
+const LEFT: u64 = 3;
+
 /// What is expected.
 #[derive(Serialize)]
 pub(crate) struct Estimated {
@@ -55,8 +59,9 @@ pub(super) fn of(
     let mut source = input.records(&options.records, None)?;
     let (owner, settings) = prepared(options, &source, progress, cancel)?;
     let bar = progress.bar("estimating", None);
+    let resident = || usage::status_bytes(usage::OWN, "VmRSS").unwrap_or(0);
     // Before the first rows are built: what is there already comes on top of the build.
-    let resident = usage::status_bytes(usage::OWN, "VmRSS").unwrap_or(0);
+    let mut there = resident();
     let estimate = owner
         .estimate(
             &mut source,
@@ -66,7 +71,12 @@ pub(super) fn of(
         )
         .map_err(|error| named_failure(error, |error| input.failure(error)))?;
     bar.finish_and_clear();
-    Ok(Estimated::new(&estimate, resident))
+    if options.estimate {
+        // What the first rows left behind is used again by the build, all but this part
+        // of it (by measurement: 6,000 to 1,000,000 vectors of 25 to 960 dimensions).
+        there += resident().saturating_sub(there) / LEFT;
+    }
+    Ok(Estimated::new(&estimate, there))
 }
 
 impl Estimated {

@@ -130,7 +130,7 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         }
     };
     let found = run.ids();
-    refuse_other_ids(&found, &truth)?;
+    refuse_other_ids(&found, &truth, index.vectors)?;
     let recalls = Recalls::of(&found, &truth, depth);
     let (up, down) = run.bytes();
     let digits = |value: Option<f64>| value.map(|value| round(value, 5));
@@ -150,11 +150,11 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     output::print(&evaluated, global.json)
 }
 
-/// True neighbours are named by their rows: ids that are all beyond them are no rows, and no
-/// recall follows from them.
-fn refuse_other_ids(found: &[Vec<u64>], truth: &[Vec<u64>]) -> Outcome<()> {
+/// True neighbours are named by their rows: ids that are all beyond them and the number of
+/// vectors are no rows, and no recall follows from them.
+fn refuse_other_ids(found: &[Vec<u64>], truth: &[Vec<u64>], vectors: u64) -> Outcome<()> {
     let last = truth.iter().flatten().max();
-    let rows = |id: &u64| last.is_some_and(|last| id <= last);
+    let rows = |id: &u64| *id < vectors || last.is_some_and(|last| id <= last);
     if found.iter().flatten().next().is_none() || found.iter().flatten().any(rows) {
         return Ok(());
     }
@@ -270,10 +270,11 @@ mod tests {
     #[test]
     fn fail_ids_that_are_no_rows() {
         let truth = vec![vec![5, 900], vec![7]];
-        assert!(refuse_other_ids(&[vec![901, u64::MAX]], &truth).is_err());
+        assert!(refuse_other_ids(&[vec![901, u64::MAX]], &truth, 901).is_err());
         // Found wrongly is a recall of 0, and no other ids.
-        assert!(refuse_other_ids(&[vec![901, 6]], &truth).is_ok());
-        assert!(refuse_other_ids(&[Vec::new()], &truth).is_ok());
+        assert!(refuse_other_ids(&[vec![901, 6]], &truth, 901).is_ok());
+        assert!(refuse_other_ids(&[vec![901]], &truth, 2_000).is_ok());
+        assert!(refuse_other_ids(&[Vec::new()], &truth, 901).is_ok());
     }
 
     #[test]
