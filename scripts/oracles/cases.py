@@ -203,9 +203,33 @@ def hyperbolic():
                         dict(zip("ijk", points)), {"temperature": t}, similarities=s.tolist()))
     z, rho = (losses.exp0(losses.clip(draw(n, D, seed=seed), 2.3), 0.1) for n, seed in ((B, 34), (6, 35)))
     triples = [[0, 4, 1], [1, 2, 3], [3, 5, 6], [1, 7, 0]]
-    out.append(case("hier", lambda z, rho: losses.hier(z, rho, triples, 0.1, 0.1),
+    out.append(case("hier/same", lambda z, rho: losses.hier(z, rho, triples, 0.1, 0.1),
                     {"z": z, "rho": rho}, {"c": 0.1, "delta": 0.1}, triples=triples))
+    assert out[-1]["value"] == 0.0
+    # Few dimensions and many ancestors: pairs and triples have different ones.
+    z, rho = (losses.exp0(losses.clip(draw(n, 2, seed=seed), 2.3), 0.1) for n, seed in ((B, 36), (40, 37)))
+    for name, items, inputs in (
+            ("items", lambda z, rho: z, {"z": z, "rho": rho}),
+            ("ancestors", lambda rho: rho, {"rho": rho})):
+        triples = hier_triples(items(**inputs), rho)
+        function = lambda items=items, triples=triples, **t: losses.hier(items(**t), t["rho"], triples, 0.1, 1.0)
+        out.append(case(f"hier/{name}", function, inputs, {"c": 0.1, "delta": 1.0}, triples=triples))
+        assert out[-1]["value"] > 1.0
     return out
+
+
+def hier_triples(z, rho):
+    """Six triples with two ancestors that are no members of them."""
+    d = losses.distance(z[:, None], rho[None], 0.1)
+    found = []
+    for i, j, k in itertools.permutations(range(8), 3):
+        pair = torch.maximum(d[i], d[j])
+        near, far = pair.argmin().item(), torch.maximum(pair, d[k]).argmin().item()
+        members = {i, j, k} if len(z) == len(rho) else set()
+        if near != far and not members & {near, far} and (k + i) % 3 == 0:
+            found.append([i, j, k])
+    assert len(found) >= 6, len(found)
+    return found[::len(found) // 6][:6]
 
 
 def chest():

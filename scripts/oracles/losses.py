@@ -156,16 +156,21 @@ def hier(z, rho, triples, c, delta):
     """Of every triple (i, j, k): i and j share a nearer ancestor than with k.
 
     The ancestor of a set is the proxy whose largest distance to it is least.
+    Nothing is asked where both ancestors are the same.
     """
-    d = distance(z[:, None], rho[None], c)
-    total = 0.0
+    with torch.no_grad():
+        d = distance(z[:, None], rho[None], c)
+    # One by one: between a point and itself there is no gradient.
+    apart = lambda item, ancestor: distance(z[item], rho[ancestor], c)
+    total = 0.0 * (z.sum() + rho.sum())
     for i, j, k in triples:
         pair = torch.maximum(d[i], d[j])
-        near = pair.detach().argmin()
-        far = torch.maximum(pair, d[k]).detach().argmin()
-        total = total + F.relu(d[i, near] - d[i, far] + delta)
-        total = total + F.relu(d[j, near] - d[j, far] + delta)
-        total = total + F.relu(d[k, far] - d[k, near] + delta)
+        near, far = pair.argmin(), torch.maximum(pair, d[k]).argmin()
+        if near == far:
+            continue
+        total = total + F.relu(apart(i, near) - apart(i, far) + delta)
+        total = total + F.relu(apart(j, near) - apart(j, far) + delta)
+        total = total + F.relu(apart(k, far) - apart(k, near) + delta)
     return total / len(triples)
 
 

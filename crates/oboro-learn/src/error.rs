@@ -90,7 +90,7 @@ pub enum LearnError {
     },
     /// A checkpoint that cannot be written.
     #[error(
-        "cannot write the checkpoint {}: {source}; make room and resume from the one before it, which is whole",
+        "cannot write the checkpoint {}: {source}; make room or let this program write there, then resume: checkpoints before it are whole",
         path.display()
     )]
     Checkpoint {
@@ -101,7 +101,7 @@ pub enum LearnError {
     },
     /// A loss or gradient that is not finite. The step was not taken.
     #[error(
-        "{what} of step {step} is not finite at a learning rate of {rate}; {}",
+        "step {step} has come to values that are not finite ({what}) at a learning rate of {rate}; {}",
         go_on(checkpoint.as_deref())
     )]
     Diverged {

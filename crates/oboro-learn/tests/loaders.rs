@@ -5,8 +5,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use oboro_learn::LearnError;
 use oboro_learn::data::{
-    Dataset, ImageLimits, OnBad, Pixels, Reason, Split, Testing, cars, cifar_folders, cub, decode,
-    folders, idx, in_shop, omniglot, sop,
+    Dataset, ImageLimits, OnBad, Pixels, Reason, Split, Testing, cars, cifar, cub, decode, folders,
+    idx, in_shop, omniglot, pictures, sop,
 };
 use std::fs;
 use std::io::Write;
@@ -99,6 +99,36 @@ fn bad_images_and_single_items_are_refused_one_by_one() {
         (&["b".to_owned()][..], vec![0; 3])
     );
     assert!(set.select_classes(&[9]).is_err());
+}
+
+#[test]
+fn images_are_set_aside_evenly() {
+    let root = tempfile::tempdir().unwrap();
+    let at = |path: &str| root.path().join(path);
+    for n in 0..7 {
+        picture(at(&format!("a/{n}.png")), n);
+    }
+    for n in 0..3 {
+        picture(at(&format!("b/{n}.png")), 10 + n);
+    }
+    let set = folders(root.path(), OnBad::Fail).unwrap();
+    let shades = |set: &Dataset| -> Vec<u8> {
+        let limits = ImageLimits::default();
+        let shade = |n| set.image(n, &limits).unwrap().data[0];
+        (0..set.len()).map(shade).collect()
+    };
+    let (kept, aside) = set.set_aside(2).unwrap();
+    // Both classes stay; the small one gives none.
+    assert_eq!(kept.classes(), aside.classes());
+    assert_eq!(shades(&aside), [3, 6]);
+    assert_eq!(aside.labels(), [0, 0]);
+    assert_eq!(shades(&kept), [0, 1, 2, 4, 5, 10, 11, 12]);
+    let (kept, aside) = set.set_aside(5).unwrap();
+    assert_eq!((kept.len(), shades(&aside)), (5, vec![1, 2, 4, 5, 6]));
+    for wrong in [0, 1, 6, usize::MAX] {
+        let error = set.set_aside(wrong).unwrap_err().to_string();
+        assert!(error.contains("largest class has 7"), "{error}");
+    }
 }
 
 #[test]
@@ -266,9 +296,9 @@ fn omniglot_and_cifar_are_folders_with_a_split() {
 
     picture(at("train/cat/1.jpg"), 1);
     picture(at("test/dog/1.jpg"), 2);
-    let split = cifar_folders(root.path(), OnBad::Fail).unwrap();
+    let split = cifar(root.path(), OnBad::Fail).unwrap();
     assert_eq!(split.train.classes(), ["cat"]);
-    assert!(cifar_folders(&at("nowhere"), OnBad::Skip).is_err());
+    assert!(cifar(&at("nowhere"), OnBad::Skip).is_err());
 }
 
 fn idx_bytes(sizes: &[u32], data: &[u8]) -> Vec<u8> {
@@ -362,4 +392,93 @@ fn fail_idx_files_that_are_not() {
         fs::write(images.with_extension("gz"), &archive[..length]).unwrap();
         assert!(load().is_err(), "{length}");
     }
+}
+
+/// Images of CIFAR: every label's bytes, then a picture in three planes.
+fn cifar_bytes(labels: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (number, labels) in labels.iter().enumerate() {
+        bytes.extend(*labels);
+        for colour in 0..3 {
+            bytes.extend((0..1024).map(|at| (at + 7 * number + 50 * colour) as u8));
+        }
+    }
+    bytes
+}
+
+#[test]
+fn cifars_binary_files() {
+    let root = tempfile::tempdir().unwrap();
+    let at = |path: &str| root.path().join(path);
+    for batch in 1..=5 {
+        let labels: [&[u8]; 3] = [&[batch], &[0], &[10]];
+        write(at(&format!("data_batch_{batch}.bin")), cifar_bytes(&labels));
+    }
+    write(at("test_batch.bin"), cifar_bytes(&[&[9], &[9]]));
+    let split = cifar(root.path(), OnBad::Skip).unwrap();
+    assert_eq!(split.train.labels(), [1, 0, 2, 0, 3, 0, 4, 0, 5, 0]);
+    assert_eq!(split.train.refused().count(Reason::LabelOutOfRange), 5);
+    assert_eq!(split.train.classes()[9], "9");
+    let image = split.train.image(1, &ImageLimits::default()).unwrap();
+    assert_eq!((image.width, image.height, image.channels), (32, 32, 3));
+    assert_eq!(image.data[..6], [7, 57, 107, 8, 58, 108]);
+    assert_eq!(split.train.places(root.path())[2], "#3");
+    refused_by(cifar(root.path(), OnBad::Fail));
+    write(at("batches.meta.txt"), "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n\n");
+    let split = cifar(root.path(), OnBad::Skip).unwrap();
+    assert_eq!(together(&split).classes()[9], "j");
+
+    let root = tempfile::tempdir().unwrap();
+    let at = |path: &str| root.path().join(path);
+    write(at("train.bin"), cifar_bytes(&[&[19, 99], &[3, 0]]));
+    write(at("test.bin"), cifar_bytes(&[&[3, 7]]));
+    let split = cifar(root.path(), OnBad::Fail).unwrap();
+    assert_eq!(split.train.labels(), [99, 0]);
+    assert_eq!(together(&split).labels(), [7]);
+}
+
+#[test]
+fn fail_files_that_are_not_cifars() {
+    let root = tempfile::tempdir().unwrap();
+    let at = |path: &str| root.path().join(path);
+    let refused = || cifar(root.path(), OnBad::Skip).unwrap_err().to_string();
+    assert!(refused().contains("data_batch_1.bin"));
+    let whole = cifar_bytes(&[&[0, 1]]);
+    write(at("test.bin"), &whole);
+    for length in 0..whole.len() {
+        write(at("train.bin"), &whole[..length]);
+        assert!(refused().contains("whole number of images"), "{length}");
+    }
+    write(at("train.bin"), [&whole[..], &[0]].concat());
+    assert!(refused().contains("whole number of images"));
+    // Labels are the only bytes that can be wrong.
+    let mut flipped = whole.clone();
+    flipped[1] ^= 0xff;
+    write(at("train.bin"), flipped);
+    assert!(refused().contains("no usable record"));
+    write(at("train.bin"), &whole);
+    cifar(root.path(), OnBad::Skip).unwrap();
+    write(at("fine_label_names.txt"), "apple\n");
+    assert!(refused().contains("names 1 classes"));
+    // No room is made for what a length claims.
+    let file = fs::File::create(at("train.bin")).unwrap();
+    file.set_len(1 << 40).unwrap();
+    assert!(refused().contains("more than"));
+}
+
+#[test]
+fn pictures_have_no_classes() {
+    let root = tempfile::tempdir().unwrap();
+    let at = |path: &str| root.path().join(path);
+    picture(at("b.png"), 20);
+    picture(at("a/deep/x.jpg"), 10);
+    write(at("a/notes.txt"), "no image");
+    let set = pictures(root.path()).unwrap();
+    assert_eq!((set.labels(), set.classes().len()), (vec![0, 0], 1));
+    assert_eq!(set.places(root.path()), ["a/deep/x.jpg", "b.png"]);
+    let one = pictures(&at("b.png")).unwrap();
+    assert_eq!(one.len(), 1);
+    assert!(pictures(&at("nowhere")).is_err());
+    std::fs::create_dir(at("empty")).unwrap();
+    assert!(pictures(&at("empty")).is_err());
 }

@@ -11,7 +11,7 @@ use oboro_learn::data::{Augmentation, Crop};
 use oboro_learn::evaluation::Score;
 use oboro_learn::train::{
     Checkpoint, Config, End, Group, Groups, Line, METRICS, Metric, Observer, Outcome, Progress,
-    Schedule, Validated, Validation, read_metrics,
+    Schedule, Validated, Validation, Watched, read_metrics,
 };
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +32,7 @@ fn validation(toy: &Toy) -> Validation<'_> {
         dataset: &toy.test,
         score: Score::Cosine,
         metric: Metric::MapAtR,
+        watched: Watched::Validation,
     }
 }
 
@@ -243,6 +244,51 @@ fn it_stops_when_validation_gets_no_better() {
     // Patience is part of what is resumed.
     let again = resume(&toy, config, folder.path(), "proxy-anchor", None);
     assert_eq!((again.end, again.step), (End::Stopped, outcome.step));
+}
+
+#[test]
+fn the_test_part_decides_nothing() {
+    let toy = Toy::new();
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config {
+        epochs: 4,
+        rate: 1e-12,
+        patience: Some(1),
+        ..common::config()
+    };
+    let test = Validation {
+        watched: Watched::Test,
+        ..validation(&toy)
+    };
+    let outcome = common::trainer(config, "proxy-anchor", 1)
+        .into_folder(folder.path())
+        .unwrap()
+        .run(&toy.train, Some(&test), &AtomicBool::new(false), &mut ())
+        .unwrap();
+    assert_eq!((outcome.end, outcome.best), (End::Finished, None));
+    let lines = read_metrics(&folder.path().join(METRICS)).unwrap();
+    let measured = lines.iter().filter(|line| {
+        matches!(
+            line,
+            Line::Validation {
+                part: Watched::Test,
+                best: false,
+                ..
+            }
+        )
+    });
+    assert_eq!(measured.count(), 4);
+    // Records of versions that knew the test part alone.
+    let old =
+        r#"{"kind":"validation","step":1,"epoch":1,"recall_at_1":0.5,"map_at_r":0.5,"best":true}"#;
+    let old: Line = serde_json::from_str(old).unwrap();
+    assert!(matches!(
+        old,
+        Line::Validation {
+            part: Watched::Test,
+            ..
+        }
+    ));
 }
 
 #[test]

@@ -23,11 +23,12 @@ pub struct Record {
     pub label: u32,
 }
 
-/// Grey images of one size, one after the other.
+/// Images of one size, one after the other.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Stack {
     pub(super) width: u32,
     pub(super) height: u32,
+    pub(super) channels: u8,
     pub(super) data: Vec<u8>,
 }
 
@@ -100,6 +101,21 @@ impl Dataset {
         &self.refused
     }
 
+    /// Where the image of each record is: its path, below `root` where it is
+    /// there, or `#` and its number among the set's images.
+    #[must_use]
+    pub fn places(&self, root: &Path) -> Vec<String> {
+        let place = |record: &Record| match &record.source {
+            Source::File(path) => path
+                .strip_prefix(root)
+                .unwrap_or(path)
+                .display()
+                .to_string(),
+            Source::Memory(number) => format!("#{number}"),
+        };
+        self.records.iter().map(place).collect()
+    }
+
     /// Decodes the image of a record.
     ///
     /// # Errors
@@ -111,11 +127,12 @@ impl Dataset {
         match (&self.records[index].source, &self.stack) {
             (Source::File(path), _) => decode(path, limits),
             (Source::Memory(number), Some(stack)) => {
-                let size = stack.width as usize * stack.height as usize;
+                let pixels = stack.width as usize * stack.height as usize;
+                let size = pixels * usize::from(stack.channels);
                 Ok(Pixels {
                     width: stack.width,
                     height: stack.height,
-                    channels: 1,
+                    channels: stack.channels,
                     data: stack.data[*number as usize * size..][..size].to_vec(),
                 })
             }
@@ -205,6 +222,46 @@ impl Dataset {
             stack: self.stack.clone(),
             refused: self.refused.clone(),
         })
+    }
+
+    /// The data set in two: what is kept, and `each` images of every class,
+    /// taken evenly from its order, to validate on classes that are trained on.
+    /// Classes that would keep fewer than two images give none.
+    ///
+    /// # Errors
+    /// When `each` is less than two, or no class has two images more than that.
+    pub fn set_aside(&self, each: usize) -> Result<(Self, Self), LearnError> {
+        let mut sizes = vec![0; self.classes.len()];
+        for record in &self.records {
+            sizes[record.label as usize] += 1;
+        }
+        let most = sizes.iter().copied().max().unwrap_or(0);
+        if each < 2 || most < each.saturating_add(2) {
+            return Err(LearnError::Setting {
+                what: "the images of each class to set aside",
+                actual: format!("{each} where the largest class has {most}"),
+                wanted: "set two or more aside and keep two or more",
+            });
+        }
+        let mut seen = vec![0; self.classes.len()];
+        let (mut kept, mut aside) = (Vec::new(), Vec::new());
+        for record in &self.records {
+            let (size, at) = (
+                sizes[record.label as usize],
+                &mut seen[record.label as usize],
+            );
+            // Of `size` images in a row, those where another `each`-th begins.
+            let taken = size >= each + 2 && (*at + 1) * each / size > *at * each / size;
+            *at += 1;
+            if taken { &mut aside } else { &mut kept }.push(record.clone());
+        }
+        let with = |records| Self {
+            records,
+            classes: self.classes.clone(),
+            stack: self.stack.clone(),
+            refused: self.refused.clone(),
+        };
+        Ok((with(kept), with(aside)))
     }
 
     /// Adds what was refused to the count and fails where that is demanded.

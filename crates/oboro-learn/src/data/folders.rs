@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 /// Folders within folders that are followed.
 const MAX_DEPTH: usize = 16;
+/// The class of images without one.
+const PICTURES: &str = "pictures";
 
 /// Every folder below `root` that holds images is a class, named by its path.
 ///
@@ -40,6 +42,35 @@ pub fn folders(root: &Path, on_bad: OnBad) -> Result<Dataset, LearnError> {
         refused: Refused::default(),
     }
     .settle(refused, on_bad, root)
+}
+
+/// Images without classes, to embed: one file, or every image in a folder and
+/// below, in the order of their paths. All are of one class, `pictures`.
+///
+/// # Errors
+/// When a folder cannot be read or there is no image.
+pub fn pictures(path: &Path) -> Result<Dataset, LearnError> {
+    let mut files = Vec::new();
+    if path.is_file() {
+        files.push(path.to_owned());
+    } else {
+        let mut found = BTreeMap::new();
+        // Under a name, so that the folder itself is one of those that hold images.
+        walk(path, PICTURES, 0, &mut found, &mut Refused::default())?;
+        files.extend(found.into_values().flatten());
+        files.sort();
+    }
+    let records = files.into_iter().map(|file| Record {
+        source: Source::File(file),
+        label: 0,
+    });
+    Dataset {
+        classes: vec![PICTURES.to_owned()],
+        records: records.collect(),
+        stack: None,
+        refused: Refused::default(),
+    }
+    .settle(Refused::default(), OnBad::Skip, path)
 }
 
 /// Omniglot: a character of an alphabet is a class.

@@ -107,6 +107,7 @@ fn assemble(
         stack: Some(Arc::new(Stack {
             width,
             height,
+            channels: 1,
             data,
         })),
         refused,

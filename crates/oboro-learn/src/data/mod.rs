@@ -20,6 +20,7 @@
 //! image decodes is for [`Dataset::verify`], which reads them all.
 
 mod augment;
+mod cifar;
 mod dataset;
 mod folders;
 mod idx;
@@ -31,8 +32,9 @@ mod refused;
 mod sampler;
 
 pub use augment::{Augmentation, Crop};
+pub use cifar::cifar;
 pub use dataset::{Dataset, Record, Source, Split, Testing};
-pub use folders::{cifar_folders, folders, omniglot};
+pub use folders::{cifar_folders, folders, omniglot, pictures};
 pub use idx::{GARMENTS, garments, idx};
 pub use input::Input;
 pub use listed::{cars, cub, in_shop, sop};

@@ -1,20 +1,24 @@
-//! Steps of a convolutional layer as single operations on the CPU.
+//! Steps of a convolutional layer, and distances from proxies, as single
+//! operations on the CPU.
 //!
 //! burn's `flex` backend computes a layer's gradients out of its general
 //! operations: batch normalization alone goes over its input two dozen times,
-//! and the gradient of a convolution's weights is a convolution with a kernel
-//! as large as the image. Here the whole of it is one operation with a
-//! gradient of its own. Anywhere else, and without gradients, the functions
-//! return `None` and burn's operations do the same.
+//! the gradient of a convolution's weights is a convolution with a kernel as
+//! large as the image, and hyperbolic distances are a dozen matrices as large
+//! as that of all pairs. Here the whole of it is one operation with a gradient
+//! of its own. Anywhere else, and without gradients, the functions return
+//! `None` and burn's operations do the same.
 //!
-//! All loops run in one fixed order on the thread that calls them, so bits do
-//! not depend on the number of threads; the matrix products are `flex`'s.
+//! All sums are taken in one fixed order, so bits do not depend on the number
+//! of threads; the matrix products are `flex`'s.
 
 mod convolve;
 mod normalize;
+mod spread;
 
 pub(crate) use convolve::convolve;
 pub(crate) use normalize::normalize;
+pub(crate) use spread::{Form, spread};
 
 use burn::backend::Flex;
 use burn::backend::autodiff::Autodiff;
@@ -35,9 +39,43 @@ fn recorded<const D: usize>(tensor: &Tensor<D>) -> Option<Recorded> {
     tensor.clone().try_into_primitive::<Autodiff<Flex>>().ok()
 }
 
+/// The tensor, if it is one of single precision on the CPU; nothing that is
+/// done with it is recorded.
+fn held<const D: usize>(tensor: &Tensor<D>) -> Option<Plain> {
+    if tensor.dtype() != DType::F32 {
+        return None;
+    }
+    tensor.clone().inner().try_into_primitive::<Flex>().ok()
+}
+
 /// Values as a tensor, without copying them.
 fn plain(values: Vec<f32>, shape: &[usize]) -> Plain {
     Flex::float_from_data(TensorData::new(values, shape.to_vec()), &Default::default())
+}
+
+/// A sum of terms in a fixed order, sixteen side by side.
+#[inline(always)]
+fn sum_by(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
+    const LANES: usize = 16;
+    let mut sums = [0f32; LANES];
+    let (a_chunks, a_rest) = a.as_chunks::<LANES>();
+    let (b_chunks, b_rest) = b.as_chunks::<LANES>();
+    for (a, b) in a_chunks.iter().zip(b_chunks) {
+        for lane in 0..LANES {
+            sums[lane] += term(a[lane], b[lane]);
+        }
+    }
+    for ((sum, &a), &b) in sums.iter_mut().zip(a_rest).zip(b_rest) {
+        *sum += term(a, b);
+    }
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            sums[lane] += sums[lane + width];
+        }
+        width /= 2;
+    }
+    sums[0]
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Batch normalization, rectification and halving of images in one.
 
-use super::{Plain, Recorded, plain, recorded};
+use super::{Plain, Recorded, plain, recorded, sum_by};
 use burn::backend::Flex;
 use burn::backend::autodiff::Autodiff;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
@@ -272,31 +272,6 @@ fn statistics<'a>(planes: impl Iterator<Item = &'a [f32]>) -> (f32, f32) {
         count = total;
     }
     (mean as f32, (squares / count) as f32)
-}
-
-/// A sum of terms in a fixed order, sixteen side by side.
-#[inline(always)]
-fn sum_by(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
-    const LANES: usize = 16;
-    let mut sums = [0f32; LANES];
-    let (a_chunks, a_rest) = a.as_chunks::<LANES>();
-    let (b_chunks, b_rest) = b.as_chunks::<LANES>();
-    for (a, b) in a_chunks.iter().zip(b_chunks) {
-        for lane in 0..LANES {
-            sums[lane] += term(a[lane], b[lane]);
-        }
-    }
-    for ((sum, &a), &b) in sums.iter_mut().zip(a_rest).zip(b_rest) {
-        *sum += term(a, b);
-    }
-    let mut width = LANES / 2;
-    while width > 0 {
-        for lane in 0..width {
-            sums[lane] += sums[lane + width];
-        }
-        width /= 2;
-    }
-    sums[0]
 }
 
 /// The larger one; neither is NaN.

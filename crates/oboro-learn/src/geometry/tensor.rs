@@ -12,6 +12,7 @@
 // Divisions by numbers are written as products with their reciprocals in the
 // losses: the gradient of burn's `div_scalar` rounds to single precision.
 
+use crate::fused::{self, Form};
 use burn::tensor::{DType, Tensor};
 
 /// Added under roots of squares, so that their gradient at zero is zero; in
@@ -214,9 +215,15 @@ fn spread(v: Tensor<2>, ray: Ray, z: Tensor<2>, c: f64, times: f64) -> Tensor<2>
     let rows = Tensor::cat(vec![alpha.clone() * ray.square.add_scalar(TINY), alpha], 1);
     let columns = Tensor::cat(vec![beta.clone(), beta.clone() * other], 1);
     let floor = floor(rows.clone(), columns.clone());
-    let ends = rows.matmul(columns.transpose());
     let products = v.matmul((z * beta).transpose());
-    arsinh_form(ends - products * scale, floor, c, times)
+    let numbers = Tensor::cat(vec![rows.clone(), scale.clone()], 1);
+    let factor = times / c.sqrt();
+    fused::spread(&products, &numbers, &columns, &floor, Form::Arsinh, factor).unwrap_or_else(
+        || {
+            let ends = rows.matmul(columns.transpose());
+            arsinh_form(ends - products * scale, floor, c, times)
+        },
+    )
 }
 
 /// `[rows, 1]`: what differences of the products of `rows` and `columns` from
@@ -247,12 +254,15 @@ fn flat(v: Tensor<2>, u: Tensor<2>, r: f64, times: f64) -> Tensor<2> {
     let square = short.clone() * short;
     let other = squares(&u).add_scalar(TINY);
     let one = |x: &Tensor<2>| x.clone().inner().ones_like();
-    let floor = floor(
-        Tensor::cat(vec![square.clone(), one(&square)], 1),
-        Tensor::cat(vec![one(&other), other.clone()], 1),
-    );
-    let q = square + other.transpose() - v.matmul(u.transpose()) * scale;
-    let root = at_least(q.clone().inner(), floor).sqrt();
-    let slope = root.clone().recip().mul_scalar(times);
-    with_slope(root.mul_scalar(2.0 * times), q, slope)
+    let rows = Tensor::cat(vec![square.clone(), one(&square)], 1);
+    let columns = Tensor::cat(vec![one(&other), other.clone()], 1);
+    let floor = floor(rows.clone(), columns.clone());
+    let products = v.matmul(u.transpose());
+    let numbers = Tensor::cat(vec![rows, scale.clone()], 1);
+    fused::spread(&products, &numbers, &columns, &floor, Form::Root, times).unwrap_or_else(|| {
+        let q = square + other.transpose() - products * scale;
+        let root = at_least(q.clone().inner(), floor).sqrt();
+        let slope = root.clone().recip().mul_scalar(times);
+        with_slope(root.mul_scalar(2.0 * times), q, slope)
+    })
 }

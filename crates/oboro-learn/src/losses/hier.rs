@@ -5,7 +5,9 @@
 //! and k is not, i and j are to be nearer to the ancestor of the two than to
 //! that of all three, and k the other way round. The ancestor of a set is the
 //! proxy whose largest distance to it is least; the paper chooses with noise,
-//! here the choice is without. Triples are of the batch alone.
+//! here the choice is without. A triple whose two ancestors are one says
+//! nothing. Triples are of the batch and, if wanted, of the ancestors too, as
+//! the paper has it: then ancestors have ancestors, up to a root.
 
 use super::initial::{below, gaussian};
 use super::labels::hyperbolic;
@@ -34,6 +36,8 @@ pub struct HierSettings {
     /// Neighbours of an item among which its partner is drawn, at most half
     /// the batch; the partner has to have the item among its own.
     pub neighbours: usize,
+    /// Whether triples of ancestors are drawn as well, one for each.
+    pub over_ancestors: bool,
 }
 
 impl Default for HierSettings {
@@ -44,6 +48,7 @@ impl Default for HierSettings {
             ancestors: 512,
             margin: 0.1,
             neighbours: 20,
+            over_ancestors: false,
         }
     }
 }
@@ -96,20 +101,28 @@ impl Loss for HierLoss {
         rng: &mut impl Rng,
     ) -> Result<Tensor<1>, LearnError> {
         let z = hyperbolic(embeddings, labels, self.ancestors.dims()[1])?;
-        let triples = sample(&z, self.settings.c, self.settings.neighbours, rng);
-        Ok(hier(
-            z,
-            self.ancestors(),
-            &triples,
-            self.settings.c,
-            self.settings.margin,
-        ))
+        let HierSettings {
+            c,
+            margin,
+            neighbours,
+            over_ancestors,
+            ..
+        } = self.settings;
+        let ancestors = self.ancestors();
+        let triples = sample(&z, c, neighbours, rng);
+        let of_items = hier(z, ancestors.clone(), &triples, c, margin);
+        if !over_ancestors {
+            return Ok(of_items);
+        }
+        let triples = sample(&ancestors, c, neighbours, rng);
+        Ok(of_items + hier(ancestors.clone(), ancestors, &triples, c, margin))
     }
 }
 
 /// The mean over triples (i, j, k) of items `z` of the three hinges on their
 /// distances from the nearer and the farther ancestor among `ancestors`, all
-/// points of the ball of curvature `-c`. Zero without triples.
+/// points of the ball of curvature `-c`. Zero where both are the same one, and
+/// without triples. Items may be the ancestors themselves.
 #[must_use]
 pub fn hier(
     z: Tensor<2>,
@@ -138,7 +151,9 @@ pub fn hier(
         let gap = d.clone().gather(0, right.clone()) - d.gather(0, wrong.clone());
         relu(gap.add_scalar(margin))
     };
-    (nearer_by(i, &near, &far) + nearer_by(j, &near, &far) + nearer_by(k, &far, &near)).mean()
+    let same = near.clone().equal(far.clone());
+    let hinges = nearer_by(i, &near, &far) + nearer_by(j, &near, &far) + nearer_by(k, &far, &near);
+    hinges.mask_fill(same, 0.0).mean()
 }
 
 /// One triple for each item that has a partner and a stranger.

@@ -14,7 +14,8 @@ const MAX_SERIES: usize = 256;
 /// What a training wrote down: numbers by the step that they belong to.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Curves {
-    /// By name; fields within fields are named `outer.inner`.
+    /// By name; fields within fields are named `outer.inner`, those of a line
+    /// with a part `part.name`.
     pub series: BTreeMap<String, Vec<(f64, f64)>>,
     /// Lines that were passed over: the last one of a training that was killed,
     /// say, or one without a step.
@@ -63,9 +64,13 @@ impl Curves {
             self.skipped += 1;
             return;
         };
+        // Of which images: those set aside for validation, or the test part.
+        let part = object.get("part").and_then(Value::as_str);
         for (name, value) in &object {
-            if name != "step" {
-                self.field(name, step, value);
+            match part {
+                _ if name == "step" => {}
+                Some(part) => self.field(&format!("{part}.{name}"), step, value),
+                None => self.field(name, step, value),
             }
         }
     }
@@ -122,6 +127,17 @@ mod tests {
         assert_eq!(curves.series["loss"], [(1.0, 4.0), (2.0, 3.1)]);
         assert_eq!(curves.series["validation.R@1"], [(2.0, 0.6)]);
         assert_eq!(curves.skipped, 1);
+    }
+
+    #[test]
+    fn parts_are_series_of_their_own() {
+        let curves = read(
+            b"{\"step\":1,\"part\":\"validation\",\"epoch\":1,\"recall_at_1\":0.5}\n\
+              {\"step\":1,\"part\":\"test\",\"epoch\":1,\"recall_at_1\":0.4}\n",
+        )
+        .unwrap();
+        assert_eq!(curves.series["validation.recall_at_1"], [(1.0, 0.5)]);
+        assert_eq!(curves.series["test.recall_at_1"], [(1.0, 0.4)]);
     }
 
     #[test]

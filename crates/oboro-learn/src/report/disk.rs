@@ -45,7 +45,8 @@ pub struct Disk {
     items: Vec<(usize, [f64; 2])>,
     item_classes: Vec<String>,
     proxies: Vec<[f64; 2]>,
-    proxy_classes: Vec<usize>,
+    /// The number of each proxy's class among the items', if they have it.
+    proxy_classes: Vec<Option<usize>>,
     names: Vec<String>,
     tree: Tree,
     total: [usize; 2],
@@ -129,11 +130,19 @@ impl Disk {
             })
             .collect();
         let placed_proxies = places.collect();
+        // By name: what was trained on need not be what is looked at.
+        let proxy_classes = leaves
+            .iter()
+            .map(|&(label, _)| {
+                let name = &proxies.classes[label as usize];
+                item_classes.iter().position(|other| other == name)
+            })
+            .collect();
         Ok(Self {
             items: placed_items,
             item_classes,
             proxies: placed_proxies,
-            proxy_classes: leaves.iter().map(|&(label, _)| label as usize).collect(),
+            proxy_classes,
             names: leaf_names(&leaves, proxies.classes),
             tree: Tree::of(&ball, &leaf_rows),
             total: [items.labels.len(), proxies.labels.len()],
@@ -274,7 +283,11 @@ impl Disk {
     }
 
     pub(super) fn draw_dendrogram(&self, markup: &mut Markup) {
-        let colours: Vec<&str> = self.proxy_classes.iter().map(|&c| colour(c)).collect();
+        let colours: Vec<&str> = self
+            .proxy_classes
+            .iter()
+            .map(|class| class.map_or("currentColor", colour))
+            .collect();
         self.tree.draw(markup, &self.names, &colours);
     }
 

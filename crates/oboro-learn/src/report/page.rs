@@ -50,6 +50,7 @@ tbody th { font-weight: 500; }
 .wide { overflow-x: auto; }
 svg { max-width: 100%; height: auto; display: block; }
 svg text { font-size: 12px; fill: var(--soft); }
+@media (max-width: 34rem) { svg text { font-size: 15px; } }
 svg .grid { stroke: var(--line); stroke-width: 1; }
 svg .border { fill: none; stroke: var(--soft); stroke-width: 1.5; }
 svg .branch { fill: none; stroke: var(--ink); stroke-width: 1.2; stroke-opacity: 0.7; }
@@ -321,7 +322,10 @@ fn draw_curves(curves: &Curves, markup: &mut Markup) {
     let mut rest: Vec<chart::Line<'_>> = Vec::new();
     for (name, points) in &curves.series {
         // The epoch says no more than the step does.
-        if name == "epoch" || !points.iter().any(|(_, value)| value.is_finite()) {
+        let plain = name
+            .rsplit_once('.')
+            .map_or(name.as_str(), |(_, name)| name);
+        if plain == "epoch" || !points.iter().any(|(_, value)| value.is_finite()) {
             continue;
         }
         let line = (name.as_str(), points.as_slice());
@@ -365,6 +369,9 @@ fn draw_curves(curves: &Curves, markup: &mut Markup) {
 
 /// A series' name for people.
 fn title(name: &str) -> String {
+    if let Some((part, name)) = name.split_once('.') {
+        return format!("{}, {part}", title(name));
+    }
     match name {
         "rate" => "learning rate".to_owned(),
         "recall_at_1" => "R@1".to_owned(),

@@ -177,6 +177,11 @@ impl Tree {
             );
             markup.empty("path", &[("class", &"branch"), ("d", &path)]);
         }
+        // From the origin to the root.
+        if let (Some(root), Some(row)) = (self.merges.last(), rows.last()) {
+            let path = format!("M10 {}H{}", Px(*row), Px(x(root.depth)));
+            markup.empty("path", &[("class", &"branch"), ("d", &path)]);
+        }
         markup.element(
             "text",
             &[("x", &10), ("y", &Px(height - 8.0))],

@@ -2,6 +2,7 @@
 
 use super::events::EventWriter;
 use super::observer::{Progress, Validated};
+use super::validation::Watched;
 use crate::LearnError;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
@@ -39,6 +40,9 @@ pub enum Line {
         step: u64,
         /// Epochs done.
         epoch: u64,
+        /// Which images were looked at.
+        #[serde(default)]
+        part: Watched,
         /// R@1.
         recall_at_1: f64,
         /// MAP@R.
@@ -155,14 +159,17 @@ impl Recorder {
         let line = Line::Validation {
             step: validated.step,
             epoch: validated.epoch,
+            part: validated.watched,
             recall_at_1: validated.recall_at_1,
             map_at_r: validated.map_at_r,
             best: validated.best,
         };
-        let scalars = [
-            ("validation/recall_at_1", validated.recall_at_1),
-            ("validation/map_at_r", validated.map_at_r),
-        ];
+        let names = match validated.watched {
+            Watched::Validation => ["validation/recall_at_1", "validation/map_at_r"],
+            Watched::Test => ["test/recall_at_1", "test/map_at_r"],
+        };
+        let [recall, map] = names;
+        let scalars = [(recall, validated.recall_at_1), (map, validated.map_at_r)];
         self.write(&line, &scalars)
     }
 

@@ -2,7 +2,9 @@
 //!
 //! [`Trainer`] takes a network, a loss and a [`Config`]; [`Trainer::run`]
 //! draws class-balanced batches from a data set and trains until the epochs
-//! are over, validation no longer improves, or it is cancelled.
+//! are over, validation no longer improves, or it is cancelled. What it
+//! validates on comes from the training part ([`Watched::Validation`]); the
+//! test part may be measured on the way and decides nothing.
 //!
 //! A run's folder holds
 //!
@@ -40,4 +42,4 @@ pub use observer::{Observer, Progress, Validated};
 pub use optimizer::{Group, Groups};
 pub use schedule::Schedule;
 pub use trainer::{End, Outcome, Step, Trainer};
-pub use validation::{Metric, Validation};
+pub use validation::{Metric, Validation, Watched};

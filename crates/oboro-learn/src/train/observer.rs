@@ -1,5 +1,6 @@
 //! Who watches a training run.
 
+use super::validation::Watched;
 use std::path::Path;
 use std::time::Duration;
 
@@ -31,13 +32,15 @@ pub struct Validated {
     pub step: u64,
     /// Epochs done.
     pub epoch: u64,
+    /// Which images it was of.
+    pub watched: Watched,
     /// The figure that decides.
     pub figure: f64,
-    /// Whether it is the best so far.
+    /// Whether it is the best so far; never on the test part.
     pub best: bool,
-    /// R@1 of the validation set.
+    /// R@1 of the images.
     pub recall_at_1: f64,
-    /// MAP@R of the validation set.
+    /// MAP@R of the images.
     pub map_at_r: f64,
 }
 

@@ -28,6 +28,30 @@ impl Metric {
     }
 }
 
+/// Which images a training is measured on, and what their figures decide.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Watched {
+    /// Images set aside from the training part: they decide which checkpoint
+    /// is the best and when patience is over.
+    Validation,
+    /// The test part: for the curves alone. It decides nothing, since figures
+    /// of what was chosen on it would flatter.
+    #[default]
+    Test,
+}
+
+impl Watched {
+    /// Its name in records of a run.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Validation => "validation",
+            Self::Test => "test",
+        }
+    }
+}
+
 pub(super) fn recall_at_1(report: &Report) -> f64 {
     report.recall.first().map_or(0.0, |at| at.value)
 }
@@ -41,6 +65,8 @@ pub struct Validation<'a> {
     pub score: Score,
     /// What decides which checkpoint is the best.
     pub metric: Metric,
+    /// Which images these are.
+    pub watched: Watched,
 }
 
 impl Validation<'_> {

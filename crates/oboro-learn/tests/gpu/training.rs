@@ -10,7 +10,7 @@ use oboro_learn::data::Input;
 use oboro_learn::embed::{Options, embed};
 use oboro_learn::evaluation::Score;
 use oboro_learn::model::{Backbone, Heads, Hyperbolic, Settings};
-use oboro_learn::train::{Config, End, Metric, Observer, Progress, Trainer, Validation};
+use oboro_learn::train::{Config, End, Metric, Observer, Progress, Trainer, Validation, Watched};
 use rand_core::{Rng, SeedableRng};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -157,6 +157,7 @@ fn a_run_begun_on_the_gpu_goes_on_on_the_cpu() {
         dataset: &toy.test,
         score: Score::Cosine,
         metric: Metric::RecallAt1,
+        watched: Watched::Validation,
     };
     for places in [[gpu, &cpu()], [&cpu(), gpu]] {
         let folder = tempfile::tempdir().unwrap();

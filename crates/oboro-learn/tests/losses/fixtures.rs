@@ -210,27 +210,25 @@ fn hyphc_and_hier_are_the_reconstructions() {
                 let found = [("i", i), ("j", j), ("k", k)];
                 matches(case, scalar(&value), &found, tolerance);
                 seen += 1;
-            } else if name == "hier" {
-                let (z, rho) = (input(case, "z", dtype), input(case, "rho", dtype));
-                let triples = triples(case);
-                let value = hier(
-                    z.clone(),
-                    rho.clone(),
-                    &triples,
-                    number(case, "c"),
-                    number(case, "delta"),
-                );
+            } else if let Some(of) = name.strip_prefix("hier/") {
+                let rho = input(case, "rho", dtype);
+                let mut leaves = vec![("rho", rho.clone())];
+                if of != "ancestors" {
+                    leaves.push(("z", input(case, "z", dtype)));
+                }
+                // Items, or the ancestors once more.
+                let items = leaves[leaves.len() - 1].1.clone();
+                let (c, margin) = (number(case, "c"), number(case, "delta"));
+                let value = hier(items, rho, &triples(case), c, margin);
                 let gradients = value.backward();
-                let found = [
-                    ("z", gradient(&z, &gradients)),
-                    ("rho", gradient(&rho, &gradients)),
-                ];
+                let of = |(name, leaf): (_, Tensor<2>)| (name, gradient(&leaf, &gradients));
+                let found: Vec<_> = leaves.into_iter().map(of).collect();
                 matches(case, scalar(&value), &found, tolerance);
                 seen += 1;
             }
         }
     }
-    assert_eq!(seen, 3 * precisions().len());
+    assert_eq!(seen, 5 * precisions().len());
 }
 
 fn triples(case: &Value) -> Vec<[usize; 3]> {

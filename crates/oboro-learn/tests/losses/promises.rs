@@ -5,6 +5,7 @@ use crate::common::*;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor};
 use oboro_learn::backend::cpu_autodiff;
+use oboro_learn::losses::hier::HierSettings;
 use oboro_learn::losses::pooling::Pooling;
 use oboro_learn::losses::proxies::{ProxyLoss, ProxySettings};
 use oboro_learn::losses::reducer::{Reducer, Side};
@@ -233,13 +234,16 @@ impl ModuleVisitor for Collect<'_> {
 
 /// Bits of the value and of all gradients of a loss on a drawn batch.
 fn bits(name: &str, classes: usize, items: usize, length: usize) -> Vec<u32> {
+    bits_of(&Settings::named(name).unwrap(), classes, items, length)
+}
+
+fn bits_of(settings: &Settings, classes: usize, items: usize, length: usize) -> Vec<u32> {
     let mut rng = rng();
     let dimensions = Dimensions {
         euclidean: length,
         hyperbolic: Some(length),
     };
-    let loss = Settings::named(name)
-        .unwrap()
+    let loss = settings
         .build(classes, dimensions, &cpu_autodiff(), &mut rng)
         .unwrap();
     let (embeddings, heads) = batch(draw(items * length, 1), draw(items * length, 2), items);
@@ -258,11 +262,11 @@ fn bits(name: &str, classes: usize, items: usize, length: usize) -> Vec<u32> {
     }
     assert!(
         bits.iter().all(|&b| f32::from_bits(b).is_finite()),
-        "{name}"
+        "{settings:?}"
     );
     assert!(
         bits.iter().skip(1).any(|&b| f32::from_bits(b) != 0.0),
-        "{name}"
+        "{settings:?}"
     );
     bits
 }
@@ -275,6 +279,27 @@ fn every_named_loss_gives_finite_gradients_and_the_same_bits_again() {
 }
 
 #[test]
+fn ancestors_have_ancestors_if_wanted() {
+    let run = |over_ancestors: bool| {
+        let hier = HierSettings {
+            ancestors: 40,
+            over_ancestors,
+            ..HierSettings::default()
+        };
+        bits_of(&Settings::Hier(hier), 6, 16, 3)
+    };
+    let (without, with) = (run(false), run(true));
+    assert_eq!(with, run(true));
+    // A second term: the value is larger, ancestors move otherwise, and items
+    // as before.
+    assert!(f32::from_bits(with[0]) > f32::from_bits(without[0]));
+    let items = 2 * 16 * 3;
+    let split = with.len() - items;
+    assert_ne!(with[1..split], without[1..split]);
+    assert_eq!(with[split..], without[split..]);
+}
+
+#[test]
 fn one_thread_or_many_give_the_same_bits() {
     let on = |threads: usize, name: &'static str| {
         let pool = rayon::ThreadPoolBuilder::new()
@@ -283,7 +308,7 @@ fn one_thread_or_many_give_the_same_bits() {
             .unwrap();
         pool.install(|| bits(name, 400, 48, 96))
     };
-    for name in ["soft-triple", "chest"] {
+    for name in ["soft-triple", "tangent-soft-triple", "chest"] {
         let one = on(1, name);
         for threads in [2, 5] {
             assert_eq!(one, on(threads, name), "{name} on {threads}");

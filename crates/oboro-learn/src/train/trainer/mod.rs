@@ -1,28 +1,27 @@
 //! The training loop.
 
+mod resume;
+mod step;
+
+pub use step::Step;
+
 use super::Config;
-use super::checkpoint::{self, Best, Checkpoint};
-use super::config::setting;
+use super::checkpoint::Best;
 use super::images::Images;
 use super::metrics::Recorder;
 use super::observer::{Observer, Progress, Validated};
-use super::optimizer::{AdamW, Moments, Update, value_and_norm};
-use super::parallel::{self, Pools};
-use super::parameters::{self, Values};
-use super::validation::{Validation, recall_at_1};
+use super::optimizer::AdamW;
+use super::parallel::Pools;
+use super::validation::{Validation, Watched, recall_at_1};
 use crate::LearnError;
 use crate::backend::is_cpu;
 use crate::data::{ClassBalanced, Dataset, ImageLimits};
 use crate::losses::AnyLoss;
 use crate::model::Network;
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, TensorData};
-use chacha20::ChaCha20Rng;
-use rand_core::SeedableRng;
-use std::collections::BTreeMap;
-use std::fs;
+use burn::tensor::{Device, Tensor};
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -51,17 +50,6 @@ pub struct Outcome {
     pub best: Option<Best>,
     /// The newest checkpoint.
     pub checkpoint: Option<PathBuf>,
-}
-
-/// What a step came to.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Step {
-    /// The loss of the batch.
-    pub loss: f64,
-    /// The learning rate, before the groups' factors.
-    pub rate: f64,
-    /// The norm of the gradient before it was clipped.
-    pub gradient_norm: f64,
 }
 
 /// Trains a network and the proxies of its loss.
@@ -146,102 +134,6 @@ impl Trainer {
         self
     }
 
-    /// Keeps checkpoints and metrics in a folder, which is made.
-    ///
-    /// # Errors
-    /// When the folder cannot be made or holds checkpoints already.
-    pub fn into_folder(mut self, run: &Path) -> Result<Self, LearnError> {
-        fs::create_dir_all(run).map_err(|source| LearnError::Write {
-            path: run.to_owned(),
-            source,
-        })?;
-        if let Some(latest) = Checkpoint::latest(run)? {
-            return Err(setting(
-                "the folder of a new run",
-                latest.display(),
-                "resume that run or choose an empty folder",
-            ));
-        }
-        self.run = Some(run.to_owned());
-        Ok(self)
-    }
-
-    /// Goes on where the newest checkpoint in a folder stands.
-    ///
-    /// Seed, batch and parts must be those of the checkpoint; other settings
-    /// may change, such as the rate or the number of epochs.
-    ///
-    /// # Errors
-    /// When there is no checkpoint, it cannot be read, or it is of another
-    /// network, loss or batch.
-    pub fn resume(mut self, run: &Path) -> Result<Self, LearnError> {
-        let Some(folder) = Checkpoint::latest(run)? else {
-            return Err(setting(
-                "the folder of a run to resume",
-                run.display(),
-                "give one that holds checkpoints",
-            ));
-        };
-        let saved = Checkpoint::read(&folder)?;
-        let (then, now) = (&saved.config, &self.config);
-        if (then.seed, then.classes, then.items, then.parts)
-            != (now.seed, now.classes, now.items, now.parts)
-        {
-            return Err(setting(
-                "the seed, classes, items and parts",
-                format!(
-                    "{}, {}, {}, {}",
-                    now.seed, now.classes, now.items, now.parts
-                ),
-                "give those of the checkpoint",
-            ));
-        }
-        let unfit = |what| LearnError::Malformed {
-            path: folder.clone(),
-            what,
-        };
-        self.network.restore(&saved.network)?;
-        self.loss = parameters::restore(self.loss, saved.loss).map_err(unfit)?;
-        let lengths = self.lengths()?;
-        for (path, (updates, first, second)) in saved.moments {
-            if lengths.get(&path) != first.shape.first() {
-                return Err(unfit(format!("the moments of {path} fit no parameter")));
-            }
-            let tensor =
-                |v: Values| Tensor::from_data(TensorData::new(v.values, v.shape), &self.device);
-            let moments = Moments {
-                updates,
-                first: tensor(first),
-                second: tensor(second),
-            };
-            self.optimizer.moments.insert(path, moments);
-        }
-        self.step = saved.step;
-        self.best = saved.best;
-        self.stale = saved.stale;
-        self.labels = Some(saved.labels);
-        if self.about.is_null() {
-            self.about = saved.about;
-        }
-        self.run = Some(run.to_owned());
-        self.last = Some(folder);
-        Ok(self)
-    }
-
-    /// The number of values of each parameter, by `module.path`.
-    fn lengths(&self) -> Result<BTreeMap<String, usize>, LearnError> {
-        let network = parameters::collect(&self.network)?;
-        let loss = parameters::collect(&self.loss)?;
-        let named = |module: &'static str, values: BTreeMap<String, Values>| {
-            values
-                .into_iter()
-                .map(move |(path, v)| (format!("{module}.{path}"), v.values.len()))
-        };
-        Ok(named("network", network)
-            .chain(named("loss", loss))
-            .collect())
-    }
-
     /// The network as it stands.
     #[must_use]
     pub fn network(&self) -> &Network {
@@ -261,7 +153,8 @@ impl Trainer {
     }
 
     /// Trains to the end, or until `cancel` is set, which ends the run after
-    /// the current step or validation with a checkpoint.
+    /// the current step or validation with a checkpoint. A validation on the
+    /// test part decides nothing ([`Watched`]).
     ///
     /// # Errors
     /// When an image cannot be read, a loss or gradient is not finite
@@ -353,104 +246,6 @@ impl Trainer {
         }))
     }
 
-    /// One step on a batch: gradients, clipping, update. `steps` is the
-    /// length of the whole run, which the schedule needs.
-    ///
-    /// # Errors
-    /// As [`Self::run`].
-    pub fn learn(
-        &mut self,
-        images: Tensor<4>,
-        labels: &[usize],
-        steps: u64,
-    ) -> Result<Step, LearnError> {
-        let rate = self.config.rate_at(self.step, steps);
-        let mut rng = ChaCha20Rng::from_seed(self.seed("loss"));
-        rng.set_stream(self.step);
-        let found = parallel::gradients(
-            &self.pools,
-            self.parts(labels.len()),
-            &self.network,
-            &self.loss,
-            images,
-            labels,
-            &mut rng,
-        );
-        let found = match found {
-            Err(LearnError::NotFinite { what, .. }) => return Err(self.diverged(what, rate)),
-            found => found?,
-        };
-        let mut optimizer = std::mem::take(&mut self.optimizer);
-        let (network, loss) = (self.network.clone(), self.loss.clone());
-        let config = &self.config;
-        let (network, loss, optimizer, (value, gradient_norm)) = self.pools.alone(move || {
-            let figures = value_and_norm(
-                found.value,
-                (&network, &found.network),
-                (&loss, &found.loss),
-            );
-            let (value, gradient_norm) = figures;
-            if !value.is_finite() || !gradient_norm.is_finite() {
-                return (network, loss, optimizer, figures);
-            }
-            let update = Update {
-                config,
-                rate,
-                scale: match config.clip {
-                    Some(most) if gradient_norm > most => most / (gradient_norm + 1e-6),
-                    _ => 1.0,
-                },
-            };
-            let groups = config.groups;
-            let network = parallel::put(network, found.moved);
-            let network = optimizer.step("network", network, found.network, &update, |path| {
-                if path.starts_with("heads.") {
-                    groups.head
-                } else {
-                    groups.backbone
-                }
-            });
-            let loss = optimizer.step("loss", loss, found.loss, &update, |_| groups.proxies);
-            (network, loss, optimizer, figures)
-        });
-        self.network = network;
-        self.loss = loss;
-        self.optimizer = optimizer;
-        if !value.is_finite() {
-            return Err(self.diverged("the loss", rate));
-        }
-        if !gradient_norm.is_finite() {
-            return Err(self.diverged("the gradient", rate));
-        }
-        self.step += 1;
-        Ok(Step {
-            loss: value,
-            rate,
-            gradient_norm,
-        })
-    }
-
-    /// Refuses labels other than those of the checkpoint: batches are drawn
-    /// from them.
-    fn bind(&mut self, labels: &[u32]) -> Result<(), LearnError> {
-        let mut hasher = blake3::Hasher::new();
-        for label in labels {
-            hasher.update(&label.to_le_bytes());
-        }
-        let hash = hasher.finalize().to_hex().to_string();
-        match &self.labels {
-            Some(then) if *then != hash => Err(setting(
-                "the labels of the training set",
-                format!("{} in number", labels.len()),
-                "resume with the images that the run was started with",
-            )),
-            _ => {
-                self.labels = Some(hash);
-                Ok(())
-            }
-        }
-    }
-
     /// The seed of one of the uses of randomness.
     fn seed(&self, of: &str) -> [u8; 32] {
         blake3::derive_key(
@@ -459,28 +254,10 @@ impl Trainer {
         )
     }
 
-    /// Parts that a batch of so many items is cut into.
-    fn parts(&self, items: usize) -> usize {
-        if is_cpu(&self.device) {
-            self.config.parts.min(items.max(1))
-        } else {
-            1
-        }
-    }
-
     fn exhausted(&self) -> bool {
         self.config
             .patience
             .is_some_and(|patience| self.stale >= patience)
-    }
-
-    fn diverged(&self, what: &'static str, rate: f64) -> LearnError {
-        LearnError::Diverged {
-            what,
-            step: self.step,
-            rate,
-            checkpoint: self.last.clone(),
-        }
     }
 
     fn progress(
@@ -517,57 +294,25 @@ impl Trainer {
         };
         let report = validation.run(&self.network, self.config.batch(), threads)?;
         let figure = validation.metric.of(&report);
-        let best = self.best.is_none_or(|best| figure > best.figure);
+        let decides = validation.watched == Watched::Validation;
+        let best = decides && self.best.is_none_or(|best| figure > best.figure);
         if best {
             self.best = Some(Best {
                 step: self.step,
                 figure,
             });
             self.stale = 0;
-        } else {
+        } else if decides {
             self.stale += 1;
         }
         Ok(Validated {
             step: self.step,
             epoch: epochs,
+            watched: validation.watched,
             figure,
             best,
             recall_at_1: recall_at_1(&report),
             map_at_r: report.map_at_r,
-        })
-    }
-
-    /// Writes a checkpoint, unless this step has one or there is no folder.
-    fn save(&mut self, observer: &mut dyn Observer) -> Result<(), LearnError> {
-        let Some(run) = self.run.clone() else {
-            return Ok(());
-        };
-        if self.last.as_ref() == Some(&checkpoint::folder(&run, self.step)) {
-            return Ok(());
-        }
-        let folder = self.checkpoint()?.write(&run)?;
-        observer.saved(&folder);
-        self.last = Some(folder);
-        Ok(())
-    }
-
-    fn checkpoint(&self) -> Result<Checkpoint, LearnError> {
-        let mut moments = BTreeMap::new();
-        for (path, state) in &self.optimizer.moments {
-            let first = parameters::values(state.first.clone())?;
-            let second = parameters::values(state.second.clone())?;
-            moments.insert(path.clone(), (state.updates, first, second));
-        }
-        Ok(Checkpoint {
-            step: self.step,
-            best: self.best,
-            stale: self.stale,
-            config: self.config.clone(),
-            labels: self.labels.clone().unwrap_or_default(),
-            about: self.about.clone(),
-            network: self.network.to_bytes()?,
-            loss: parameters::collect(&self.loss)?,
-            moments,
         })
     }
 
