@@ -1,6 +1,8 @@
 //! `oboro learn`: from images to private search, and bad input.
 #![allow(clippy::unwrap_used)]
 
+#[path = "learn/layouts.rs"]
+mod layouts;
 mod support;
 
 use serde_json::Value;
@@ -29,26 +31,20 @@ fn pictures(place: &Place, name: &str, classes: u32, items: u32) -> String {
     format!("folders:{}", place.at(name))
 }
 
-/// The fastest training there is, on pictures.
+/// The fastest training there is, on pictures; `more` goes before what is usual.
 fn quick<'a>(set: &'a str, out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-    let mut arguments = vec![
-        "learn",
-        "train",
-        "--data",
-        set,
-        "--out",
-        out,
-        "--network",
-        "tiny",
-        "--dims",
-        "8",
-        "--epochs",
-        "1",
-        "--classes",
-        "2",
-        "--items",
-        "2",
-    ];
+    let mut arguments = vec!["learn", "train", "--data", set, "--out", out];
+    for usual in [
+        ["--network", "tiny"],
+        ["--dims", "8"],
+        ["--epochs", "1"],
+        ["--classes", "2"],
+        ["--items", "2"],
+    ] {
+        if !more.contains(&usual[0]) {
+            arguments.extend(usual);
+        }
+    }
     arguments.extend(more);
     arguments
 }
@@ -154,6 +150,11 @@ fn each_verb_takes_what_the_one_before_it_made() {
     let made = json(&["learn", "embed", &run, "--out", &out]);
     assert_eq!(made["items"], 1500);
     assert_eq!(made["hyperbolic_dims"], 15);
+    // Which image a row is of.
+    let images = std::fs::read_to_string(place.path("embeddings/images.txt")).unwrap();
+    assert_eq!(images.lines().count(), 1500);
+    let message = fails(4, &["learn", "embed", &run, "--out", &out]);
+    assert!(message.contains("exists"), "{message}");
     let figures = json(&["learn", "eval", &out, "--nmi", "1"]);
     assert_eq!(figures["scores"][0]["score"], "cosine");
     assert_eq!(figures["scores"][1]["score"], "hyperbolic");
@@ -241,6 +242,169 @@ fn the_same_seed_and_a_recipe_give_the_same_vectors() {
 }
 
 #[test]
+fn the_best_checkpoint_is_chosen_on_images_set_aside() {
+    let place = Place::new();
+    let set = pictures(&place, "set", 8, 6);
+    let run = place.at("run");
+    let trained = json(&quick(
+        &set,
+        &run,
+        &[
+            "--hold-out",
+            "last:2",
+            "--validate",
+            "last:2",
+            "--epochs",
+            "3",
+        ],
+    ));
+    assert_eq!(
+        (&trained["images"], &trained["classes"]),
+        (&24.into(), &4.into())
+    );
+    assert_eq!(
+        (&trained["watched"], &trained["watched_images"]),
+        (&"validation".into(), &12.into())
+    );
+    let best = trained["best_step"].as_u64().unwrap();
+    assert!(trained["best_recall_at_1"].as_f64() >= trained["recall_at_1"].as_f64());
+    // Its record says whose figures they are, and the recipe what was set aside.
+    let record = std::fs::read_to_string(place.path("run/metrics.jsonl")).unwrap();
+    assert!(record.contains(r#""part":"validation""#) && !record.contains(r#""part":"test""#));
+    let recipe = std::fs::read_to_string(place.path("run/recipe.toml")).unwrap();
+    assert!(recipe.contains("validate = ["), "{recipe}");
+
+    let of = |checkpoint: &str, part: &str| {
+        let out = place.at(&format!("{checkpoint} {part}"));
+        let made = json(&[
+            "learn",
+            "embed",
+            &run,
+            "--out",
+            &out,
+            "--checkpoint",
+            checkpoint,
+            "--part",
+            part,
+        ]);
+        (made, json(&["learn", "eval", &out]))
+    };
+    let (made, figures) = of("best", "validation");
+    assert_eq!((&made["items"], &made["step"]), (&12.into(), &best.into()));
+    assert_eq!(figures["part"], "validation");
+    let found = metric(&figures, 0, "R@1");
+    assert!((found - trained["best_recall_at_1"].as_f64().unwrap()).abs() < 1e-4);
+    let (_, figures) = of("best", "test");
+    assert_eq!(
+        (&figures["part"], &figures["checkpoint"]),
+        (&"test".into(), &"best".into())
+    );
+    // Two classes of the test part, and the tables say how the checkpoint was chosen.
+    assert_eq!(figures["scores"][0]["classes"], 2);
+    let page = place.at("page.html");
+    let report = json(&[
+        "learn",
+        "report",
+        &place.at("best test"),
+        "--run",
+        &run,
+        "--out",
+        &page,
+    ]);
+    let tables = report["report"]["tables"].to_string();
+    assert!(tables.contains("chosen on the validation part"), "{tables}");
+    assert!(tables.contains("last:2 of the training part"), "{tables}");
+    assert!(report["report"]["curves"]["validation.recall_at_1"].is_array());
+
+    // A step's images of every class, and patience.
+    let other = place.at("other");
+    let trained = json(&quick(
+        &set,
+        &other,
+        &[
+            "--hold-out",
+            "last:2",
+            "--validate",
+            "images:2",
+            "--epochs",
+            "30",
+            "--rate",
+            "1e-12",
+            "--patience",
+            "2",
+        ],
+    ));
+    assert_eq!(trained["end"], "no longer better");
+    assert_eq!(
+        (&trained["images"], &trained["watched_images"]),
+        (&24.into(), &12.into())
+    );
+}
+
+#[test]
+fn fail_choosing_on_the_test_part() {
+    let place = Place::new();
+    let set = pictures(&place, "set", 5, 4);
+    let run = place.at("run");
+    let patient = ["--hold-out", "last:2", "--patience", "2"];
+    let message = fails(2, &quick(&set, &run, &patient));
+    assert!(message.contains("--validate"), "{message}");
+    let recipe = format!("[data]\nset = \"{set}\"\n[training]\npatience = 2\n");
+    std::fs::write(place.path("recipe.toml"), recipe).unwrap();
+    let recipe = place.at("recipe.toml");
+    let message = fails(2, &["learn", "train", "--recipe", &recipe, "--out", &run]);
+    assert!(message.contains("--validate"), "{message}");
+    for (aside, expected) in [
+        ("images:1", "two or more"),
+        ("images:3", "two or more"),
+        ("images:few", "images:5"),
+        ("hat", "\"hat\""),
+        ("last:3", "both sides"),
+    ] {
+        let message = fails(
+            2,
+            &quick(&set, &run, &["--hold-out", "last:2", "--validate", aside]),
+        );
+        assert!(message.contains(expected), "{message}");
+    }
+    assert!(!place.path("run").exists());
+
+    let trained = json(&quick(&set, &run, &["--hold-out", "last:2"]));
+    assert_eq!(
+        (&trained["watched"], &trained["best_step"]),
+        (&"test".into(), &Value::Null)
+    );
+    let out = place.at("out");
+    for (option, value) in [("--checkpoint", "best"), ("--part", "validation")] {
+        let message = fails(2, &["learn", "embed", &run, "--out", &out, option, value]);
+        assert!(message.contains("--validate"), "{message}");
+    }
+    let message = fails(2, &["learn", "train", "--resume", &run, "--patience", "3"]);
+    assert!(message.contains("--validate"), "{message}");
+
+    // A run that is to look at nothing does not when it goes on.
+    let blind = place.at("blind");
+    json(&quick(
+        &set,
+        &blind,
+        &["--hold-out", "last:2", "--no-validation"],
+    ));
+    let trained = json(&["learn", "train", "--resume", &blind, "--epochs", "2"]);
+    assert_eq!(trained["watched"], Value::Null);
+    let record = std::fs::read_to_string(place.path("blind/metrics.jsonl")).unwrap();
+    assert!(!record.contains("recall"), "{record}");
+    let both = [
+        "--hold-out",
+        "last:1",
+        "--validate",
+        "last:1",
+        "--no-validation",
+    ];
+    let message = fails(2, &quick(&set, &place.at("both"), &both));
+    assert!(message.contains("--no-validation"), "{message}");
+}
+
+#[test]
 fn bad_pictures_are_left_out_or_fail_the_set() {
     let place = Place::new();
     let set = pictures(&place, "set", 3, 4);
@@ -251,7 +415,36 @@ fn bad_pictures_are_left_out_or_fail_the_set() {
 
     let run = place.at("run");
     let trained = json(&quick(&set, &run, &[]));
-    assert_eq!(trained["images"], 12);
+    // The class with one picture is none any more: no proxy stands for it.
+    assert_eq!(
+        (&trained["images"], &trained["classes"]),
+        (&12.into(), &3.into())
+    );
+    // As many classes in a batch as there are, where nothing is said.
+    let usual = place.at("usual");
+    json(&[
+        "learn",
+        "train",
+        "--data",
+        &set,
+        "--out",
+        &usual,
+        "--network",
+        "tiny",
+        "--dims",
+        "8",
+        "--epochs",
+        "1",
+        "--items",
+        "2",
+    ]);
+    let many = place.at("many");
+    let message = fails(2, &quick(&set, &many, &["--classes", "4"]));
+    assert!(
+        message.contains("4 classes") && message.contains("has 3"),
+        "{message}"
+    );
+    assert!(!place.path("many").exists());
 
     let strict = place.at("strict");
     let message = fails(3, &quick(&set, &strict, &["--strict"]));
@@ -260,6 +453,35 @@ fn bad_pictures_are_left_out_or_fail_the_set() {
     let message = fails(3, &quick(&set, &strict, &["--strict"]));
     assert!(message.contains("alone in their class"), "{message}");
     assert!(!place.path("strict").exists());
+}
+
+#[test]
+fn a_picture_without_a_class_is_embedded_as_a_query() {
+    let place = Place::new();
+    let set = pictures(&place, "set", 4, 4);
+    let run = place.at("run");
+    json(&quick(&set, &run, &["--hold-out", "last:2"]));
+    let all = place.at("all");
+    json(&["learn", "embed", &run, "--out", &all]);
+    let rows = |folder: &str| oboro_vectors::read_f32(format!("{folder}/euclidean.fvecs")).unwrap();
+    let images = std::fs::read_to_string(place.path("all/images.txt")).unwrap();
+    let names: Vec<&str> = images.lines().collect();
+    assert_eq!((names.len(), names[5]), (8, "class 3/1.png"));
+    // The same picture by itself has the same vector.
+    let (photo, one) = (
+        format!("pictures:{}", place.at("set/class 3/1.png")),
+        place.at("one"),
+    );
+    let made = json(&["learn", "embed", &run, "--data", &photo, "--out", &one]);
+    assert_eq!(made["items"], 1);
+    for (a, b) in rows(&one).row(0).iter().zip(rows(&all).row(5)) {
+        assert!((a - b).abs() < 1e-5);
+    }
+    let (folder, many) = (format!("pictures:{}", place.at("set")), place.at("many"));
+    let made = json(&["learn", "embed", &run, "--data", &folder, "--out", &many]);
+    assert_eq!(made["items"], 16);
+    let message = fails(2, &quick(&folder, &place.at("none"), &[]));
+    assert!(message.contains("no classes"), "{message}");
 }
 
 #[test]
@@ -310,7 +532,7 @@ fn fail_command_lines_and_recipes_that_are_wrong() {
         (format!("{data}colour = 1\n"), "colour"),
         (format!("losses = \"chest\"\n{data}"), "losses"),
         (format!("{data}[training]\nepochz = 3\n"), "epochz"),
-        (format!("{data}[training]\nepochs = 0\n"), "epochs"),
+        (format!("{data}[training]\nepochs = 0\nclasses = 2\n"), "epochs"),
         (format!("loss = \"x\"\n{data}"), "\"x\""),
         (
             format!("{data}[loss]\nloss = \"chest\"\nmargin = 1\n"),

@@ -94,6 +94,7 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     let data = Images {
         set: "garments".to_owned(),
         hold_out: HELD_OUT.map(str::to_owned).to_vec(),
+        validate: Vec::new(),
         strict: true,
     };
     let parts = data.load(&progress)?;
@@ -106,7 +107,6 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
             folder: &run_folder,
             device: cpu(),
             resume: false,
-            validate: true,
             threads: None,
         },
         &cancel,
@@ -120,11 +120,14 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     let settings = embed::Options::default();
     let embedded = super::embed::embed(&network, &test, &settings, &cancel, &progress)?;
     let folder = options.out.join("embeddings");
-    let about = About::of(&embedded, &test, &data, Part::Test, checkpoint.step()).write(
+    let about = About::of(
         &embedded,
-        &folder,
-        Format::Vecs,
-    )?;
+        &test,
+        &data,
+        Part::Test,
+        (checkpoint.step(), Which::Last),
+    )
+    .write(&embedded, &test, &folder, Format::Vecs)?;
     let embeddings = Embeddings::fresh(about, embedded);
 
     let keys = work.path().join("keys");
@@ -198,6 +201,7 @@ fn recipe(options: &Options, data: Images, train: &oboro_learn::data::Dataset) -
     };
     Ok(Recipe {
         device: Place::Cpu,
+        no_validation: false,
         network: named::network(&shape, train, &loss)?,
         data,
         weights: None,

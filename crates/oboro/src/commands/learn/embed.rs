@@ -36,7 +36,8 @@ pub(crate) struct Options {
     /// Part of the images
     #[arg(long, value_enum, default_value_t = Part::Test)]
     part: Part,
-    /// Other images than those of the run: NAME:FOLDER
+    /// Other images than those of the run: NAME:FOLDER, or pictures:FILE and pictures:FOLDER
+    /// for images without classes
     #[arg(long, value_name = "SET")]
     data: Option<String>,
     /// Classes of the test part, for other images
@@ -47,7 +48,7 @@ pub(crate) struct Options {
         requires = "data"
     )]
     hold_out: Option<Vec<String>>,
-    /// Checkpoint
+    /// Checkpoint: the last, or the best one on what --validate set aside
     #[arg(long, value_enum, default_value_t = Which::Last)]
     checkpoint: Which,
     /// Format of the files: vecs (.fvecs, .ivecs) or npy
@@ -80,6 +81,7 @@ struct Made {
     euclidean_dims: usize,
     hyperbolic_dims: Option<usize>,
     step: u64,
+    checkpoint: Which,
     files: Vec<String>,
     seconds: f64,
     images_per_second: f64,
@@ -90,12 +92,19 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     let cancel = Arc::new(AtomicBool::new(false));
     stop_on_signal(&cancel)?;
     let progress = Progress::new(global);
+    if options.out.exists() {
+        return Err(Failure::refused(format_args!(
+            "{} exists; name another folder with --out",
+            options.out.display()
+        )));
+    }
     let device = options.device.open().or_failure()?;
     let (checkpoint, recipe) = open(&options.run, options.checkpoint)?;
     let mut data = recipe.data;
     if let Some(set) = &options.data {
         data.set.clone_from(set);
         data.hold_out = options.hold_out.clone().unwrap_or_default();
+        data.validate.clear();
     }
     let set = data.load(&progress)?.part(options.part)?;
     let network = Network::from_bytes(checkpoint.network(), &device).or_failure()?;
@@ -113,11 +122,14 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         FileFormat::Vecs => Format::Vecs,
         FileFormat::Npy => Format::Npy,
     };
-    let about = About::of(&embedded, &set, &data, options.part, checkpoint.step()).write(
+    let about = About::of(
         &embedded,
-        &options.out,
-        format,
-    )?;
+        &set,
+        &data,
+        options.part,
+        (checkpoint.step(), options.checkpoint),
+    )
+    .write(&embedded, &set, &options.out, format)?;
     let made = Made {
         folder: options.out.display().to_string(),
         part: options.part,
@@ -126,6 +138,7 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         euclidean_dims: about.dims,
         hyperbolic_dims: about.ball.map(|ball| ball.dims),
         step: about.step,
+        checkpoint: about.checkpoint,
         files: about.files,
         seconds: round(seconds, 3),
         images_per_second: round(about.items as f64 / seconds, 3),
@@ -169,10 +182,11 @@ impl Report for Made {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         writeln!(
             out,
-            "{} images of {} classes ({}), {:.1} s, {:.0} a second",
+            "{} images of {} classes ({}), {} checkpoint, {:.1} s, {:.0} a second",
             output::count(self.items as u64),
             output::count(self.classes as u64),
             self.part.name(),
+            self.checkpoint.name(),
             self.seconds,
             self.images_per_second
         )?;

@@ -8,6 +8,7 @@ use oboro_learn::evaluation::{Items, Score};
 use oboro_vectors::Matrix;
 use serde::{Deserialize, Serialize};
 
+use super::recipe::Which;
 use super::sets::{Images, Part};
 use crate::durable;
 use crate::failure::{Failure, Named, Outcome};
@@ -16,6 +17,8 @@ use crate::progress::Progress;
 
 /// The file that says what a folder holds.
 const ABOUT: &str = "embeddings.json";
+/// The file that says which image a row is of, a line a row.
+const IMAGES: &str = "images.txt";
 const FORMAT: &str = "oboro-learn embeddings";
 const VERSION: u32 = 1;
 /// Most bytes of it; class names of the largest sets take one million.
@@ -37,6 +40,9 @@ pub(super) struct About {
     pub(super) ball: Option<Ball>,
     /// Steps of the training that made them.
     pub(super) step: u64,
+    /// Which of the training's checkpoints that was.
+    #[serde(default)]
+    pub(super) checkpoint: Which,
     pub(super) files: Vec<String>,
 }
 
@@ -64,7 +70,7 @@ impl About {
         set: &Dataset,
         data: &Images,
         part: Part,
-        step: u64,
+        (step, checkpoint): (u64, Which),
     ) -> Self {
         Self {
             format: FORMAT.to_owned(),
@@ -80,6 +86,7 @@ impl About {
                 clip: ball.clip,
             }),
             step,
+            checkpoint,
             files: Vec::new(),
         }
     }
@@ -88,12 +95,22 @@ impl About {
     pub(super) fn write(
         mut self,
         embedded: &oboro_learn::embed::Embedded,
+        set: &Dataset,
         folder: &Path,
         format: Format,
     ) -> Outcome<Self> {
         durable::folder(folder, |folder| {
             let written = embedded.write(folder, format).or_failure()?;
             self.files = written.into_iter().map(str::to_owned).collect();
+            let mut lines = String::new();
+            for place in set.places(self.data.folder()) {
+                // One line, whatever a name holds.
+                lines += &place.replace(['\n', '\r'], " ");
+                lines.push('\n');
+            }
+            let path = folder.join(IMAGES);
+            std::fs::write(&path, lines).named("write", path.display())?;
+            self.files.push(IMAGES.to_owned());
             let text = serde_json::to_string_pretty(&self).map_err(Failure::failed)?;
             let path = folder.join(ABOUT);
             std::fs::write(&path, text + "\n").named("write", path.display())

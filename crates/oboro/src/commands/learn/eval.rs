@@ -9,6 +9,8 @@ use oboro_learn::report::{Table, metrics};
 use serde::Serialize;
 
 use super::embedded::Embeddings;
+use super::recipe::Which;
+use super::sets::Part;
 use crate::failure::Outcome;
 use crate::global::Global;
 use crate::or_failure::OrFailure;
@@ -68,6 +70,7 @@ struct Shown {
     set: String,
     part: &'static str,
     step: u64,
+    checkpoint: Which,
     scores: Vec<Named>,
 }
 
@@ -92,6 +95,7 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
             set: about.data.name().to_owned(),
             part: about.part.name(),
             step: about.step,
+            checkpoint: about.checkpoint,
             scores: figures.reports.iter().map(Named::of).collect(),
         },
         table: figures.table(),
@@ -159,11 +163,23 @@ impl Figures {
         })
     }
 
+    /// Which images they are of, and how the checkpoint was chosen.
+    fn what(&self) -> &'static str {
+        let about = &self.queries.about;
+        match (about.part, about.checkpoint) {
+            (Part::Train, _) => "training part",
+            (Part::Validation, _) => "validation part",
+            (_, Which::Last) => "test part, last checkpoint",
+            (_, Which::Best) => "test part, checkpoint chosen on the validation part",
+        }
+    }
+
     /// All figures, scores beside each other.
     pub(super) fn table(&self) -> Table {
         let caption = match self.reports.first() {
             Some(report) => format!(
-                "Exact retrieval: {} queries among {} items of {} classes{}",
+                "Exact retrieval, {}: {} queries among {} items of {} classes{}",
+                self.what(),
                 output::count(report.queries as u64),
                 output::count(report.gallery as u64),
                 output::count(report.classes as u64),

@@ -36,7 +36,7 @@ impl Training {
     /// What a run's folder says of the checkpoint of a step.
     pub(super) fn read(run: &Path, step: u64, progress: &Progress) -> Outcome<Self> {
         let (mut checkpoint, mut recipe) = open(run, Which::Last)?;
-        if checkpoint.step() != step {
+        if checkpoint.step() != step && !recipe.data.validate.is_empty() {
             (checkpoint, recipe) = open(run, Which::Best)?;
         }
         if checkpoint.step() != step {
@@ -182,6 +182,13 @@ fn settings(training: &Training) -> Table {
         &[
             ("data", recipe.data.name().to_owned()),
             ("classes trained on", training.classes.len().to_string()),
+            (
+                "checkpoint chosen on",
+                match &recipe.data.validate[..] {
+                    [] => "nothing, the last one is used".to_owned(),
+                    aside => format!("{} of the training part", aside.join(", ")),
+                },
+            ),
             ("loss", text(&recipe.loss)),
             ("network", text(&recipe.network.backbone)),
             ("parameters", output::count(recipe.network.parameters())),

@@ -22,6 +22,9 @@ pub(super) struct Recipe {
     /// Where it is trained: cpu, gpu or gpu:N.
     #[serde(default)]
     pub(super) device: Place,
+    /// Whether nothing is measured while training.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) no_validation: bool,
     pub(super) data: Images,
     pub(super) network: Shape,
     /// File of pretrained weights of the backbone.
@@ -38,6 +41,8 @@ pub(super) struct Recipe {
 pub(super) struct Partial {
     #[serde(default)]
     pub(super) device: Option<Place>,
+    #[serde(default)]
+    pub(super) no_validation: bool,
     #[serde(default)]
     pub(super) data: Option<Images>,
     #[serde(default)]
@@ -148,13 +153,23 @@ impl Recipe {
 }
 
 /// Which checkpoint of a run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub(super) enum Which {
     /// The newest one.
     #[default]
     Last,
-    /// The one with the best validation.
+    /// The one with the best validation, on images set aside of the training part.
     Best,
+}
+
+impl Which {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Last => "last",
+            Self::Best => "best",
+        }
+    }
 }
 
 /// A run's checkpoint and its recipe.
@@ -165,11 +180,18 @@ pub(super) fn open(run: &Path, which: Which) -> Outcome<(Checkpoint, Recipe)> {
     };
     let folder = folder.or_failure()?.ok_or_else(|| {
         Failure::input(format_args!(
-            "{} holds no checkpoint; name the folder of a run of oboro learn train",
+            "{} holds no such checkpoint; name the folder of a run of oboro learn train",
             run.display()
         ))
     })?;
     let checkpoint = Checkpoint::read(&folder).or_failure()?;
     let recipe = Recipe::of(&checkpoint, run)?;
+    // Earlier versions chose it on the test part.
+    if which == Which::Best && recipe.data.validate.is_empty() {
+        return Err(Failure::usage(format_args!(
+            "{} validated on no images of its training part, so none of its checkpoints is the best; train with --validate, or take the last",
+            run.display()
+        )));
+    }
     Ok((checkpoint, recipe))
 }

@@ -13,7 +13,7 @@ use crate::progress::Progress;
 const DIGITS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
 
 /// The sets, and whether they have a folder.
-const SETS: [(&str, bool); 10] = [
+const SETS: [(&str, bool); 11] = [
     ("garments", false),
     ("folders", true),
     ("cub", true),
@@ -24,13 +24,18 @@ const SETS: [(&str, bool); 10] = [
     ("mnist", true),
     ("omniglot", true),
     ("cifar", true),
+    (PICTURES, true),
 ];
+/// Images without classes: a folder or one file.
+const PICTURES: &str = "pictures";
 
 /// Before the classes that are not used at all.
 const WITHOUT: &str = "without:";
+/// Before the number of images of each class that are validated on.
+const IMAGES: &str = "images:";
 
 /// Which images.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Images {
     /// `NAME:FOLDER`, or `garments`.
@@ -39,6 +44,10 @@ pub(crate) struct Images {
     /// classes that are not used at all.
     #[serde(default)]
     pub(crate) hold_out: Vec<String>,
+    /// What is set aside of the training part to validate on: classes by name, `last:N`, or
+    /// `images:N` of every class.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) validate: Vec<String>,
     /// Whether one bad record fails the whole set.
     #[serde(default)]
     pub(crate) strict: bool,
@@ -50,6 +59,8 @@ pub(crate) struct Images {
 pub(crate) enum Part {
     /// What was trained on.
     Train,
+    /// What was set aside of the training part, to choose on.
+    Validation,
     /// What is tested on, each item against all others.
     Test,
     /// Queries, where they are apart from what they search.
@@ -62,6 +73,7 @@ impl Part {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Train => "train",
+            Self::Validation => "validation",
             Self::Test => "test",
             Self::Query => "query",
             Self::Gallery => "gallery",
@@ -73,6 +85,8 @@ impl Part {
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) train: Dataset,
+    /// None where nothing is set aside of the training part.
+    pub(crate) validation: Option<Dataset>,
     /// None where a set without a split holds no class out.
     pub(crate) testing: Option<Testing>,
 }
@@ -83,8 +97,49 @@ impl Images {
         self.set.split(':').next().unwrap_or_default()
     }
 
+    /// Whether its images have classes.
+    pub(crate) fn has_classes(&self) -> bool {
+        self.name() != PICTURES
+    }
+
+    /// The folder of the set's files.
+    pub(crate) fn folder(&self) -> &Path {
+        Path::new(self.set.split_once(':').map_or("", |(_, folder)| folder))
+    }
+
     /// Loads the set and splits it.
     pub(crate) fn load(&self, progress: &Progress) -> Outcome<Parts> {
+        let mut parts = self.split(progress)?;
+        parts.train = with_records(&parts.train)?;
+        if !self.validate.is_empty() {
+            let (train, validation) = self.set_aside(&parts.train)?;
+            parts.train = train;
+            parts.validation = Some(validation);
+        }
+        Ok(parts)
+    }
+
+    /// The training part in two: what is trained on, and what is validated on.
+    fn set_aside(&self, train: &Dataset) -> Outcome<(Dataset, Dataset)> {
+        if let [word] = &self.validate[..]
+            && let Some(each) = word.strip_prefix(IMAGES)
+        {
+            let each = each.parse().map_err(|_| {
+                Failure::usage(format_args!(
+                    "\"{word}\" names no number of images; write for instance images:5"
+                ))
+            })?;
+            return train.set_aside(each).or_failure();
+        }
+        let (kept, aside) = self.chosen(&self.validate, train.classes())?;
+        Ok((
+            train.select_classes(&kept).or_failure()?,
+            train.select_classes(&aside).or_failure()?,
+        ))
+    }
+
+    /// Training and test part.
+    fn split(&self, progress: &Progress) -> Outcome<Parts> {
         let on_bad = if self.strict {
             OnBad::Fail
         } else {
@@ -95,7 +150,17 @@ impl Images {
             "garments" => return self.one(data::garments().or_failure()?, progress),
             "folders" => {
                 let all = data::folders(&folder, on_bad).or_failure()?;
-                return self.one(checked(all, on_bad, "", progress)?, progress);
+                return self.one(checked(all, on_bad, "all images", progress)?, progress);
+            }
+            PICTURES => {
+                let all = data::pictures(&folder).or_failure()?;
+                let all = checked(all, on_bad, "pictures", progress)?;
+                // To embed; nothing can be learned without classes.
+                return Ok(Parts {
+                    train: all.clone(),
+                    validation: None,
+                    testing: Some(Testing::Together(all)),
+                });
             }
             "cub" => data::cub(&folder, on_bad),
             "cars" => data::cars(&folder, on_bad),
@@ -104,7 +169,7 @@ impl Images {
             "fashion-mnist" => data::idx(&folder, &GARMENTS, on_bad),
             "mnist" => data::idx(&folder, &DIGITS, on_bad),
             "omniglot" => data::omniglot(&folder, on_bad),
-            _ => data::cifar_folders(&folder, on_bad),
+            _ => data::cifar(&folder, on_bad),
         };
         let Split { train, testing } = official.or_failure()?;
         let train = checked(train, on_bad, "train", progress)?;
@@ -126,6 +191,7 @@ impl Images {
         if self.hold_out.is_empty() {
             return Ok(Parts {
                 train: with_partners(train, on_bad, progress)?,
+                validation: None,
                 testing: Some(testing),
             });
         }
@@ -138,6 +204,7 @@ impl Images {
         let (_, held) = self.classes(test.classes())?;
         Ok(Parts {
             train: with_partners(train.select_classes(&kept).or_failure()?, on_bad, progress)?,
+            validation: None,
             testing: Some(Testing::Together(with_partners(
                 test.select_classes(&held).or_failure()?,
                 on_bad,
@@ -156,6 +223,7 @@ impl Images {
         if self.hold_out.is_empty() {
             return Ok(Parts {
                 train: with_partners(all, on_bad, progress)?,
+                validation: None,
                 testing: None,
             });
         }
@@ -165,22 +233,28 @@ impl Images {
         };
         Ok(Parts {
             train: part(&kept)?,
+            validation: None,
             testing: Some(Testing::Together(part(&held)?)),
         })
     }
 
     /// Labels of the classes that are trained on, and of those held out.
     fn classes(&self, names: &[String]) -> Outcome<(Vec<u32>, Vec<u32>)> {
+        self.chosen(&self.hold_out, names)
+    }
+
+    /// Labels of the classes that stay, and of those that are chosen.
+    fn chosen(&self, words: &[String], names: &[String]) -> Outcome<(Vec<u32>, Vec<u32>)> {
         let mut used: Vec<u32> = (0..names.len() as u32).collect();
         let mut unused = BTreeSet::new();
-        for wanted in &self.hold_out {
+        for wanted in words {
             if let Some(wanted) = wanted.strip_prefix(WITHOUT) {
                 unused.extend(self.named(wanted, names, &used)?);
             }
         }
         used.retain(|at| !unused.contains(at));
         let mut held = BTreeSet::new();
-        for wanted in &self.hold_out {
+        for wanted in words {
             if !wanted.starts_with(WITHOUT) {
                 held.extend(self.named(wanted, names, &used)?);
             }
@@ -253,6 +327,7 @@ impl Parts {
     pub(crate) fn part(self, part: Part) -> Outcome<Dataset> {
         let found = match (part, self.testing) {
             (Part::Train, _) => Some(self.train),
+            (Part::Validation, _) => self.validation,
             (Part::Test, Some(Testing::Together(test))) => Some(test),
             (Part::Query, Some(Testing::Apart { query, .. })) => Some(query),
             (Part::Gallery, Some(Testing::Apart { gallery, .. })) => Some(gallery),
@@ -260,7 +335,7 @@ impl Parts {
         };
         found.ok_or_else(|| {
             Failure::usage(format_args!(
-                "this set has no part {}; sets with a split of their own have train and test, In-Shop has train, query and gallery, others hold classes out with --hold-out",
+                "this set has no part {}; sets with a split of their own have train and test, In-Shop has train, query and gallery, others hold classes out with --hold-out; a run with --validate has validation",
                 part.name()
             ))
         })
@@ -270,13 +345,20 @@ impl Parts {
 /// Decodes every image once, so that no training ends at the first bad one.
 fn checked(set: Dataset, on_bad: OnBad, part: &str, progress: &Progress) -> Outcome<Dataset> {
     let before = set.len();
-    let bar = progress.bar(&format!("reading images {part}"), None);
+    let bar = progress.bar(&format!("reading images ({part})"), None);
     let set = set.verify(&ImageLimits::default(), on_bad).or_failure()?;
     bar.finish_and_clear();
     if set.refused().total() > 0 {
-        progress.remark(format_args!("{part} {before} records: {}", set.refused()));
+        progress.remark(format_args!("{part}, {before} records: {}", set.refused()));
     }
     Ok(set)
+}
+
+/// Leaves out classes without records, which no batch could take and no proxy should stand for.
+fn with_records(set: &Dataset) -> Outcome<Dataset> {
+    let labels: BTreeSet<u32> = set.labels().into_iter().collect();
+    let labels: Vec<u32> = labels.into_iter().collect();
+    set.select_classes(&labels).or_failure()
 }
 
 /// Leaves out items that are alone in their class.
@@ -301,6 +383,7 @@ mod tests {
         let images = Images {
             set: "folders:somewhere".to_owned(),
             hold_out: hold_out.split(',').map(str::to_owned).collect(),
+            validate: Vec::new(),
             strict: false,
         };
         let names = ["ant", "bee", "cat", "dog", "eel"].map(str::to_owned);

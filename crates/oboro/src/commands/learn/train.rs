@@ -9,10 +9,10 @@ use std::time::Instant;
 use clap::Args;
 use indicatif::ProgressBar;
 use oboro_learn::backend::{self, Device, Place};
-use oboro_learn::data::{Dataset, Testing};
+use oboro_learn::data::Testing;
 use oboro_learn::evaluation::Score;
 use oboro_learn::train::{
-    Checkpoint, Config, End, Metric, Observer, Trainer, Validated, Validation,
+    Checkpoint, Config, End, Metric, Observer, Trainer, Validated, Validation, Watched,
 };
 use serde::Serialize;
 
@@ -43,6 +43,10 @@ pub(crate) struct Options {
     /// without:last:N are not used at all
     #[arg(long, value_name = "CLASS,...", value_delimiter = ',')]
     pub(crate) hold_out: Option<Vec<String>>,
+    /// What is set aside of the training part to choose the best checkpoint on: classes by name,
+    /// last:N, or images:N of every class
+    #[arg(long, value_name = "CLASS,...", value_delimiter = ',')]
+    pub(crate) validate: Option<Vec<String>>,
     /// Fail where an image cannot be read or is alone in its class, instead of leaving it out
     #[arg(long)]
     pub(crate) strict: bool,
@@ -68,7 +72,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N")]
     pub(crate) epochs: Option<u64>,
     /// Learning rate
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     pub(crate) rate: Option<f64>,
     /// Classes of a batch
     #[arg(long, value_name = "N")]
@@ -79,13 +83,13 @@ pub(crate) struct Options {
     /// How images are changed: none, things, characters or photographs
     #[arg(long, value_name = "NAME")]
     pub(crate) augment: Option<String>,
-    /// Stop after so many validations without a better one
+    /// Stop after so many validations without a better one; needs --validate
     #[arg(long, value_name = "N")]
     pub(crate) patience: Option<u64>,
     /// Seed: the same one gives the same bytes
     #[arg(long, value_name = "NUMBER")]
     pub(crate) seed: Option<u64>,
-    /// Do not look at the test part while training
+    /// Measure nothing while training, not even the test part for the curves
     #[arg(long)]
     pub(crate) no_validation: bool,
     /// Where to compute: cpu, gpu or gpu:N, counted from 0; cpu when not given
@@ -101,7 +105,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "DIR", required_unless_present = "resume")]
     pub(crate) out: Option<PathBuf>,
     /// Go on with the run in this folder
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "recipe", "data", "hold_out", "loss", "network", "weights", "side", "dims", "hyperbolic_dims", "classes", "items", "augment", "seed"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "recipe", "data", "hold_out", "validate", "strict", "loss", "network", "weights", "side", "dims", "hyperbolic_dims", "classes", "items", "augment", "seed"])]
     pub(crate) resume: Option<PathBuf>,
 }
 
@@ -119,10 +123,20 @@ pub(super) struct Trained {
     pub(super) checkpoint: Option<String>,
     pub(super) first_loss: Option<f64>,
     pub(super) last_loss: Option<f64>,
-    /// R@1 of the last validation.
+    /// Where the images of the following figures come from.
+    pub(super) watched: Option<Watched>,
+    /// Their number.
+    pub(super) watched_images: Option<usize>,
+    /// R@1 of the last measurement while training.
     pub(super) recall_at_1: Option<f64>,
+    /// The step with the best R@1; on the validation part alone.
+    pub(super) best_step: Option<u64>,
+    pub(super) best_recall_at_1: Option<f64>,
     pub(super) seconds: f64,
     pub(super) images_per_second: f64,
+    /// What the set has to test on, as `embed` takes it.
+    #[serde(skip)]
+    parts: &'static [&'static str],
 }
 
 /// Runs the verb.
@@ -141,7 +155,6 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
             folder: &run,
             device: recipe.device.open().or_failure()?,
             resume: options.resume.is_some(),
-            validate: !options.no_validation,
             threads: options.threads,
         },
         &cancel,
@@ -163,7 +176,6 @@ pub(super) struct Run<'a> {
     pub(super) folder: &'a Path,
     pub(super) device: Device,
     pub(super) resume: bool,
-    pub(super) validate: bool,
     pub(super) threads: Option<usize>,
 }
 
@@ -193,12 +205,7 @@ pub(super) fn train(
     .or_failure()?;
     let first_step = trainer.step();
     durable::replace(&run.folder.join(RECIPE), recipe.to_toml()?.as_bytes())?;
-    let test = run.validate.then(|| validation_set(parts)).flatten();
-    let validation = test.map(|dataset| Validation {
-        dataset,
-        score: score(recipe),
-        metric: Metric::RecallAt1,
-    });
+    let validation = watched(recipe, parts);
     let mut watcher = Watcher {
         bar: None,
         progress: progress.clone(),
@@ -211,6 +218,8 @@ pub(super) fn train(
     if let Some(bar) = watcher.bar.take() {
         bar.finish_and_clear();
     }
+    let decides = validation.is_some_and(|of| of.watched == Watched::Validation);
+    let best = outcome.best.filter(|_| decides);
     let seconds = begin.elapsed().as_secs_f64();
     let done = (outcome.step - first_step) as f64;
     Ok(Trained {
@@ -228,19 +237,54 @@ pub(super) fn train(
         checkpoint: outcome.checkpoint.map(|path| path.display().to_string()),
         first_loss: watcher.losses.map(|(first, _)| round(first, 4)),
         last_loss: watcher.losses.map(|(_, last)| round(last, 4)),
+        watched: validation.map(|of| of.watched),
+        watched_images: validation.map(|of| of.dataset.len()),
         recall_at_1: watcher.recall.map(|recall| round(recall, 4)),
+        best_step: best.map(|best| best.step),
+        best_recall_at_1: best.map(|best| round(best.figure, 4)),
         seconds: round(seconds, 3),
         images_per_second: round(done * recipe.training.batch() as f64 / seconds, 3),
+        parts: match parts.testing {
+            Some(Testing::Together(_)) => &[""],
+            Some(Testing::Apart { .. }) => &[" --part query", " --part gallery"],
+            None => &[" --part train"],
+        },
     })
 }
 
-/// What a validation looks at.
-fn validation_set(parts: &Parts) -> Option<&Dataset> {
-    match &parts.testing {
-        Some(Testing::Together(test)) => Some(test),
-        // Queries among themselves say little about queries in a gallery.
-        Some(Testing::Apart { .. }) | None => None,
+/// What is measured after each epoch: what was set aside to choose on or, where nothing was, the
+/// test part, which decides nothing.
+fn watched<'a>(recipe: &Recipe, parts: &'a Parts) -> Option<Validation<'a>> {
+    if recipe.no_validation {
+        return None;
     }
+    let (dataset, watched) = match (&parts.validation, &parts.testing) {
+        (Some(aside), _) => (aside, Watched::Validation),
+        (None, Some(Testing::Together(test))) => (test, Watched::Test),
+        // Queries among themselves say little about queries in a gallery.
+        (None, Some(Testing::Apart { .. }) | None) => return None,
+    };
+    Some(Validation {
+        dataset,
+        score: score(recipe),
+        metric: Metric::RecallAt1,
+        watched,
+    })
+}
+
+/// Options that choose by a validation need images to validate on.
+fn check_choice(patience: Option<u64>, data: &Images, no_validation: bool) -> Outcome<()> {
+    if no_validation && (patience.is_some() || !data.validate.is_empty()) {
+        return Err(Failure::usage(
+            "--no-validation measures nothing, so nothing can be chosen by it; leave it away, or leave --validate and --patience away",
+        ));
+    }
+    if patience.is_some() && data.validate.is_empty() {
+        return Err(Failure::usage(
+            "patience waits for a better validation, and there is nothing to validate on; set classes of the training part aside with --validate",
+        ));
+    }
+    Ok(())
 }
 
 /// How embeddings of this recipe are compared: as its loss does.
@@ -268,8 +312,7 @@ fn started(options: &Options, progress: &Progress) -> Outcome<(Recipe, Parts, Pa
     let mut data = match (&options.data, given.data.clone()) {
         (Some(set), given) => Images {
             set: set.clone(),
-            hold_out: given.map_or_else(Vec::new, |images| images.hold_out),
-            strict: options.strict,
+            ..given.unwrap_or_default()
         },
         (None, Some(images)) => images,
         (None, None) => {
@@ -281,6 +324,9 @@ fn started(options: &Options, progress: &Progress) -> Outcome<(Recipe, Parts, Pa
     };
     if let Some(classes) = &options.hold_out {
         data.hold_out.clone_from(classes);
+    }
+    if let Some(aside) = &options.validate {
+        data.validate.clone_from(aside);
     }
     data.strict |= options.strict;
     let loss = match (&options.loss, given.loss(&path)?) {
@@ -298,9 +344,24 @@ fn started(options: &Options, progress: &Progress) -> Outcome<(Recipe, Parts, Pa
         ..Config::default()
     });
     change(&mut training, options)?;
+    if !data.has_classes() {
+        return Err(Failure::usage(
+            "pictures have no classes to learn; give folders:FOLDER with one folder a class, and pictures to embed",
+        ));
+    }
+    let no_validation = options.no_validation || given.no_validation;
+    check_choice(training.patience, &data, no_validation)?;
     let parts = data.load(progress)?;
+    let classes = parts.train.classes().len();
     if given.training.is_none() && options.classes.is_none() {
-        training.classes = training.classes.min(parts.train.classes().len());
+        training.classes = training.classes.min(classes);
+    }
+    // Before there is a folder of the run.
+    if training.classes > classes {
+        return Err(Failure::usage(format_args!(
+            "a batch takes {} classes and the training part has {classes}; choose {classes} or fewer with --classes",
+            training.classes
+        )));
     }
     let weights = options.weights.clone().or_else(|| given.weights.clone());
     let (by_name, full) = match given.network(&path)? {
@@ -328,6 +389,7 @@ fn started(options: &Options, progress: &Progress) -> Outcome<(Recipe, Parts, Pa
     };
     let recipe = Recipe {
         device,
+        no_validation,
         data,
         network,
         weights,
@@ -347,6 +409,8 @@ fn resumed(
     recipe.device = options.device.unwrap_or(recipe.device);
     recipe.device.open().or_failure()?;
     change(&mut recipe.training, options)?;
+    recipe.no_validation |= options.no_validation;
+    check_choice(options.patience, &recipe.data, recipe.no_validation)?;
     let parts = recipe.data.load(progress)?;
     Ok((recipe, parts, run.to_owned()))
 }
@@ -389,10 +453,11 @@ impl Observer for Watcher {
     fn validated(&mut self, now: &Validated) {
         self.recall = Some(now.recall_at_1);
         let line = format!(
-            "epoch {:3}  step {:6}  loss {:8.4}  R@1 {:.4}  MAP@R {:.4}{}",
+            "epoch {:3}  step {:6}  loss {:8.4}  {}: R@1 {:.4}  MAP@R {:.4}{}",
             now.epoch,
             now.step,
             self.losses.map_or(f64::NAN, |(_, last)| last),
+            now.watched.name(),
             now.recall_at_1,
             now.map_at_r,
             if now.best { "  best" } else { "" }
@@ -418,8 +483,23 @@ impl Report for Trained {
         if let (Some(first), Some(last)) = (self.first_loss, self.last_loss) {
             writeln!(out, "loss {first} at first, {last} at last")?;
         }
-        if let Some(recall) = self.recall_at_1 {
-            writeln!(out, "R@1 of the test part {recall}")?;
+        if let (Some(recall), Some(watched), Some(images)) =
+            (self.recall_at_1, self.watched, self.watched_images)
+        {
+            write!(
+                out,
+                "R@1 {recall} on {} images of the {} part",
+                output::count(images as u64),
+                watched.name()
+            )?;
+            match (self.best_step, self.best_recall_at_1) {
+                (Some(step), Some(best)) => writeln!(
+                    out,
+                    "; best {best} at step {}, which embed takes with --checkpoint best",
+                    output::count(step)
+                )?,
+                _ => writeln!(out, ", which chose nothing")?,
+            }
         }
         writeln!(
             out,
@@ -429,7 +509,14 @@ impl Report for Trained {
         if self.end == INTERRUPTED {
             writeln!(out, "go on with: oboro learn train --resume {}", self.run)
         } else {
-            writeln!(out, "then: oboro learn embed {} --out EMBEDDINGS", self.run)
+            for part in self.parts {
+                writeln!(
+                    out,
+                    "then: oboro learn embed {} --out EMBEDDINGS{part}",
+                    self.run
+                )?;
+            }
+            Ok(())
         }
     }
 }
