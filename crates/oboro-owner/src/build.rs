@@ -248,14 +248,16 @@ impl Rest<'_> {
             Metric::Cosine => 1.0 + 1e-5,
             _ => QUERY_NORM_ROOM * f64::from(found.largest_norm),
         };
+        let terms = codebook.table_terms(options.metric);
         let scale = TableScale::new(
             &shape.packing,
             norm_bound,
-            codebook.norm(),
-            codebook.offset_bound(options.metric),
+            terms.norm(),
+            terms.offset_bound(),
         )?;
         let subject = Subject {
             codebook: &codebook,
+            terms: &terms,
             metric: options.metric,
             packing: shape.packing,
             scale,
@@ -279,8 +281,8 @@ impl Rest<'_> {
             shape.packing,
             &scale,
             keeper,
-            codebook.values(),
-            codebook.offsets(options.metric).as_deref(),
+            terms.centroids(),
+            terms.offsets(),
             rng,
         )?;
         let index_id = *keys.index_id();

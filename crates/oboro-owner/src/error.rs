@@ -30,9 +30,9 @@ pub enum OwnerError {
     /// What the generator of a build in an enclave gave or got does not fit.
     #[error("the build in the enclave is stopped: {0}; look at the generator's log")]
     Generator(String),
-    /// Fewer vectors than centroids.
+    /// Fewer vectors than centroids where these are trained blindly.
     #[error(
-        "{vectors} vectors cannot train {centroids} centroids; give at least that many vectors or lower --centroids"
+        "{vectors} vectors cannot train {centroids} centroids in a blind build; give at least that many vectors, lower --centroids or choose another --mode"
     )]
     TooFewVectors {
         /// How many there are.

@@ -52,12 +52,6 @@ impl Shape {
                 dimension,
             });
         }
-        if rows < options.centroids {
-            return Err(OwnerError::TooFewVectors {
-                vectors: rows,
-                centroids: options.centroids,
-            });
-        }
         let maximum = u32::MAX as usize;
         if rows > maximum {
             return Err(OwnerError::TooManyVectors {

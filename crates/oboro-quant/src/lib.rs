@@ -30,6 +30,7 @@ pub mod recall;
 mod scanner;
 mod subspace;
 mod table;
+mod terms;
 mod train;
 
 pub use codebook::Codebook;
@@ -42,6 +43,7 @@ pub use plan::{MAX_CANDIDATES, SelectionPlan};
 pub use scanner::{Candidate, Scanner};
 pub use subspace::Subspaces;
 pub use table::QuantizedTable;
+pub use terms::TableTerms;
 pub use train::{Progress, TrainOptions};
 
 /// Fragments of the names of this crate's data-oblivious functions; see

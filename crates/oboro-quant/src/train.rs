@@ -55,12 +55,13 @@ impl TrainOptions {
 
 impl Codebook {
     /// Learns a codebook from rows of `dimension` values, already prepared
-    /// for the metric.
+    /// for the metric. Fewer rows than centroids are the centroids, some of
+    /// them more than once.
     ///
     /// # Errors
-    /// When the values are not whole rows or not finite, M is above the
-    /// dimension, K above 256 or above the number of vectors, or the caller
-    /// cancels.
+    /// When the values are not whole rows or not finite, there are none, M is
+    /// above the dimension, K above 256 or above the sample asked for, or the
+    /// caller cancels.
     pub fn train(
         vectors: &[f32],
         dimension: usize,
@@ -73,14 +74,19 @@ impl Codebook {
             return Err(QuantError::Centroids { centroids });
         }
         let wanted = options.sample.unwrap_or(256 * centroids).min(rows);
-        if wanted < centroids {
+        let all = rows > 0 && rows < centroids && wanted == rows;
+        if wanted < centroids && !all {
             return Err(QuantError::TooFewVectors {
                 vectors: wanted,
                 centroids,
             });
         }
         check_finite(vectors, dimension)?;
-        let chosen = sample(rows, wanted, options.seed);
+        let chosen = if all {
+            (0..rows as u32).cycle().take(centroids).collect()
+        } else {
+            sample(rows, wanted, options.seed)
+        };
         let steps = AtomicU64::new(0);
         let total = subspaces.count() as u64 * (options.iterations as u64 + 1);
         let step = |count: u64| {
@@ -102,17 +108,22 @@ impl Codebook {
                             vectors[start..start + width].iter().copied()
                         })
                         .collect();
-                    let learned = kmeans::train(&Job {
-                        points: &points,
-                        width,
-                        centroids,
-                        iterations: options.iterations,
-                        seed: options.seed,
-                        // Stream 0 draws the sample.
-                        stream: m as u64 + 1,
-                        cancel: &options.cancel,
-                        step: &step,
-                    })?;
+                    let learned = if all {
+                        step(options.iterations as u64 + 1);
+                        points
+                    } else {
+                        kmeans::train(&Job {
+                            points: &points,
+                            width,
+                            centroids,
+                            iterations: options.iterations,
+                            seed: options.seed,
+                            // Stream 0 draws the sample.
+                            stream: m as u64 + 1,
+                            cancel: &options.cancel,
+                            step: &step,
+                        })?
+                    };
                     let mut padded = vec![0.0; centroids * subspaces.width()];
                     for (padded, c) in padded
                         .chunks_exact_mut(subspaces.width())
