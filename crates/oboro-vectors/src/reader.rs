@@ -304,7 +304,9 @@ impl Layout {
                 )?;
                 (element, 0, dimension, header.shape[0])
             }
-            Format::Ivecs => return wrong("ids (.ivecs), which go with vectors as --ids or as a ground truth,"),
+            Format::Ivecs => {
+                return wrong("ids (.ivecs), which go with vectors as --ids or as a ground truth,");
+            }
             Format::Parquet | Format::Arrow => return wrong("records (Parquet or Arrow)"),
         };
         let start = file.stream_position().map_err(VectorsError::io(path))?;

@@ -29,8 +29,8 @@ const FOLDER_BATCH: usize = 65_536;
 /// Options of `oboro insert`.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// Vectors: .fvecs, .bvecs, .npy, .fbin, .u8bin, .parquet, .arrow or .feather; `-` for
-    /// standard input
+    /// Vectors: .fvecs, .bvecs, .npy, .fbin, .u8bin, .parquet (not compressed, or with Snappy,
+    /// GZIP or LZ4), .arrow or .feather (not compressed, or with LZ4); `-` for standard input
     #[arg(value_name = "VECTORS")]
     pub(crate) vectors: PathBuf,
     #[command(flatten)]
