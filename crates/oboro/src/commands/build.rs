@@ -65,8 +65,8 @@ pub(super) enum Mode {
 /// Options of `oboro build`.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// Vectors: .fvecs, .bvecs, .npy, .fbin, .u8bin, .parquet, .arrow or .feather; `-` for
-    /// standard input
+    /// Vectors: .fvecs, .bvecs, .npy, .fbin, .u8bin, .parquet (not compressed, or with Snappy,
+    /// GZIP or LZ4), .arrow or .feather (not compressed, or with LZ4); `-` for standard input
     #[arg(value_name = "VECTORS")]
     pub(crate) vectors: PathBuf,
     /// Folder of the new index; in a blind build the searcher has one
