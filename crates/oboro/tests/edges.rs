@@ -18,7 +18,7 @@ fn sets_of_a_few_vectors_are_built_verified_and_grow() {
         let name = format!("index-{count}");
         let file = place.write_fvecs("few.fvecs", &vectors(count, DIMENSION, 1));
         let built = place.build(&name, &file, &[]);
-        assert_eq!(built["centroids"], count);
+        assert_eq!(built["centroids"], 256);
         let index = place.at(&name);
         let arguments = ["insert", &more, "--ids", &ids, "--index", &index];
         let inserted = json(&[&arguments[..], &["--keys", &keys]].concat());
@@ -35,6 +35,24 @@ fn sets_of_a_few_vectors_are_built_verified_and_grow() {
     let results = json(&[&arguments[..], &["--keys", &keys, "--allow-simulated"]].concat());
     assert_eq!(results["results"][0][0]["id"], 0);
     assert_eq!(results["results"][0].as_array().unwrap().len(), 6);
+}
+
+#[test]
+fn few_dimensions_and_many() {
+    let place = Place::with_keys();
+    let keys = place.at("keys");
+    for dimension in [1, 2, 4_096] {
+        let name = format!("index-{dimension}");
+        let base = vectors(60, dimension, 1);
+        let file = place.write_fvecs("base.fvecs", &base);
+        place.build(&name, &file, &[]);
+        let served = Served::start(&keys, &place.path(&name));
+        let arguments = ["search", "--queries", &file, "--server", &served.address];
+        let results = json(&[&arguments[..], &["--keys", &keys, "--allow-simulated"]].concat());
+        for (row, found) in results["results"].as_array().unwrap().iter().enumerate() {
+            assert_eq!(found[0]["id"], row, "{dimension}");
+        }
+    }
 }
 
 #[test]

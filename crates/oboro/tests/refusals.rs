@@ -62,10 +62,9 @@ fn vectors_that_cannot_be_indexed() {
     }
 
     let file = place.write_fvecs("good.fvecs", &good);
-    let few = place.write_fvecs("few.fvecs", &good[..100]);
-    let message = build_fails(&place, 3, &few, &["--centroids", "256"]);
+    let message = build_fails(&place, 2, &file, &["--sample", "100"]);
     assert!(
-        message.contains("100 vectors") && message.contains("--centroids"),
+        message.contains("sample of 100") && message.contains("--centroids"),
         "{message}"
     );
     let message = build_fails(&place, 3, &file, &["--subquantizers", "9"]);

@@ -14,11 +14,12 @@ use zeroize::Zeroizing;
 
 use super::digest::Digesting;
 use super::segment::{Chunk, encrypt};
+use super::shape::shape;
 use super::start::{Part, SEGMENT_VECTORS, generator};
 use super::{BlindReport, BlindRoles, BlindStanding, BlindStart, BlindTrained};
 use crate::build::{QUERY_NORM_ROOM, SAMPLE_STREAM, extra_bytes};
 use crate::prepare::Prepare;
-use crate::shape::Shape;
+use crate::shape::{Shape, Size};
 use crate::survey::survey;
 use crate::tags::NewTags;
 use crate::{
@@ -182,7 +183,11 @@ impl Build<'_> {
                 .sample
                 .unwrap_or(SAMPLE_PER_CENTROID * options.centroids),
         );
-        let shape = Shape::of(&source, self.owner.parameter_set(), &options)?;
+        let size = Size {
+            rows: source.rows(),
+            dimension: source.dimension(),
+        };
+        let shape = shape(size, self.owner.parameter_set(), &options)?;
         let index_id = state.index_id;
         let mut sampling = ChaCha20Rng::from_seed(options.seed);
         sampling.set_stream(SAMPLE_STREAM);

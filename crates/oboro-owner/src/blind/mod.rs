@@ -27,6 +27,7 @@ mod encoder;
 mod report;
 mod roles;
 mod segment;
+mod shape;
 mod start;
 
 pub use encoder::{BlindEncoder, BlindEncryptor, Unencoded};

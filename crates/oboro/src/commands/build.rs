@@ -123,7 +123,7 @@ pub(crate) struct Options {
     #[arg(long, short = 'M', value_name = "M")]
     pub(crate) subquantizers: Option<usize>,
     /// Centroids of each sub-quantizer: up to 256, one byte a code, or up to 16, half a byte;
-    /// 256 when not given, or as many as there are vectors
+    /// 256 when not given, in a blind build of fewer vectors as many as there are
     #[arg(long, short = 'K', value_name = "K")]
     pub(crate) centroids: Option<usize>,
     /// Ciphertexts a query: 1 sends least up, more make the keeper's answer smaller and a
@@ -477,11 +477,14 @@ fn candidates(text: &str) -> Result<usize, String> {
     }
 }
 
-/// As many as asked for; else as many as vectors can train.
+/// As many as asked for; else the usual number, in a blind build no more than vectors can
+/// train.
 fn centroids(options: &Options, rows: usize, progress: &Progress) -> Outcome<usize> {
-    let centroids = options
-        .centroids
-        .unwrap_or_else(|| rows.clamp(1, CENTROIDS));
+    let usual = match options.mode.as_str() {
+        BLIND => rows.clamp(1, CENTROIDS),
+        _ => CENTROIDS,
+    };
+    let centroids = options.centroids.unwrap_or(usual);
     if let Some(sample) = options.sample.filter(|&sample| sample < centroids) {
         return Err(Failure::usage(format_args!(
             "a sample of {sample} cannot train {centroids} centroids; raise --sample or lower --centroids"
