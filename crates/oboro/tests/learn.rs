@@ -532,7 +532,10 @@ fn fail_command_lines_and_recipes_that_are_wrong() {
         (format!("{data}colour = 1\n"), "colour"),
         (format!("losses = \"chest\"\n{data}"), "losses"),
         (format!("{data}[training]\nepochz = 3\n"), "epochz"),
-        (format!("{data}[training]\nepochs = 0\nclasses = 2\n"), "epochs"),
+        (
+            format!("{data}[training]\nepochs = 0\nclasses = 2\n"),
+            "epochs",
+        ),
         (format!("loss = \"x\"\n{data}"), "\"x\""),
         (
             format!("{data}[loss]\nloss = \"chest\"\nmargin = 1\n"),
