@@ -28,7 +28,7 @@ const LEAST_RANK: usize = 16;
 const MARGIN: usize = 2;
 
 /// An entry's reach in means of the entries of a vector of interest.
-const MEANS: usize = 16;
+const MEANS: usize = 32;
 
 impl SelectionPlan {
     /// A plan for [`Scanner::quantize`]: to find, in a sample of the first
@@ -193,8 +193,8 @@ mod tests {
 
     #[test]
     fn vectors_within_the_sample_s_reach_keep_their_order() {
-        // Up to 16 sub-quantizers no entry of a vector of interest is cut.
-        for subquantizers in [1, 2, 7, 16] {
+        // Up to 32 sub-quantizers no entry of a vector of interest is cut.
+        for subquantizers in [1, 2, 7, 16, 32] {
             let case = clustered(5_000, subquantizers, 256);
             let exact = sums(&case.similarities, 256, &case.rows);
             let plan = SelectionPlan::for_sample(5_000, 100, 5_000).unwrap();
