@@ -28,8 +28,12 @@ use crate::{
 
 /// Queries up to this many times as long as the longest vector are searched
 /// as they are; longer ones are shortened, which under L2 can change their
-/// neighbours.
-pub(crate) const QUERY_NORM_ROOM: f64 = 2.0;
+/// neighbours. The noise of tables grows with it, and the fewer vectors there
+/// are, the less their longest says about queries: twice as long for a hundred,
+/// a quarter longer for a million.
+pub(crate) fn query_norm_room(vectors: usize) -> f64 {
+    (1.25 + 7.5 / (vectors as f64).sqrt()).min(2.0)
+}
 
 /// Candidates that trial queries re-rank.
 const TRIAL_CANDIDATES: usize = 100;
@@ -246,7 +250,7 @@ impl Rest<'_> {
         let norm_bound = match options.metric {
             // Queries are normalised; the room is for rounding.
             Metric::Cosine => 1.0 + 1e-5,
-            _ => QUERY_NORM_ROOM * f64::from(found.largest_norm),
+            _ => query_norm_room(shape.rows) * f64::from(found.largest_norm),
         };
         let terms = codebook.table_terms(options.metric);
         let scale = TableScale::new(

@@ -17,7 +17,7 @@ use super::segment::{Chunk, encrypt};
 use super::shape::shape;
 use super::start::{Part, SEGMENT_VECTORS, generator};
 use super::{BlindReport, BlindRoles, BlindStanding, BlindStart, BlindTrained};
-use crate::build::{QUERY_NORM_ROOM, SAMPLE_STREAM, extra_bytes};
+use crate::build::{SAMPLE_STREAM, extra_bytes, query_norm_room};
 use crate::prepare::Prepare;
 use crate::shape::{Shape, Size};
 use crate::survey::survey;
@@ -217,7 +217,10 @@ impl Build<'_> {
             _ => {
                 // Room for what the rotation rounds.
                 let largest = f64::from(found.largest_norm) * (1.0 + 1e-5);
-                (largest, QUERY_NORM_ROOM * f64::from(found.largest_norm))
+                (
+                    largest,
+                    query_norm_room(shape.rows) * f64::from(found.largest_norm),
+                )
             }
         };
         let settings: [&[u8]; 12] = [
