@@ -106,8 +106,7 @@ pub fn shown(text: &str) -> Cow<'_, str> {
 pub const LISTS_LEAK: &str = "which lists a query looks at is told to the searcher, and its host can see it too: they learn the query's neighbourhood, though not which vectors it finds there; without lists they do not";
 
 /// The line that stands in every output where no hardware protects a role.
-pub const SIMULATED: &str =
-    "SIMULATED platform: no hardware protects the memory of the servers.";
+pub const SIMULATED: &str = "SIMULATED platform: no hardware protects the memory of the servers.";
 
 /// The line about the platform, which nobody shall overlook where it protects nothing.
 ///

@@ -226,12 +226,7 @@ pub fn build_then(
         CENTROIDS,
     )?;
     let terms = codebook.table_terms(metric);
-    let scale = TableScale::new(
-        &packing,
-        2000.0,
-        terms.norm(),
-        terms.offset_bound(),
-    )?;
+    let scale = TableScale::new(&packing, 2000.0, terms.norm(), terms.offset_bound())?;
     let encrypted = EncryptedCodebook::encrypt(
         packing,
         &scale,
