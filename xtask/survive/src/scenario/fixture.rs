@@ -235,15 +235,15 @@ fn encrypted(
     public: &PublicKey,
     rng: &mut ChaCha20Rng,
 ) -> Outcome<(TableScale, EncryptedCodebook)> {
-    let bound = codebook.offset_bound(Metric::L2);
-    let scale = TableScale::new(&packing, NORM_BOUND, codebook.norm(), bound).map_err(words)?;
-    let offsets = codebook.offsets(Metric::L2);
+    let terms = codebook.table_terms(Metric::L2);
+    let (norm, bound) = (terms.norm(), terms.offset_bound());
+    let scale = TableScale::new(&packing, NORM_BOUND, norm, bound).map_err(words)?;
     let encrypted = EncryptedCodebook::encrypt(
         packing,
         &scale,
         public,
-        codebook.values(),
-        offsets.as_deref(),
+        terms.centroids(),
+        terms.offsets(),
         rng,
     )
     .map_err(words)?;
