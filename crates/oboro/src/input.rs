@@ -263,12 +263,13 @@ impl GivenIds {
         if text || numbers.is_empty() {
             return Ok(Self::Text(ids));
         }
-        let stranger = ids.iter().find(|id| number_of_id(id).is_none());
+        // Which one it is tells its place: ids are nothing for messages.
+        let stranger = ids.iter().take_while(|id| number_of_id(id).is_some());
         Err(Failure::input(format_args!(
-            "{} of {} ids are numbers, and \"{}\" is none; leave out what is no id, or add --text-ids if the index has text ids",
+            "{} of {} ids are numbers, and the one in place {} is none; leave out what is no id, or add --text-ids if the index has text ids",
             numbers.len(),
             ids.len(),
-            stranger.map_or("", String::as_str)
+            stranger.count() + 1
         )))
     }
 
@@ -410,7 +411,7 @@ mod tests {
         // Nothing would be deleted of an index with numbers, or of one with text.
         let refused = of(&["3", "4", "foo"], false).unwrap_err().message;
         assert!(
-            refused.contains("\"foo\"") && refused.contains("--text-ids"),
+            refused.contains("place 3 is none") && refused.contains("--text-ids"),
             "{refused}"
         );
     }

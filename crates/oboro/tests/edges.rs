@@ -89,7 +89,7 @@ fn fail_orders_of_which_nothing_can_come() {
     // One id that is none would make text of the others, and nothing would be deleted.
     let message = fails(3, &[&["delete", "--ids", "3,4,foo"][..], &at].concat());
     assert!(
-        message.contains("\"foo\"") && message.contains("--text-ids"),
+        message.contains("place 3 is none") && message.contains("--text-ids"),
         "{message}"
     );
     let deleted = json(&[&["delete", "--ids", "3,4,99999"][..], &at].concat());

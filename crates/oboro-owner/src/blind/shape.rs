@@ -22,13 +22,6 @@ pub(super) fn shape(
             centroids: options.centroids,
         });
     }
-    // Blind k-means begins each from a vector of its own.
-    if size.rows < options.centroids {
-        return Err(OwnerError::TooFewVectors {
-            vectors: size.rows,
-            centroids: options.centroids,
-        });
-    }
     let mut shape = Shape::of_size(size, set, options)?;
     if options.subquantizers.is_some() {
         return Ok(shape);
