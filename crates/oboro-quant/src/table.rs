@@ -252,7 +252,7 @@ fn quantize(
         // Codes that name no centroid are far away.
         entries[centroids..].fill(largest as u8);
     }
-    range * (1.0 / largest)
+    range * reciprocal(largest)
 }
 
 #[cfg(test)]
