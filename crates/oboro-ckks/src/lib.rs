@@ -66,7 +66,7 @@ pub use generation::{
     TrainingPlan, TrainingSample, Work, WorkRows,
 };
 pub use key::{PublicKey, SecretKey};
-pub use packing::{FEW_BLOCKS, Packing};
+pub use packing::Packing;
 pub use parameters::ParameterSet;
 pub use query::{EncryptedQuery, QueryEncryptor};
 pub use randomness::Randomness;

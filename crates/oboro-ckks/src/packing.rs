@@ -34,7 +34,7 @@ pub struct Packing {
 const MAX_CENTROIDS: usize = 256;
 
 /// Ciphertexts of a table that [`Packing::balanced`] is content with.
-pub const FEW_BLOCKS: usize = 16;
+const FEW_BLOCKS: usize = 16;
 
 impl Packing {
     /// A packing of `subquantizers` (M) sub-spaces of `width` (d) dimensions,
@@ -123,7 +123,7 @@ impl Packing {
     }
 
     /// The packing with the fewest query ciphertexts whose tables travel in at
-    /// most [`FEW_BLOCKS`], or, where none does, in the fewest there are.
+    /// most 16, or, where none does, in the fewest there are.
     ///
     /// Each block costs the searcher an encryption of zero and the keeper a
     /// decryption, so that with many of them, as wide vectors have, a longer query is

@@ -208,11 +208,12 @@ mod tests {
                     &plan,
                 )
                 .unwrap();
+            // As finely as this table tells them apart, not the coarse one.
+            let step = table.step();
+            assert!(step < 0.1 / 255.0 * subquantizers as f32, "{step}");
             let found = found(&case, table, 100);
             let mut order: Vec<f32> = exact.clone();
             order.sort_by(f32::total_cmp);
-            let range = 1.0_f32;
-            let step = range / 255.0;
             for position in found {
                 let allowed = order[99] + step * (subquantizers as f32 + 1.0);
                 assert!(exact[position as usize] <= allowed);
