@@ -59,6 +59,11 @@ impl Draft {
         sealed::write_file(&self.folder, key, kind, file_id, payload)
     }
 
+    /// Leaves a file where it is, whatever becomes of the others.
+    pub(crate) fn release(&mut self, path: &Path) {
+        self.written.retain(|written| written != path);
+    }
+
     /// Whether the files stay.
     pub(crate) const fn is_in_force(&self) -> bool {
         self.in_force

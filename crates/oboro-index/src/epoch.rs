@@ -65,7 +65,8 @@ impl Index {
     ) -> Result<EpochWriter, IndexError> {
         let folder = folder.as_ref();
         let lock = self.lock(folder)?;
-        self.remove_unlisted(folder)?;
+        // A compaction that was stopped is of the epoch that ends.
+        self.remove_unlisted(folder, |_| false)?;
         self.write_epoch(Draft::new(folder, &lock), key, descriptor, codebook, rng)
     }
 
@@ -172,8 +173,10 @@ impl Index {
     }
 
     /// Removes files of an index that this state does not list, such as a
-    /// killed rotation leaves behind, and says how many. Files of other names
-    /// stay. [`LiveIndex::open`](crate::LiveIndex::open) does it by itself.
+    /// killed rotation leaves behind, and says how many; also those of a
+    /// compaction that was stopped, which then begins anew. Files of other names
+    /// stay. [`LiveIndex::open`](crate::LiveIndex::open) does it by itself, but
+    /// for a compaction that can be gone on with.
     ///
     /// # Errors
     /// If the folder holds another state than this, somebody writes to it, or
@@ -181,7 +184,7 @@ impl Index {
     pub fn remove_leftovers(&self, folder: impl AsRef<Path>) -> Result<usize, IndexError> {
         let folder = folder.as_ref();
         let _lock = self.lock(folder)?;
-        self.remove_unlisted(folder)
+        self.remove_unlisted(folder, |_| false)
     }
 
     fn check_key(&self, key: &EpochKey) -> Result<(), IndexError> {
@@ -218,7 +221,12 @@ impl Index {
         read_manifest(folder)
     }
 
-    pub(crate) fn remove_unlisted(&self, folder: &Path) -> Result<usize, IndexError> {
+    /// Removes what this state does not list, but for names to `keep`.
+    pub(crate) fn remove_unlisted(
+        &self,
+        folder: &Path,
+        keep: impl Fn(&str) -> bool,
+    ) -> Result<usize, IndexError> {
         let manifest = self.manifest();
         let listed: Vec<String> = manifest
             .files()
@@ -231,7 +239,7 @@ impl Index {
             let Some(name) = name.to_str() else { continue };
             let ours = name == NEXT || layout::is_own_name(name);
             let file = entry.file_type().is_ok_and(|kind| kind.is_file());
-            if ours && file && listed.iter().all(|listed| listed != name) {
+            if ours && file && !keep(name) && listed.iter().all(|listed| listed != name) {
                 unlisted.push(entry.path());
             }
         }

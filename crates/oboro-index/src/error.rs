@@ -100,8 +100,11 @@ pub enum IndexError {
         now: u64,
     },
     /// Work that was told to stop.
-    #[error("the compaction was cancelled, and the index is as it was; run it again to go on")]
-    Cancelled,
+    #[error("the compaction was stopped, and the index is as it was; {}", going_on(*.kept))]
+    Cancelled {
+        /// Bytes of originals that are written, with which the next compaction goes on.
+        kept: u64,
+    },
     /// A newer or unknown format.
     #[error(
         "{file} has format version {found}; this program reads version {supported}, so use a program that matches"
@@ -224,6 +227,13 @@ fn holder(pid: Option<u32>) -> String {
         || "another process".to_owned(),
         |pid| format!("process {pid}"),
     )
+}
+
+fn going_on(kept: u64) -> String {
+    match kept {
+        0 => "run it again to merge".to_owned(),
+        kept => format!("the next one goes on from {kept} bytes of originals that are kept"),
+    }
 }
 
 impl IndexError {

@@ -28,6 +28,7 @@ pub(crate) enum FileKind {
     Model,
     QueryModel,
     Lists,
+    Merge,
 }
 
 impl FileKind {
@@ -43,6 +44,7 @@ impl FileKind {
             Self::Model => 8,
             Self::QueryModel => 9,
             Self::Lists => 10,
+            Self::Merge => 11,
         }
     }
 
@@ -67,6 +69,7 @@ impl FileKind {
             Self::Model => "model.oboro".to_owned(),
             Self::QueryModel => "query-model.oboro".to_owned(),
             Self::Lists => format!("segment-{}-{epoch}.lists", hex(id)),
+            Self::Merge => format!("merge-{}-{epoch}.oboro", hex(id)),
         }
     }
 }
@@ -85,8 +88,11 @@ pub(crate) fn is_own_name(name: &str) -> bool {
         text.split_once('-')
             .is_some_and(|(name, epoch)| id(name) && number(epoch))
     };
-    if let Some(deleted) = name.strip_prefix("deleted-") {
-        return deleted.strip_suffix(".oboro").is_some_and(of_epoch);
+    if let Some(listed) = name
+        .strip_prefix("deleted-")
+        .or_else(|| name.strip_prefix("merge-"))
+    {
+        return listed.strip_suffix(".oboro").is_some_and(of_epoch);
     }
     if [FileKind::Model, FileKind::QueryModel]
         .iter()
@@ -110,6 +116,17 @@ pub(crate) fn is_own_name(name: &str) -> bool {
 
 pub(crate) fn hex(id: &[u8; 16]) -> String {
     id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The id of the journal of this name, if it is one of this epoch.
+pub(crate) fn merge_id(name: &str, epoch: u64) -> Option<[u8; 16]> {
+    let digits = name.strip_prefix("merge-")?.get(..32)?.as_bytes();
+    let value = |digit: u8| char::from(digit).to_digit(16);
+    let mut id = [0; 16];
+    for (byte, &[high, low]) in id.iter_mut().zip(digits.as_chunks::<2>().0) {
+        *byte = (value(high)? << 4 | value(low)?) as u8;
+    }
+    (name == FileKind::Merge.file_name(epoch, &id)).then_some(id)
 }
 
 /// The folder that holds `path`.
@@ -258,6 +275,7 @@ mod tests {
             FileKind::Model,
             FileKind::QueryModel,
             FileKind::Lists,
+            FileKind::Merge,
         ] {
             assert!(is_own_name(&kind.file_name(17, &[0xa5; 16])), "{kind:?}");
         }
@@ -271,10 +289,24 @@ mod tests {
             "segment-00000000000000000000000000000000-1.records",
             "deleted-1.oboro",
             "deleted-00000000000000000000000000000000.oboro",
+            "merge-00000000000000000000000000000000.oboro",
+            "merge-00000000000000000000000000000000-1.records",
             "model-1.oboro",
             "my segment-00000000000000000000000000000000-1.ids",
         ] {
             assert!(!is_own_name(other), "{other}");
+            assert!(merge_id(other, 1).is_none(), "{other}");
+        }
+        let name = FileKind::Merge.file_name(17, &[0xa5; 16]);
+        assert_eq!(merge_id(&name, 17), Some([0xa5; 16]));
+        for (name, epoch) in [
+            (name.as_str(), 1),
+            (&name.to_uppercase(), 17),
+            (&name.replace("a5", "A5"), 17),
+            (&format!("{name}.bak"), 17),
+            ("merge-\u{e9}", 17),
+        ] {
+            assert!(merge_id(name, epoch).is_none(), "{name}");
         }
     }
 }

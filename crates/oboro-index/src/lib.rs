@@ -14,6 +14,7 @@
 //! | `segment-ID.records` | originals, each sealed on its own | record key |
 //! | `segment-ID-E.lists` | lists that vectors are in, if the index has any | epoch key |
 //! | `deleted-ID-E.oboro` | which vectors of a segment are deleted | epoch key |
+//! | `merge-ID-E.oboro` | how far a compaction is that was stopped or is under way, if it was long; listed in no manifest, nor are the records that it speaks of | epoch key |
 //! | `model.oboro` | the [`Model`] | model key |
 //! | `blind.oboro` | of an index made blindly, both roles' shares of the codebook ([`SealedBlind`]); listed in no manifest | storage key and a part of the keeper's |
 //! | `query-model.oboro` | the [`QueryModel`], if the index has one | descriptor key |

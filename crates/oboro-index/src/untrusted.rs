@@ -43,6 +43,11 @@ pub fn deleted(bytes: &[u8]) {
     }
 }
 
+/// The journal of a compaction, as it is before it is sealed.
+pub fn merge_journal(bytes: &[u8]) {
+    crate::live::parse_journal(bytes);
+}
+
 /// A query model, as it is before it is sealed.
 pub fn query_model(bytes: &[u8]) {
     crate::query_model::parse(bytes);

@@ -3,6 +3,7 @@
 use crate::index::{Index, of_a_state, open_sealed};
 use crate::keys::{ClientKey, EpochKey};
 use crate::layout::{FileKind, LOCK, MANIFEST};
+use crate::live::Checkpoint;
 use crate::manifest::{FileEntry, Manifest};
 use crate::record::WIRE_HEADER;
 use crate::segment::origin_len;
@@ -45,6 +46,9 @@ pub struct Report {
     pub records_opened: u64,
     /// Files in the folder that the manifest does not list. They are ignored.
     pub unlisted: Vec<String>,
+    /// Bytes of originals that a compaction made durable which is under way, or was
+    /// stopped and can be gone on with. Its files are not among the unlisted.
+    pub compaction: Option<u64>,
 }
 
 impl Report {
@@ -132,6 +136,7 @@ fn verify_state(
         model: manifest.model.is_some(),
         records_opened: 0,
         unlisted: unlisted(folder, &files)?,
+        compaction: None,
         problems: Vec::new(),
         files,
     };
@@ -139,6 +144,10 @@ fn verify_state(
         match Index::open_state(folder, bytes, key) {
             Err(error) => report.problems.push(error.to_string()),
             Ok(index) => {
+                if let Some(begun) = Checkpoint::find(folder, key, &index) {
+                    report.unlisted.retain(|name| !begun.owns(name));
+                    report.compaction = Some(begun.written());
+                }
                 if has_duplicates(&index) {
                     report.problems.push(
                         "two vectors that are not deleted have the same id; build the index again"

@@ -148,7 +148,10 @@ fn fail_a_cancelled_compaction_leaves_nothing() {
         .run(&Throttle::NONE, &AtomicBool::new(true), &mut fresh())
         .err()
         .unwrap();
-    assert!(matches!(error, IndexError::Cancelled), "{error}");
+    assert!(
+        matches!(error, IndexError::Cancelled { kept: 0 }),
+        "{error}"
+    );
     // One that would take hours, cancelled while it waits.
     let cancel = AtomicBool::new(false);
     let begun = Instant::now();
@@ -162,7 +165,7 @@ fn fail_a_cancelled_compaction_leaves_nothing() {
         }
         cancel.store(true, Ordering::Relaxed);
         let error = slow.join().unwrap();
-        assert!(matches!(error, Some(IndexError::Cancelled)));
+        assert!(matches!(error, Some(IndexError::Cancelled { kept: 0 })));
     });
     assert_eq!(names(&path), files);
     // Two of the same plan: the second comes too late.

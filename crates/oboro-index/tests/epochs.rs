@@ -578,3 +578,68 @@ fn a_live_index_is_rotated_with_all_it_has() {
     assert_eq!(contents(live.index(), 49), map);
     assert_eq!(files(&r.path).len(), live.index().files().len());
 }
+
+/// Its journal lies under the key of the epoch that ended.
+#[test]
+fn a_rotation_ends_a_compaction_that_was_stopped() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let stopped = |folder: &Path, r: &Rotation| {
+        let live = LiveIndex::open(folder, r.key(1)).unwrap();
+        let (cancel, files) = (Arc::new(AtomicBool::new(false)), files(folder).len());
+        let end = Arc::clone(&cancel);
+        let plan = live
+            .compaction(&CompactionPolicy::FULL)
+            .unwrap()
+            .checkpoint_every(500)
+            .observed(move |written| end.store(written > 1500, Ordering::Relaxed));
+        let error = plan
+            .run(&Throttle::NONE, &cancel, &mut rng(9))
+            .err()
+            .unwrap();
+        assert!(matches!(error, IndexError::Cancelled { kept } if kept > 0));
+        assert_eq!(self::files(folder).len(), files + 2);
+        live
+    };
+    let next = |r: &Rotation, live: &LiveIndex| {
+        let codebook = reencrypted(live.index(), &r.built.keeper, &r.secret, 2);
+        let descriptor = r.descriptor(live.index(), &codebook);
+        live.begin_epoch(&r.key(2), &descriptor, &codebook, &mut rng(2))
+            .unwrap()
+    };
+    // By the one that stopped it, by one that opened it, and by one that only reads.
+    for (number, seed) in [30, 31, 34].into_iter().enumerate() {
+        let r = Rotation::new(seed);
+        let mut live = stopped(&r.path, &r);
+        let with_journal = files(&r.path);
+        if number == 1 {
+            drop(live);
+            live = LiveIndex::open(&r.path, r.key(1)).unwrap();
+            assert!(files(&r.path) == with_journal);
+        }
+        if number < 2 {
+            let next = next(&r, &live);
+            live.commit_epoch(next, r.key(2)).unwrap();
+        } else {
+            drop(live);
+            r.begin().commit().unwrap();
+            live = LiveIndex::open(&r.path, r.key(2)).unwrap();
+        }
+        let rotated = files(&r.path);
+        assert_eq!(rotated.len(), live.index().files().len());
+        let plan = live.compaction(&CompactionPolicy::FULL).unwrap();
+        assert_eq!(plan.resumed_bytes(), 0);
+        drop((live, plan));
+        // Killed before it was removed.
+        let mut killed = rotated.clone();
+        let left = with_journal.iter().filter(|(name, _)| {
+            name.starts_with("merge-") || !rotated.iter().any(|(other, _)| other == name)
+        });
+        killed.extend(left.cloned());
+        let dir = folder_with(&killed);
+        let live = LiveIndex::open(dir.path(), r.key(2)).unwrap();
+        assert!(files(dir.path()) == rotated);
+        drop(live);
+        assert!(r.sound(dir.path(), 2));
+    }
+}

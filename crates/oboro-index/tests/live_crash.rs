@@ -10,6 +10,8 @@ use oboro_index::*;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 const SEED: u8 = 48;
 
@@ -177,4 +179,130 @@ fn a_kill_during_a_compaction_leaves_the_state_before_or_after() {
     let written = written(&before.0, &after.0);
     assert_eq!(written.len(), before.0.len() + 5);
     check(states(&before.0, &written, &after.0), &before.1, &after.1);
+}
+
+/// The folder after each piece of a compaction that often makes durable what it wrote.
+fn pieces(path: &Path, live: &LiveIndex) -> (Vec<Files>, Compacted) {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let (watched, folder) = (Arc::clone(&seen), path.to_owned());
+    let done = live
+        .compaction(&CompactionPolicy::FULL)
+        .unwrap()
+        .checkpoint_every(1500)
+        .observed(move |_| watched.lock().unwrap().push(files(&folder)))
+        .run(&Throttle::NONE, &AtomicBool::new(false), &mut rng(3))
+        .unwrap();
+    let seen = std::mem::take(&mut *seen.lock().unwrap());
+    (seen, done)
+}
+
+/// The name of a file that `files` has and `without` has not.
+fn new_file<'a>(files: &'a Files, without: &Files, of: &str) -> Option<&'a String> {
+    let mut names = files.keys().filter(|name| name.starts_with(of));
+    names.find(|name| !without.contains_key(*name))
+}
+
+/// Journals come and go while the file of originals grows: of what was not made durable
+/// anything may be there, and nothing wrong comes of it.
+#[test]
+fn a_loss_of_power_during_a_long_compaction_never_gives_wrong_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("index");
+    build_lived(&path, SEED);
+    let mut live = LiveIndex::open(&path, key(SEED)).unwrap();
+    let (before, expected) = (files(&path), contents(live.index(), SEED));
+    let (pieces, done) = pieces(&path, &live);
+    live.commit_compaction(done, &mut rng(4)).unwrap();
+    let after = files(&path);
+    drop(live);
+
+    let records = new_file(&pieces[0], &before, "segment-").unwrap().clone();
+    let mut states: Vec<(Files, Option<bool>)> = Vec::new();
+    let mut add = |state: &Files, resumes| states.push((state.clone(), resumes));
+    let mut journals = 0;
+    for (earlier, later) in pieces.iter().zip(&pieces[1..]) {
+        let old = new_file(earlier, &before, "merge-");
+        let new = new_file(later, earlier, "merge-");
+        let (had, has) = (&earlier[&records], &later[&records]);
+        // The originals: what the journal before speaks of is durable.
+        for unsure in [
+            has.clone(),
+            [&had[..], &vec![0; has.len() - had.len()]].concat(),
+            had.clone(),
+        ] {
+            let mut state = earlier.clone();
+            state.insert(records.clone(), unsure);
+            add(&state, old.map(|_| true));
+        }
+        let Some(new) = new else { continue };
+        journals += 1;
+        // Now they are durable, and the next journal is written.
+        let whole = &later[new];
+        let mut state = later.clone();
+        if let Some(old) = old {
+            state.insert(old.clone(), earlier[old].clone());
+        }
+        for part in [
+            Vec::new(),
+            whole[..whole.len() / 2].to_vec(),
+            vec![0; whole.len()],
+        ] {
+            state.insert(new.clone(), part);
+            add(&state, old.map(|_| true));
+        }
+        // Both, and the new one alone.
+        state.insert(new.clone(), whole.clone());
+        add(&state, Some(true));
+        add(later, Some(true));
+        // Its name is there, and the other one's is not.
+        let mut state = later.clone();
+        state.remove(&records);
+        add(&state, Some(false));
+    }
+    assert!(journals > 5, "{journals}");
+    // A journal that came back after the commit.
+    let mut state = after.clone();
+    let last = pieces.last().unwrap();
+    let journal = new_file(last, &before, "merge-").unwrap();
+    state.insert(journal.clone(), last[journal].clone());
+    add(&state, None);
+
+    for (number, (state, resumes)) in states.into_iter().enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path();
+        for (name, content) in &state {
+            fs::write(folder.join(name), content).unwrap();
+        }
+        let client = owner(SEED).client_key();
+        let sound = || {
+            verify(folder, &key(SEED), Some(&client))
+                .unwrap()
+                .is_sound()
+        };
+        assert!(sound(), "{number}");
+        let mut live = LiveIndex::open(folder, key(SEED)).unwrap();
+        assert_eq!(contents(live.index(), SEED), expected, "{number}");
+        let Some(plan) = live.compaction(&CompactionPolicy::FULL) else {
+            assert_eq!(files(folder).len(), live.index().files().len() + 1);
+            continue;
+        };
+        let done = plan
+            .run(&Throttle::NONE, &AtomicBool::new(false), &mut rng(3))
+            .unwrap();
+        let resumed = done.resumed_bytes() > 0;
+        assert_eq!(resumed, resumes.unwrap_or_default(), "{number}");
+        live.commit_compaction(done, &mut rng(4)).unwrap();
+        // From the same seed, begun anew or not.
+        let now = files(folder);
+        let of_segment = |(name, _): &(&String, &Vec<u8>)| name.starts_with("segment-");
+        assert!(
+            now.iter()
+                .filter(of_segment)
+                .eq(after.iter().filter(of_segment)),
+            "{number}"
+        );
+        assert_eq!(contents(live.index(), SEED), expected, "{number}");
+        assert_eq!(now.len(), live.index().files().len() + 1, "{number}");
+        assert!(sound(), "{number}");
+    }
 }

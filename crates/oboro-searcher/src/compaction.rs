@@ -3,7 +3,8 @@
 //! One task plans, one thread of low priority and bounded speed does the work
 //! without holding anything that a search or a commit waits for, and the
 //! result becomes visible like a commit. What was deleted meanwhile stays
-//! deleted. A compaction that a rotation of the key overtakes is begun anew.
+//! deleted. A compaction that a rotation of the key overtakes is begun anew; one
+//! that the end of the searcher stops, a kill too, is gone on with at the next start.
 
 use std::{
     sync::{
@@ -237,6 +238,12 @@ impl Searcher {
         };
         let before = self.newest()?.snapshot();
         let done = self.work(compaction).await?;
+        if done.resumed_bytes() > 0 {
+            tracing::info!(
+                bytes = done.resumed_bytes(),
+                "went on with a compaction that was stopped"
+            );
+        }
         let _one = self.changes.one.lock().await;
         self.refuse_unless_followed()?;
         let changing = Arc::clone(self);

@@ -155,7 +155,7 @@ pub(crate) fn refused(error: IndexError) -> SearcherError {
         IndexError::Invalid(_) | IndexError::Mismatch { .. } => Reason::BadRequest,
         // Staged while the key was rotated.
         IndexError::Outdated { .. } => Reason::UnknownSession,
-        IndexError::Cancelled => return SearcherError::Stopping,
+        IndexError::Cancelled { .. } => return SearcherError::Stopping,
         IndexError::Io { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
             return Failure::new(
                 Reason::Conflict,

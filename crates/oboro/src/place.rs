@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::Args;
+use indicatif::ProgressBar;
 use oboro_channel::Role;
 use oboro_client::writer::{Writer, WriterConfig};
 use oboro_index::{CompactionPolicy, Index, IndexError, LiveIndex, OwnerKey, Throttle, WriterKey};
@@ -74,6 +75,8 @@ pub(crate) struct Merged {
     pub(crate) after: u64,
     pub(crate) dropped: u64,
     pub(crate) generation: u64,
+    /// Bytes of originals with which a merge went on that was stopped, and of how many.
+    pub(crate) resumed: Option<(u64, u64)>,
 }
 
 impl Place {
@@ -245,11 +248,12 @@ impl Opened {
     }
 
     /// Merges segments until `policy` has nothing to merge. A searcher merges everything,
-    /// and by itself what the usual policy says.
+    /// and by itself what the usual policy says. `bar` shows bytes of originals.
     pub(crate) fn compact(
         &mut self,
         policy: &CompactionPolicy,
         cancel: &AtomicBool,
+        bar: &ProgressBar,
     ) -> Outcome<Merged> {
         let live = match self {
             Self::Folder(live) => live,
@@ -257,16 +261,23 @@ impl Opened {
         };
         let mut rng = keys::os_rng()?;
         let before = live.index().segments().len() as u64;
-        let mut dropped = 0;
+        let (mut dropped, mut resumed) = (0, None);
         while let Some(plan) = live.compaction(policy) {
             dropped += plan.dropped();
+            let bytes = plan.bytes();
+            bar.set_length(bytes);
+            let written = bar.clone();
+            let plan = plan.observed(move |bytes| written.set_position(bytes));
             let done =
                 plan.run(&Throttle::NONE, cancel, &mut rng)
                     .map_err(|error| match error {
                         // Nothing is wrong with the index.
-                        IndexError::Cancelled => Failure::failed(error),
+                        IndexError::Cancelled { .. } => Failure::failed(error),
                         error => error.into(),
                     })?;
+            if done.resumed_bytes() > 0 {
+                resumed = Some((done.resumed_bytes(), bytes));
+            }
             live.commit_compaction(done, &mut rng)?;
         }
         Ok(Merged {
@@ -274,6 +285,7 @@ impl Opened {
             after: live.index().segments().len() as u64,
             dropped,
             generation: live.index().head().generation,
+            resumed,
         })
     }
 

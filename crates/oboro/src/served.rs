@@ -100,6 +100,8 @@ impl Served {
             after: u64::from(report.segments_after),
             dropped: report.dropped,
             generation: report.generation,
+            // A searcher goes on by itself, and does not say so here.
+            resumed: None,
         })
     }
 

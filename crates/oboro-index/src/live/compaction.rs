@@ -7,30 +7,33 @@
 //! disk sees from it which record of an earlier segment is which of the new
 //! one.
 
-use super::{CompactionPolicy, LiveIndex, Throttle, Workplace, merge};
+use super::journal::Journal;
+use super::merge::Source;
+use super::writing::Made;
+use super::{Checkpoint, CompactionPolicy, LiveIndex, Throttle, Workplace};
 use crate::draft::Draft;
 use crate::layout::{self, FileKind};
-use crate::listed::{self, Assignments};
-use crate::manifest::{FileEntry, SegmentEntry};
-use crate::segment::Records;
 use crate::{Index, IndexError, Segment, alive, segment_writer};
-use merge::Source;
-use oboro_quant::code_bits;
 use rand_core::CryptoRng;
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::path::Path;
+use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// Records that are read and written at a time.
-const BATCH: usize = 4096;
+/// Bytes of originals after which a compaction can be gone on with: a second's
+/// work of a disk, so that what a stop costs is little, and the syncs are, too.
+const CHECKPOINT: u64 = 64 << 20;
 
-/// Segments that are to be merged, in the state they had when this was made.
+/// Segments that are to be merged, in the state they had when this was made or,
+/// with one that was stopped, when that was.
 pub struct Compaction {
-    workplace: Arc<Workplace>,
-    index: Index,
-    segments: Vec<Segment>,
+    pub(super) workplace: Arc<Workplace>,
+    pub(super) index: Index,
+    pub(super) segments: Vec<Segment>,
+    /// The stopped one that this goes on with, and the bytes of it that are durable.
+    pub(super) resumes: Option<([u8; 16], u64)>,
+    /// Bytes of originals after which they are made durable.
+    pub(super) every: u64,
+    pub(super) progress: Option<Box<dyn Fn(u64) + Send + Sync>>,
 }
 
 /// A merged segment on disk that is no part of the index yet. Dropped, its
@@ -39,25 +42,39 @@ pub struct Compacted {
     draft: Draft,
     epoch: u64,
     merged: Vec<Segment>,
-    sources: Vec<Source>,
-    entry: SegmentEntry,
-    segment: Segment,
+    checkpoint: Option<Checkpoint>,
+    made: Made,
 }
 
 impl LiveIndex {
     /// What `policy` would merge next; `None` if all is well.
+    ///
+    /// A compaction that was stopped comes first, unless everything is to be merged and
+    /// it would not do that: because of segments that came since, or vectors deleted
+    /// since, which would stay on the disk. Then to begin anew costs less.
     #[must_use]
     pub fn compaction(&self, policy: &CompactionPolicy) -> Option<Compaction> {
         let all = self.index.segments();
-        let segments: Vec<Segment> = policy
-            .choose(all)
-            .into_iter()
-            .map(|number| all[number].clone())
-            .collect();
+        let chosen = || -> Vec<Segment> {
+            let numbers = policy.choose(all).into_iter();
+            numbers.map(|number| all[number].clone()).collect()
+        };
+        let stopped = self.workplace.stopped();
+        let stopped = stopped.as_ref().and_then(|stopped| {
+            let segments = stopped.journal.segments(&self.index)?;
+            let useful = !policy.full || are_same(&segments, &chosen());
+            let resumes = (stopped.journal.segment_id, stopped.written());
+            useful.then_some((segments, Some(resumes)))
+        });
+        let (segments, resumes) = stopped.unwrap_or_else(|| (chosen(), None));
         (!segments.is_empty()).then(|| Compaction {
             workplace: Arc::clone(&self.workplace),
             index: self.index.clone(),
             segments,
+            resumes,
+            // Journals of many vectors are long, and no large part of what is written.
+            every: CHECKPOINT.max(32 * Journal::max_bytes(&self.index) as u64),
+            progress: None,
         })
     }
 
@@ -77,9 +94,14 @@ impl LiveIndex {
         let before = self.index.clone();
         let numbers = places(&before, &done.merged)?;
         let mut draft = done.draft;
-        let (mut entry, mut segment) = (done.entry, done.segment);
+        let Made {
+            sources,
+            mut entry,
+            mut segment,
+            ..
+        } = done.made;
         let now: Vec<&Segment> = numbers.iter().map(|&n| &before.segments()[n]).collect();
-        if let Some(bits) = deleted_meanwhile(&done.merged, &now, &done.sources) {
+        if let Some(bits) = deleted_meanwhile(&done.merged, &now, &sources) {
             segment = segment.with_alive(bits.into());
             let payload = alive::to_bytes(segment.alive().unwrap_or_default(), segment.len());
             let mut id = [0; 16];
@@ -106,6 +128,9 @@ impl LiveIndex {
         let (manifest, bytes) = before.following(&workplace.key, entries)?;
         draft.put_in_force(&before.head(), &bytes)?;
         self.index = Index::new(Arc::clone(before.of_epoch()), manifest, &bytes, segments);
+        if let Some(checkpoint) = done.checkpoint {
+            let _ = fs::remove_file(checkpoint.path());
+        }
         self.remove(before.manifest(), &replaced);
         Ok(self.index.clone())
     }
@@ -132,13 +157,44 @@ impl Compaction {
         segment_writer::file_len(&layout, true, alive as u32)
     }
 
+    /// Bytes of originals that are written already: of a compaction that was stopped, and
+    /// with which this goes on.
+    #[must_use]
+    pub const fn resumed_bytes(&self) -> u64 {
+        match self.resumes {
+            Some((_, written)) => written,
+            None => 0,
+        }
+    }
+
+    /// Makes what is written durable every `bytes` bytes of originals in place of every
+    /// 64 MiB (or 32 times what is noted of it, if that is more); 0 counts as 1.
+    #[must_use]
+    pub fn checkpoint_every(mut self, bytes: u64) -> Self {
+        self.every = if bytes == 0 { 1 } else { bytes };
+        self
+    }
+
+    /// Tells `progress` how many bytes of originals are written, of [about](Self::bytes)
+    /// how many, after each piece.
+    #[must_use]
+    pub fn observed(mut self, progress: impl Fn(u64) + Send + Sync + 'static) -> Self {
+        self.progress = Some(Box::new(progress));
+        self
+    }
+
     /// Writes the merged segment beside the index, in random order, durably.
     /// Searches and commits go on meanwhile: this reads a snapshot. Codes, ids
     /// and tags are in memory, originals are copied in pieces.
     ///
+    /// It goes on with a compaction that was stopped, if that is what was planned and
+    /// what is there of it is right; otherwise it begins anew, and removes whatever was
+    /// stopped before.
+    ///
     /// # Errors
-    /// [`IndexError::Cancelled`] soon after `cancel` is set, or if a file
-    /// cannot be read or written. Nothing is left behind then.
+    /// [`IndexError::Cancelled`] soon after `cancel` is set: what was made durable
+    /// of a long compaction stays, and the next one goes on with it. If a file cannot be
+    /// read or written nothing is left behind, so that a full disk gets its room back.
     pub fn run(
         &self,
         throttle: &Throttle,
@@ -147,129 +203,30 @@ impl Compaction {
     ) -> Result<Compacted, IndexError> {
         let mut pace = throttle.start(cancel);
         pace.wrote(0)?;
-        let key = &self.workplace.key;
-        let descriptor = self.index.descriptor();
-        let mut id = [0; 16];
-        rng.fill_bytes(&mut id);
-        let sources = merge::shuffled(&self.segments, rng);
         let mut draft = self.workplace.draft();
-
-        let (records_entry, file) =
-            self.write_records(&mut draft, id, &sources, |bytes| pace.wrote(bytes))?;
-        let bits = self
-            .segments
-            .iter()
-            .map(|segment| segment.codes().bits())
-            .max()
-            .unwrap_or_else(|| code_bits(descriptor.centroids()));
-        let codes = merge::codes(&self.segments, &sources, descriptor.subquantizers(), bits)?;
-        let ids = merge::numbers(&self.segments, &sources, Segment::ids);
-        let tags = descriptor.has_tags().then(|| {
-            merge::numbers(&self.segments, &sources, |segment| {
-                segment.tags().unwrap_or_default()
-            })
-        });
-        let lists = (descriptor.lists() > 0).then(|| Assignments {
-            lists: descriptor.lists(),
-            of: merge::numbers(&self.segments, &sources, |segment| {
-                segment.lists().unwrap_or_default()
+        let mut checkpoint = None;
+        match self.merge(&mut draft, &mut checkpoint, &mut pace, rng) {
+            Ok(made) => Ok(Compacted {
+                draft,
+                epoch: self.workplace.key.epoch(),
+                merged: self.segments.clone(),
+                checkpoint,
+                made,
             }),
-        });
-        let mut seal = |kind, payload: &[u8]| {
-            let entry = draft.seal(key, kind, id, payload)?;
-            pace.wrote(entry.bytes)?;
-            Ok::<_, IndexError>(entry)
-        };
-        let entry = SegmentEntry {
-            vectors: sources.len() as u32,
-            subquantizers: codes.subquantizers() as u32,
-            bits: codes.bits() as u8,
-            codes: seal(FileKind::Codes, codes.as_bytes())?,
-            ids: seal(FileKind::Ids, &to_bytes(&ids))?,
-            records: records_entry,
-            origins: true,
-            tags: match &tags {
-                Some(tags) => Some(seal(FileKind::Tags, &to_bytes(tags))?),
-                None => None,
-            },
-            deleted: None,
-            lists: match &lists {
-                Some(lists) => Some(seal(FileKind::Lists, &listed::to_bytes(&lists.of))?),
-                None => None,
-            },
-        };
-        layout::sync_folder(draft.folder())?;
-        let records = Records::new(file, descriptor.record_layout(), true);
-        let segment = Segment::new(id, codes, ids, tags, records).in_lists(lists);
-        // Whoever commits need not wait for them.
-        segment.order();
-        let _ = segment.listed();
-        Ok(Compacted {
-            draft,
-            epoch: key.epoch(),
-            merged: self.segments.clone(),
-            sources,
-            entry,
-            segment,
-        })
-    }
-
-    fn write_records(
-        &self,
-        draft: &mut Draft,
-        id: [u8; 16],
-        sources: &[Source],
-        mut wrote: impl FnMut(u64) -> Result<(), IndexError>,
-    ) -> Result<(FileEntry, File), IndexError> {
-        let descriptor = self.index.descriptor();
-        let layout = descriptor.record_layout();
-        let header = segment_writer::header(
-            &descriptor.index_id,
-            &id,
-            &layout,
-            true,
-            sources.len() as u32,
-        );
-        let path = draft.folder().join(FileKind::Records.file_name(0, &id));
-        let io = |source| IndexError::io(&path)(source);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .map_err(io)?;
-        draft.will_write(path.clone());
-        let mut hasher = blake3::Hasher::new();
-        let mut total = 0;
-        let mut buffer = header.to_vec();
-        let slot = segment_writer::slot_len(&layout, true);
-        buffer.reserve(BATCH * slot);
-        for batch in std::iter::once(&[][..]).chain(sources.chunks(BATCH)) {
-            for &(number, position) in batch {
-                let segment = &self.segments[number as usize];
-                segment
-                    .append_record(position, &mut buffer)
-                    .map_err(IndexError::io(&self.path_of(segment)))?;
+            Err(IndexError::Cancelled { .. }) => {
+                let Some(checkpoint) = checkpoint else {
+                    return Err(IndexError::Cancelled { kept: 0 });
+                };
+                draft.release(checkpoint.path());
+                draft.release(&checkpoint.records(&self.workplace.folder));
+                let kept = checkpoint.written();
+                if let Some(other) = self.workplace.stopped().replace(checkpoint) {
+                    other.remove(&self.workplace.folder);
+                }
+                Err(IndexError::Cancelled { kept })
             }
-            file.write_all(&buffer).map_err(io)?;
-            hasher.update(&buffer);
-            total += buffer.len() as u64;
-            wrote(buffer.len() as u64)?;
-            buffer.clear();
+            Err(error) => Err(error),
         }
-        file.sync_all().map_err(io)?;
-        let entry = FileEntry {
-            id,
-            bytes: total,
-            hash: *hasher.finalize().as_bytes(),
-        };
-        Ok((entry, file))
-    }
-
-    /// The file of a segment's originals, for errors.
-    fn path_of(&self, segment: &Segment) -> std::path::PathBuf {
-        let folder: &Path = &self.workplace.folder;
-        folder.join(FileKind::Records.file_name(0, segment.id()))
     }
 }
 
@@ -277,21 +234,31 @@ impl Compacted {
     /// Number of vectors in the merged segment.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.segment.len()
+        self.made.segment.len()
     }
 
     /// Whether there is no vector.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.segment.is_empty()
+        self.made.segment.is_empty()
+    }
+
+    /// Bytes of originals that a compaction had written which was stopped, and with which
+    /// this one went on.
+    #[must_use]
+    pub const fn resumed_bytes(&self) -> u64 {
+        self.made.resumed
     }
 }
 
-fn to_bytes(numbers: &[u64]) -> Vec<u8> {
-    numbers
-        .iter()
-        .flat_map(|number| number.to_le_bytes())
-        .collect()
+/// Whether both are the same segments with the same vectors deleted.
+fn are_same(some: &[Segment], others: &[Segment]) -> bool {
+    let same =
+        |one: &Segment, other: &Segment| one.id() == other.id() && one.alive() == other.alive();
+    some.len() == others.len()
+        && some
+            .iter()
+            .all(|one| others.iter().any(|other| same(one, other)))
 }
 
 /// The numbers that the merged segments have in the present state.
@@ -328,5 +295,5 @@ fn deleted_meanwhile(merged: &[Segment], now: &[&Segment], sources: &[Source]) -
             alive::clear(&mut bits, position);
         }
     }
-    Some(bits)
+    (alive::count(&bits) < sources.len()).then_some(bits)
 }

@@ -6,7 +6,7 @@
 //! deletes, by replacing the manifest. A [`Compaction`] merges segments in the
 //! background. Whoever is killed at any moment leaves the last commit, whole,
 //! and files that nobody lists; the next [`open`](LiveIndex::open) removes
-//! those.
+//! those, but for a compaction that can be gone on with.
 //!
 //! The order of writes of one commit:
 //!
@@ -16,24 +16,35 @@
 //!    durable
 //! 4. files that are no longer listed are removed
 //!
+//! A compaction writes its originals first, much the most of it, and every 64 MiB
+//! a sealed journal of how far it is. One that was stopped or killed is gone on
+//! with by the next: it draws the same order again, and its result has the same
+//! bytes as if it had not been stopped.
+//!
 //! Readers hold an [`Index`], a snapshot, as long as they like.
 
+mod checkpoint;
 mod commit;
 mod compaction;
+mod journal;
 mod locate;
 mod lock;
 mod merge;
+mod originals;
 mod plan;
 mod policy;
 mod stage;
 mod throttle;
+mod writing;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
 
+pub(crate) use checkpoint::Checkpoint;
 pub use commit::{Change, OnExisting, Outcome};
 pub use compaction::{Compacted, Compaction};
+pub(crate) use journal::parse as parse_journal;
 pub use locate::Place;
 pub(crate) use lock::FolderLock;
 pub use policy::CompactionPolicy;
@@ -49,7 +60,7 @@ use oboro_ckks::EncryptedCodebook;
 use rand_core::CryptoRng;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The one writer of an index.
 pub struct LiveIndex {
@@ -62,9 +73,29 @@ struct Workplace {
     folder: PathBuf,
     lock: Arc<FolderLock>,
     key: EpochKey,
+    /// A compaction that was stopped. Whoever goes on with it takes it.
+    stopped: Mutex<Option<Checkpoint>>,
 }
 
 impl Workplace {
+    fn new(
+        folder: &Path,
+        lock: Arc<FolderLock>,
+        key: EpochKey,
+        stopped: Option<Checkpoint>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            folder: folder.to_owned(),
+            lock,
+            key,
+            stopped: Mutex::new(stopped),
+        })
+    }
+
+    fn stopped(&self) -> MutexGuard<'_, Option<Checkpoint>> {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn draft(&self) -> Draft {
         Draft::new(&self.folder, &self.lock)
     }
@@ -99,7 +130,8 @@ impl Index {
 
 impl LiveIndex {
     /// Locks the index in `folder`, opens it, and removes files that an
-    /// interrupted change left behind.
+    /// interrupted change left behind, but for a compaction that the next
+    /// [`compaction`](Self::compaction) can go on with.
     ///
     /// # Errors
     /// [`IndexError::Locked`] if somebody else writes to it, an error that names
@@ -111,13 +143,11 @@ impl LiveIndex {
         Index::peek(folder)?;
         let lock = FolderLock::acquire(folder)?;
         let index = Index::open(folder, &key)?;
-        index.remove_unlisted(folder)?;
+        let stopped = Checkpoint::find(folder, &key, &index);
+        let keep = |name: &str| stopped.as_ref().is_some_and(|stopped| stopped.owns(name));
+        index.remove_unlisted(folder, keep)?;
         Ok(Self {
-            workplace: Arc::new(Workplace {
-                folder: folder.to_owned(),
-                lock,
-                key,
-            }),
+            workplace: Workplace::new(folder, lock, key, stopped),
             index,
         })
     }
@@ -210,11 +240,12 @@ impl LiveIndex {
             });
         }
         self.index = next.commit()?;
-        self.workplace = Arc::new(Workplace {
-            folder: self.workplace.folder.clone(),
-            lock: Arc::clone(&self.workplace.lock),
-            key,
-        });
+        let before = Arc::clone(&self.workplace);
+        // Nobody has the key to its journal any more.
+        if let Some(stopped) = before.stopped().take() {
+            stopped.remove(&before.folder);
+        }
+        self.workplace = Workplace::new(&before.folder, Arc::clone(&before.lock), key, None);
         Ok(self.index.clone())
     }
 

@@ -144,3 +144,55 @@ fn a_build_that_may_not_be_durable_says_so_and_keeps_what_it_replaced() {
     // The one that was replaced lies beside it, under the name of a build.
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
 }
+
+/// A disk without room gets back what a compaction took, however far it was.
+#[test]
+fn a_compaction_that_finds_no_room_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("index");
+    build(&path, SEED, 70, false).unwrap();
+    let mut live = LiveIndex::open(&path, key(SEED)).unwrap();
+    let (before, had) = (files(&path), contents(live.index(), SEED));
+    let plan = || {
+        let plan = live.compaction(&CompactionPolicy::FULL).unwrap();
+        plan.checkpoint_every(1000)
+    };
+    let mut failures = 0;
+    let done = loop {
+        fail_syncs_after(Some(failures));
+        let result = plan().run(&Throttle::NONE, &false.into(), &mut rng(4));
+        fail_syncs_after(None);
+        match result {
+            Ok(done) => break done,
+            Err(error) => assert!(matches!(error, IndexError::Io { .. }), "{error}"),
+        }
+        assert!(files(&path) == before, "{failures}");
+        assert_eq!(plan().resumed_bytes(), 0);
+        failures += 1;
+    };
+    // Each journal, and the new segment.
+    assert!(failures > 4, "{failures}");
+    // One that goes on leaves nothing, either.
+    drop(done);
+    let stopped = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let end = std::sync::Arc::clone(&stopped);
+    let observed = plan().observed(move |written| {
+        end.store(written > 3000, std::sync::atomic::Ordering::Relaxed);
+    });
+    let error = observed
+        .run(&Throttle::NONE, &stopped, &mut rng(4))
+        .err()
+        .unwrap();
+    assert!(matches!(error, IndexError::Cancelled { kept } if kept > 0));
+    assert!(error.to_string().contains("goes on from"), "{error}");
+    assert_eq!(files(&path).len(), before.len() + 2);
+    assert!(plan().resumed_bytes() > 0);
+    fail_syncs_after(Some(1));
+    let result = plan().run(&Throttle::NONE, &false.into(), &mut rng(4));
+    fail_syncs_after(None);
+    assert!(result.is_err());
+    assert!(files(&path) == before);
+    let done = plan().run(&Throttle::NONE, &false.into(), &mut rng(4));
+    live.commit_compaction(done.unwrap(), &mut rng(5)).unwrap();
+    assert_eq!(contents(live.index(), SEED), had);
+}

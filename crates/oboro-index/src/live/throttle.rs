@@ -58,7 +58,7 @@ impl Pace<'_> {
             });
         loop {
             if self.cancel.load(Ordering::Relaxed) {
-                return Err(IndexError::Cancelled);
+                return Err(IndexError::Cancelled { kept: 0 });
             }
             match until.checked_sub(self.start.elapsed()) {
                 Some(rest) if rest > Duration::ZERO => std::thread::sleep(rest.min(NAP)),

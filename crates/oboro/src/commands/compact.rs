@@ -31,6 +31,11 @@ struct Compacted {
     /// Deleted vectors that are gone from the disk.
     dropped: u64,
     generation: u64,
+    /// Bytes of originals that a merge had written which was stopped, and with which this
+    /// one went on; 0 where there was none.
+    resumed_bytes: u64,
+    #[serde(skip)]
+    of_bytes: u64,
 }
 
 /// Runs the verb.
@@ -38,15 +43,18 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     let cancel = Arc::new(AtomicBool::new(false));
     stop_on_signal(&cancel)?;
     let (mut place, _) = options.place.open()?;
-    let bar = Progress::new(global).bar("merging segments", None);
-    let merged = place.compact(&CompactionPolicy::FULL, &cancel)?;
+    let bar = Progress::new(global).bar("merging, bytes", Some(0));
+    let merged = place.compact(&CompactionPolicy::FULL, &cancel, &bar)?;
     bar.finish_and_clear();
+    let (resumed_bytes, of_bytes) = merged.resumed.unwrap_or_default();
     output::print(
         &Compacted {
             segments_before: merged.before,
             segments_after: merged.after,
             dropped: merged.dropped,
             generation: merged.generation,
+            resumed_bytes,
+            of_bytes,
         },
         global.json,
     )
@@ -54,6 +62,14 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
 
 impl Report for Compacted {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        if self.resumed_bytes > 0 {
+            writeln!(
+                out,
+                "resumed at {} of {} of originals",
+                output::bytes(self.resumed_bytes),
+                output::bytes(self.of_bytes)
+            )?;
+        }
         writeln!(
             out,
             "{}, {} before; gone from the disk: {}; generation {}",

@@ -168,8 +168,8 @@ fn changed(options: &Options, upsert: bool, global: &Global) -> Outcome<()> {
         named_failure(error, |error| input.failure(error))
     })?;
     if matches!(place, Opened::Folder(_)) && !options.no_compact && !report.stopped {
-        let bar = progress.bar("merging segments", None);
-        let merged = place.compact(&CompactionPolicy::default(), &cancel);
+        let bar = progress.bar("merging, bytes", Some(0));
+        let merged = place.compact(&CompactionPolicy::default(), &cancel, &bar);
         bar.finish_and_clear();
         // Ctrl-C ends the merging only: the rows are there.
         if let Err(failure) = merged

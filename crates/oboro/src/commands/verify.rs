@@ -53,6 +53,9 @@ struct Verified {
     files: Vec<File>,
     problems: Vec<String>,
     unlisted: Vec<String>,
+    /// Bytes of originals that a compaction has written which is under way or was stopped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compaction_bytes: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -110,6 +113,7 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
             })
             .collect(),
         unlisted: report.unlisted.clone(),
+        compaction_bytes: report.compaction,
     };
     // A damaged index is a failure, and a failure prints the one object.
     if let Some((first, others)) = verified.problems.split_first() {
@@ -232,6 +236,13 @@ impl Report for Verified {
         }
         for name in &self.unlisted {
             writeln!(out, "  no part of the index: {name}")?;
+        }
+        if let Some(bytes) = self.compaction_bytes {
+            writeln!(
+                out,
+                "a compaction is under way or was stopped and can be resumed: {} of originals are written",
+                output::bytes(bytes)
+            )?;
         }
         if let Some(tried) = &self.trials {
             writeln!(

@@ -5,6 +5,7 @@ mod command;
 mod fixture;
 mod keeper;
 mod live;
+mod merge;
 mod rotate;
 mod toy;
 
@@ -90,6 +91,7 @@ pub(crate) fn all() -> Vec<Box<dyn Scenario>> {
         Box::new(build::Build { force: true }),
         Box::new(rotate::Rotate),
         Box::new(live::Live),
+        Box::new(merge::Merge),
         Box::new(keeper::Keeper { counted: false }),
         Box::new(keeper::Keeper { counted: true }),
     ];
