@@ -1,3 +1,4 @@
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// An error of this crate; the message says what to do.
@@ -21,7 +22,7 @@ pub enum LearnError {
         what: String,
     },
     /// Two things that belong together have different lengths.
-    #[error("{what} has {actual} values where {expected} are needed")]
+    #[error("{what} has {actual} values where {expected} are needed; give as many")]
     Length {
         /// What has the wrong length.
         what: &'static str,
@@ -73,7 +74,7 @@ pub enum LearnError {
         queries: usize,
     },
     /// A file that cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}; {}", path.display(), on_reading(source.kind()))]
     Read {
         /// The file or folder.
         path: PathBuf,
@@ -81,11 +82,12 @@ pub enum LearnError {
         source: std::io::Error,
     },
     /// A file whose contents are not what its name promises.
-    #[error("{} is not as expected: {what}", path.display())]
+    #[error("{} is not as expected: {what}{}", path.display(), on_malformed(what))]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with it and, after a semicolon, what to do where it
+        /// does not help to get the file again.
         what: String,
     },
     /// A checkpoint that cannot be written.
@@ -140,7 +142,7 @@ pub enum LearnError {
     #[error("stopped on request; what was not finished is not kept")]
     Cancelled,
     /// A file that cannot be written.
-    #[error("cannot write {}: {source}", path.display())]
+    #[error("cannot write {}: {source}; {}", path.display(), on_writing(source.kind()))]
     Write {
         /// The file or folder.
         path: PathBuf,
@@ -152,10 +154,84 @@ pub enum LearnError {
     Vectors(#[from] oboro_vectors::VectorsError),
 }
 
+/// What to do where something cannot be read.
+fn on_reading(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => "check the path",
+        ErrorKind::PermissionDenied => "let this program read it",
+        ErrorKind::IsADirectory => "name a file in it",
+        _ => "check the disk and try again",
+    }
+}
+
+/// What to do where something cannot be written.
+fn on_writing(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => "make the folder that it is to lie in",
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            "let this program write there, or choose another folder"
+        }
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room",
+        _ => "check the disk and try again",
+    }
+}
+
+/// What to do with a malformed file of which nothing more is known.
+fn on_malformed(what: &str) -> &'static str {
+    if what.contains("; ") {
+        ""
+    } else {
+        "; get it again"
+    }
+}
+
 /// What to do after a run has diverged.
 fn go_on(checkpoint: Option<&Path>) -> String {
     match checkpoint {
         Some(path) => format!("lower the rate and resume from {}", path.display()),
         None => "there is no checkpoint yet: lower the rate and start again".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Error;
+
+    #[test]
+    fn messages_say_what_to_do() {
+        let path = || PathBuf::from("a/b");
+        let kinds = [
+            (ErrorKind::NotFound, "check the path", "make the folder"),
+            (
+                ErrorKind::PermissionDenied,
+                "let this program read",
+                "let this program write",
+            ),
+            (ErrorKind::StorageFull, "check the disk", "make room"),
+            (ErrorKind::Other, "check the disk", "check the disk"),
+        ];
+        for (kind, reading, writing) in kinds {
+            let read = LearnError::Read {
+                path: path(),
+                source: Error::from(kind),
+            };
+            let write = LearnError::Write {
+                path: path(),
+                source: Error::from(kind),
+            };
+            assert!(read.to_string().contains(reading), "{read}");
+            assert!(write.to_string().contains(writing), "{write}");
+        }
+        for (what, expected) in [
+            ("it is cut short", "it is cut short; get it again"),
+            ("it is old; make it anew", "it is old; make it anew"),
+        ] {
+            let error = LearnError::Malformed {
+                path: path(),
+                what: what.to_owned(),
+            };
+            assert!(error.to_string().ends_with(expected), "{error}");
+        }
     }
 }

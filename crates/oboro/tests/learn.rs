@@ -455,6 +455,54 @@ fn bad_pictures_are_left_out_or_fail_the_set() {
     assert!(!place.path("strict").exists());
 }
 
+/// The same tree in grey.
+fn grey(place: &Place, from: &str, name: &str) -> String {
+    for class in std::fs::read_dir(place.path(from)).unwrap() {
+        let class = class.unwrap();
+        let folder = place.path(name).join(class.file_name());
+        std::fs::create_dir_all(&folder).unwrap();
+        for file in std::fs::read_dir(class.path()).unwrap() {
+            let file = file.unwrap();
+            let image = image::open(file.path()).unwrap().into_luma8();
+            image.save(folder.join(file.file_name())).unwrap();
+        }
+    }
+    format!("folders:{}", place.at(name))
+}
+
+#[test]
+fn a_run_begins_with_the_network_of_another() {
+    let place = Place::new();
+    let colour = pictures(&place, "colour", 3, 4);
+    let grey = grey(&place, "colour", "grey");
+    let channels = |run: &str| {
+        let recipe = std::fs::read_to_string(place.path(run).join("recipe.toml")).unwrap();
+        let line = recipe.lines().find(|line| line.starts_with("channels = ") && line.len() < 13);
+        line.unwrap()["channels = ".len()..].to_owned()
+    };
+    for (set, wanted) in [(&grey, "1"), (&colour, "3")] {
+        let (first, second) = (format!("first {wanted}"), format!("second {wanted}"));
+        let trained = json(&quick(set, &place.at(&first), &[]));
+        assert_eq!(channels(&first), wanted);
+        let weights = format!("{}/network.safetensors", trained["checkpoint"].as_str().unwrap());
+        json(&quick(set, &place.at(&second), &["--weights", &weights]));
+        assert_eq!(channels(&second), wanted);
+        // Images of the other kind are made into those that it was trained on.
+        let other = if wanted == "1" { &colour } else { &grey };
+        let third = format!("third {wanted}");
+        json(&quick(other, &place.at(&third), &["--weights", &weights]));
+        assert_eq!(channels(&third), wanted);
+        let side = format!("side {wanted}");
+        let more = ["--weights", &weights, "--side", "24"];
+        json(&quick(set, &place.at(&side), &more));
+        let message = fails(
+            3,
+            &quick(set, &place.at("none"), &["--weights", &weights, "--network", "small"]),
+        );
+        assert!(message.contains("choose the architecture"), "{message}");
+    }
+}
+
 #[test]
 fn a_picture_without_a_class_is_embedded_as_a_query() {
     let place = Place::new();

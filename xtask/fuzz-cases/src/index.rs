@@ -31,8 +31,8 @@ pub fn segments(data: &[u8]) {
 }
 
 /// The first byte says what: the extra bytes of a record, a list of deleted vectors, a
-/// model, what is kept of a blind generation by searcher, keeper and owner, or the keys of
-/// a build.
+/// model, what is kept of a blind generation by searcher, keeper and owner, the keys of
+/// a build, or the journal of a compaction.
 pub fn parts(data: &[u8]) {
     match data.split_first() {
         Some((0, bytes)) => untrusted::extra(bytes),
@@ -47,6 +47,7 @@ pub fn parts(data: &[u8]) {
                 assert!(keys.to_bytes()[..] == *bytes);
             }
         }
+        Some((9, bytes)) => untrusted::merge_journal(bytes),
         Some((_, bytes)) => untrusted::model(bytes),
         None => {}
     }

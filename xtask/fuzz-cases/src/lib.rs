@@ -12,10 +12,15 @@ pub mod config;
 pub mod index;
 pub mod keeper;
 pub mod keys;
+#[cfg(feature = "learn")]
+pub mod learn;
 pub mod protocol;
 pub mod records;
 pub mod seeds;
 pub mod vectors;
+
+// The decoders of `oboro learn` come with the feature `learn`, which tests have and the
+// fuzzer has on demand: it builds all that trains networks.
 
 /// Feeds bytes to a decoder; panics where something that must hold does not.
 pub type Case = fn(&[u8]);
@@ -46,4 +51,14 @@ pub const CASES: &[(&str, Case)] = &[
     ("records", records::records),
     ("parquet", records::parquet),
     ("arrow", records::arrow),
+    #[cfg(feature = "learn")]
+    ("learn_sets", learn::sets),
+    #[cfg(feature = "learn")]
+    ("learn_images", learn::images),
+    #[cfg(feature = "learn")]
+    ("learn_weights", learn::weights),
+    #[cfg(feature = "learn")]
+    ("learn_checkpoint", learn::checkpoint),
+    #[cfg(feature = "learn")]
+    ("learn_recipe", learn::recipe),
 ];

@@ -24,6 +24,8 @@ use rand_core::SeedableRng;
 use crate::ckks::{packing, scale};
 
 mod generation;
+#[cfg(feature = "learn")]
+mod learn;
 
 type Seeds = Vec<(&'static str, Vec<u8>)>;
 
@@ -75,6 +77,8 @@ pub fn all() -> Seeds {
     records(&mut seeds);
     changes(&mut seeds);
     generation::blind(&mut seeds);
+    #[cfg(feature = "learn")]
+    learn::all(&mut seeds);
     seeds
 }
 
@@ -333,6 +337,19 @@ fn index(seeds: &mut Seeds) {
     let values = model.coarse.iter().flat_map(CoarseCentroids::values);
     body.extend(values.flat_map(|value| value.to_le_bytes()));
     seeds.push(("index_parts", [&[3][..], &body].concat()));
+    // A journal of two segments, of which the second lacks two of three vectors.
+    let mut journal = vec![9, 1, 0];
+    journal.extend_from_slice(&[4; 16 + 2 * 32]);
+    journal.extend_from_slice(&640_u64.to_le_bytes());
+    journal.extend_from_slice(&[5; 32]);
+    journal.extend_from_slice(&2_u32.to_le_bytes());
+    for (vectors, deleted) in [(70_u32, 0_u32), (3, 2)] {
+        journal.extend_from_slice(&[6; 16 + 32]);
+        journal.extend_from_slice(&vectors.to_le_bytes());
+        journal.extend_from_slice(&deleted.to_le_bytes());
+    }
+    journal.extend_from_slice(&5_u64.to_le_bytes());
+    seeds.push(("index_parts", journal));
     for manifest in [
         &include_bytes!("../../../crates/oboro-index/tests/stored/v3/index/MANIFEST")[..],
         &include_bytes!("../../../crates/oboro-index/tests/stored/v4/index/MANIFEST")[..],

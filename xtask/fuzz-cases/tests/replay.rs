@@ -1,13 +1,18 @@
 //! Replays the seeds and the stored corpus, and inputs once found to break a decoder.
 //!
 //! `OBORO_WRITE_SEEDS=1 cargo test -p oboro-fuzz-cases` writes the seeds into the corpus.
+//!
+//! Without a fuzzer, `OBORO_FUZZ_RUNS=10000 OBORO_FUZZ_CASE=learn_ cargo test -p
+//! oboro-fuzz-cases -- --ignored random` mutates seeds and corpus at random.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use chacha20::ChaCha20Rng;
 use oboro_attest::Platform;
 use oboro_fuzz_cases::{CASES, attest, seeds};
+use rand_core::{Rng, SeedableRng};
 
 fn fuzz() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz")
@@ -88,5 +93,61 @@ fn mutated_seeds_break_nothing() {
         let mut longer = bytes;
         longer.push(0);
         case(&longer);
+    }
+}
+
+/// A few bytes changed, taken out, doubled, or replaced by numbers at the ends of their range.
+fn mutated(bytes: &[u8], rng: &mut impl Rng) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for _ in 0..=rng.next_u32() % 8 {
+        let below = |most: usize, rng: &mut dyn Rng| rng.next_u64() as usize % most.max(1);
+        let at = below(bytes.len(), rng);
+        let end = bytes.len().min(at + 1 + below(16, rng));
+        match rng.next_u32() % 7 {
+            0 if at < end => bytes[at] ^= 1 << (rng.next_u32() % 8),
+            1 if at < end => bytes[at] = rng.next_u32() as u8,
+            2 => drop(bytes.drain(at..end)),
+            3 => {
+                let copy = bytes[at..end].to_vec();
+                bytes.splice(at..at, copy);
+            }
+            4 => bytes[at..end].fill([0, 0x7f, 0x80, 0xff][below(4, rng)]),
+            // Digits, in what is text.
+            5 if at < end => bytes[at] = b'0' + (rng.next_u32() % 10) as u8,
+            6 if rng.next_u32().is_multiple_of(16) => bytes.truncate(at),
+            _ => {}
+        }
+    }
+    bytes
+}
+
+#[test]
+#[ignore = "as long as OBORO_FUZZ_RUNS says"]
+fn random_mutations_break_nothing() {
+    let text = |name: &str| std::env::var(name).unwrap_or_default();
+    let (runs, chosen) = (text("OBORO_FUZZ_RUNS"), text("OBORO_FUZZ_CASE"));
+    let runs: u64 = runs.parse().unwrap_or(1000);
+    for (name, case) in CASES.iter().filter(|(name, _)| name.starts_with(&chosen)) {
+        let mut starts: Vec<Vec<u8>> = seeds::all()
+            .into_iter()
+            .filter_map(|(of, bytes)| (of == *name).then_some(bytes))
+            .collect();
+        if let Ok(files) = fs::read_dir(fuzz().join("corpus").join(name)) {
+            starts.extend(files.map(|file| fs::read(file.unwrap().path()).unwrap()));
+        }
+        if starts.is_empty() {
+            starts.push(Vec::new());
+        }
+        // The same seed mutates in the same way.
+        let seed = text("OBORO_FUZZ_SEED").parse().unwrap_or(0);
+        let mut rng = ChaCha20Rng::seed_from_u64(seed);
+        for run in 0..runs {
+            let input = mutated(&starts[run as usize % starts.len()], &mut rng);
+            let kept = std::env::temp_dir().join(format!("{name}.fuzz"));
+            fs::write(&kept, &input).unwrap();
+            case(&input);
+            fs::remove_file(&kept).unwrap();
+        }
+        println!("{name}: {runs} mutations of {} inputs", starts.len());
     }
 }

@@ -135,7 +135,9 @@ fn walk(
     if depth > MAX_DEPTH {
         return Err(LearnError::Malformed {
             path: folder.to_owned(),
-            what: format!("folders are nested deeper than {MAX_DEPTH}"),
+            what: format!(
+                "folders are nested deeper than {MAX_DEPTH}; name the folder of the classes"
+            ),
         });
     }
     for entry in fs::read_dir(folder).map_err(failed)? {

@@ -156,7 +156,7 @@ fn parse<const N: usize>(
     let magic = word()?;
     if magic != [0, 0, 8, N as u8] {
         return Err(wrong(format!(
-            "it is not an IDX file of bytes in {N} dimensions"
+            "it is not an IDX file of bytes in {N} dimensions; name the folder of the four files of the set"
         )));
     }
     let mut sizes = [0u32; N];

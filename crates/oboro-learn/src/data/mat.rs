@@ -5,7 +5,7 @@ use flate2::read::ZlibDecoder;
 use std::io::Read;
 
 /// Most bytes of a file once unpacked; the annotations have 12 million.
-const MAX_BYTES: u64 = 256 << 20;
+const MAX_BYTES: u64 = 64 << 20;
 
 /// Arrays within arrays that are followed.
 const MAX_DEPTH: usize = 8;

@@ -13,7 +13,7 @@ use super::pooling::Pooling;
 use super::proxies::CENTRES_EPSILON;
 use super::reducer::Reducer;
 use super::regulariser::centres;
-use super::settings::{Dimensions, at_least_one, ball, finite, positive};
+use super::settings::{Dimensions, VALUES, at_least_one, ball, finite, positive, sized};
 use super::similarity::Distance;
 use super::tree::{cross_similarities, own_similarities, sample_triples, tree};
 use super::{Embeddings, Loss};
@@ -189,6 +189,7 @@ impl ChestSettings {
         finite("the weight of the tree", self.tree.weight)?;
         positive("the temperature of the tree", self.tree.temperature)?;
         at_least_one("the number of triples of the tree", self.tree.triples)?;
+        sized("the number of triples of the tree", [self.tree.triples])?;
         finite("the weight tau of the centres", self.tau)?;
         at_least_one("the number of proxies a class", self.per_class)?;
         if self.euclidean.weight == 0.0 && self.hyperbolic.weight == 0.0 {
@@ -216,6 +217,7 @@ impl ChestSettings {
         at_least_one("the number of classes", classes)?;
         at_least_one("the length of the embedding", dimensions.euclidean)?;
         let shape = [self.per_class, classes, dimensions.euclidean];
+        sized(VALUES, shape)?;
         let euclidean = gaussian(shape, device, rng);
         // The tree without the branch needs no embedding: any length will do.
         let length = match self.needs_hyperbolic() {
@@ -223,7 +225,9 @@ impl ChestSettings {
             false => dimensions.hyperbolic.unwrap_or(dimensions.euclidean),
         };
         at_least_one("the length of the hyperbolic embedding", length)?;
-        let hyperbolic = gaussian([self.per_class, classes, length], device, rng);
+        let shape = [self.per_class, classes, length];
+        sized(VALUES, shape)?;
+        let hyperbolic = gaussian(shape, device, rng);
         Ok(ChestLoss {
             euclidean: (self.euclidean.weight != 0.0 || self.has_cross() || self.tau != 0.0)
                 .then_some(euclidean),

@@ -11,7 +11,7 @@
 
 use super::initial::{below, gaussian};
 use super::labels::hyperbolic;
-use super::settings::{Dimensions, at_least_one, ball, finite};
+use super::settings::{Dimensions, at_least_one, ball, finite, sized};
 use super::{Embeddings, Loss};
 use crate::LearnError;
 use crate::geometry::tensor::{distances, exp0_clipped};
@@ -70,6 +70,7 @@ impl HierSettings {
         at_least_one("the number of neighbours", self.neighbours)?;
         let length = dimensions.hyperbolic()?;
         at_least_one("the length of the embedding", length)?;
+        sized("the values of the ancestors", [self.ancestors, length])?;
         Ok(HierLoss {
             ancestors: gaussian([self.ancestors, length], device, rng),
             settings: *self,

@@ -5,7 +5,7 @@ use super::labels::{Labels, euclidean, hyperbolic};
 use super::pooling::Pooling;
 use super::reducer::Reducer;
 use super::regulariser::{Regulariser, centres, sparse};
-use super::settings::{Dimensions, at_least_one};
+use super::settings::{Dimensions, VALUES, at_least_one, sized};
 use super::similarity::Distance;
 use super::tree::{own_similarities, sample_triples, tree};
 use super::{Embeddings, Loss};
@@ -82,8 +82,10 @@ impl ProxySettings {
             dimensions.euclidean
         };
         at_least_one("the length of the embedding", length)?;
+        let shape = [self.per_class, classes, length];
+        sized(VALUES, shape)?;
         Ok(ProxyLoss {
-            proxies: gaussian([self.per_class, classes, length], device, rng),
+            proxies: gaussian(shape, device, rng),
             settings: self.clone(),
         })
     }

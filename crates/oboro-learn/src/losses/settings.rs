@@ -339,6 +339,27 @@ pub(super) fn at_least_one(what: &'static str, value: usize) -> Result<(), Learn
     })
 }
 
+/// What the proxies of a loss are called where they are too many.
+pub(super) const VALUES: &str = "the values of all proxies";
+
+/// Refuses parameters that would only fail to be allocated.
+pub(super) fn sized<const D: usize>(
+    what: &'static str,
+    shape: [usize; D],
+) -> Result<(), LearnError> {
+    let values = shape
+        .iter()
+        .try_fold(1usize, |all, &size| all.checked_mul(size));
+    if values.is_some_and(|values| values as u64 <= 1 << 32) {
+        return Ok(());
+    }
+    Err(LearnError::Setting {
+        what,
+        actual: shape.map(|size| size.to_string()).join(" x "),
+        wanted: "choose fewer: together at most 4,294,967,296",
+    })
+}
+
 /// Refuses a curvature and a clipping radius under which points of the ball
 /// would come so near the border that single precision loses them.
 pub(super) fn ball(c: f64, r: f64) -> Result<(), LearnError> {

@@ -5,6 +5,7 @@
 //! | [`Settings`] | which backbone, which input, which heads; what a saved network carries with it |
 //! | [`Network`] | a backbone with two heads: [`Embeddings`](crate::losses::Embeddings) of a batch of images |
 //! | [`load_weights`] | pretrained weights of a backbone from safetensors, PyTorch or ONNX files |
+//! | [`weights_made_for`] | which images the weights of a file want |
 //!
 //! Backbones have the layout and the names of the tensors of the
 //! implementations that most published weights come from: torchvision's
@@ -27,4 +28,4 @@ mod weights;
 
 pub use network::Network;
 pub use settings::{Backbone, Heads, Hyperbolic, Settings};
-pub use weights::{Loaded, Mismatch, load_weights};
+pub use weights::{Loaded, MadeFor, Mismatch, load_weights, weights_made_for};

@@ -7,6 +7,7 @@ use burn::store::{BurnToPyTorchAdapter, ModuleSnapshot, ModuleStore, Safetensors
 use burn::tensor::Device;
 use chacha20::ChaCha20Rng;
 use rand_core::SeedableRng;
+use std::io::{self, Read};
 
 /// Where the settings stand among a file's metadata.
 const KEY: &str = "oboro_network";
@@ -128,11 +129,35 @@ fn parse(bytes: &[u8]) -> Result<(Settings, Found), LearnError> {
     Ok((settings, found))
 }
 
+/// Most bytes of a header; safetensors' own limit.
+const HEADER_LIMIT: u64 = 100_000_000;
+
 /// From the header: eight bytes of length, then JSON.
 fn settings(bytes: &[u8]) -> Option<Settings> {
     let (length, rest) = bytes.split_first_chunk::<8>()?;
     let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
-    let header: serde_json::Value = serde_json::from_slice(rest.get(..length)?).ok()?;
+    in_header(rest.get(..length)?)
+}
+
+/// The settings that a file carries; none where it is another's.
+pub(super) fn settings_of(mut file: impl Read) -> io::Result<Option<Settings>> {
+    let mut length = [0; 8];
+    match file.read_exact(&mut length) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        read => read?,
+    }
+    let length = u64::from_le_bytes(length);
+    if length > HEADER_LIMIT {
+        return Ok(None);
+    }
+    // Grows with what is there, not with what the length claims.
+    let mut header = Vec::new();
+    file.take(length).read_to_end(&mut header)?;
+    Ok(in_header(&header))
+}
+
+fn in_header(header: &[u8]) -> Option<Settings> {
+    let header: serde_json::Value = serde_json::from_slice(header).ok()?;
     let text = header.get("__metadata__")?.get(KEY)?.as_str()?;
     serde_json::from_str(text).ok()
 }

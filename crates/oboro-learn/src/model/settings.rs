@@ -135,7 +135,7 @@ impl Backbone {
             Self::Convolutional { channels } => channels[3],
             Self::ResidualNetwork {
                 bottleneck, width, ..
-            } => width * if bottleneck { 32 } else { 8 },
+            } => width.saturating_mul(if bottleneck { 32 } else { 8 }),
             Self::VisionTransformer { width, .. } => width,
         }
     }
@@ -152,20 +152,24 @@ impl Settings {
         Ok(Network::new(self, &mut Init::new(rng, device)))
     }
 
-    /// The number of trainable parameters.
+    /// The number of trainable parameters; of settings that
+    /// [`build`](Self::build) would refuse some number.
     #[must_use]
     pub fn parameters(&self) -> u64 {
         let wide = |n: usize| n as u64;
         let channels = wide(self.input.channels);
         // A convolution without a bias and its normalisation.
-        let convolution = |from: u64, to: u64, kernel: u64| from * to * kernel * kernel + 2 * to;
+        let convolution =
+            |from: u64, to: u64, kernel: u64| sum([product([from, to, kernel, kernel]), to, to]);
         let backbone = match self.backbone {
             Backbone::Convolutional { channels: widths } => {
                 let [a, b, c, d] = widths.map(wide);
-                convolution(channels, a, 3)
-                    + convolution(a, b, 3)
-                    + convolution(b, c, 3)
-                    + convolution(c, d, 3)
+                sum([
+                    convolution(channels, a, 3),
+                    convolution(a, b, 3),
+                    convolution(b, c, 3),
+                    convolution(c, d, 3),
+                ])
             }
             Backbone::ResidualNetwork {
                 blocks,
@@ -175,21 +179,28 @@ impl Settings {
                 let mut total = convolution(channels, wide(width), 7);
                 let mut from = wide(width);
                 for (stage, &count) in blocks.iter().enumerate() {
-                    let inner = wide(width) << stage;
-                    let to = if bottleneck { 4 * inner } else { inner };
-                    for block in 0..count {
-                        total += if bottleneck {
-                            convolution(from, inner, 1)
-                                + convolution(inner, inner, 3)
-                                + convolution(inner, to, 1)
-                        } else {
-                            convolution(from, inner, 3) + convolution(inner, to, 3)
-                        };
-                        if from != to || (block == 0 && stage > 0) {
-                            total += convolution(from, to, 1);
-                        }
-                        from = to;
+                    let inner = product([wide(width), 1 << stage]);
+                    let to = product([inner, if bottleneck { 4 } else { 1 }]);
+                    let between = |from: u64| match bottleneck {
+                        true => sum([
+                            convolution(from, inner, 1),
+                            convolution(inner, inner, 3),
+                            convolution(inner, to, 1),
+                        ]),
+                        false => sum([convolution(from, inner, 3), convolution(inner, to, 3)]),
+                    };
+                    if count == 0 {
+                        continue;
                     }
+                    total = sum([
+                        total,
+                        between(from),
+                        product([between(to), wide(count - 1)]),
+                    ]);
+                    if from != to || stage > 0 {
+                        total = sum([total, convolution(from, to, 1)]);
+                    }
+                    from = to;
                 }
                 total
             }
@@ -199,16 +210,24 @@ impl Settings {
                 depth,
                 ..
             } => {
-                let (w, patch) = (wide(width), wide(patch));
-                let tokens = (wide(self.input.side) / patch).pow(2) + 1;
+                let (w, patch) = (wide(width), wide(patch.max(1)));
+                let along = wide(self.input.side) / patch;
+                let tokens = sum([product([along, along]), 1]);
                 // Two norms, four linear maps.
-                let block = 4 * w + (3 * w * w + 3 * w) + (w * w + w) + (8 * w * w + 5 * w);
-                w + tokens * w + (channels * patch * patch * w + w) + wide(depth) * block + 2 * w
+                let block = sum([product([12, w, w]), product([13, w])]);
+                sum([
+                    // The class token, the bias of the patches, the last norm.
+                    product([4, w]),
+                    product([tokens, w]),
+                    product([channels, patch, patch, w]),
+                    product([wide(depth), block]),
+                ])
             }
         };
         let features = wide(self.backbone.features());
-        let head = |dims: usize| (features + 1) * wide(dims);
-        backbone + head(self.heads.euclidean) + self.heads.hyperbolic.map_or(0, |h| head(h.dims))
+        let head = |dims: usize| product([sum([features, 1]), wide(dims)]);
+        let hyperbolic = self.heads.hyperbolic.map_or(0, |h| head(h.dims));
+        sum([backbone, head(self.heads.euclidean), hyperbolic])
     }
 
     /// Refuses what cannot be built, or would only fail to be allocated.
@@ -312,4 +331,14 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+/// Sums that stop at the largest number.
+fn sum<const N: usize>(terms: [u64; N]) -> u64 {
+    terms.into_iter().fold(0, u64::saturating_add)
+}
+
+/// Products that stop at the largest number.
+fn product<const N: usize>(factors: [u64; N]) -> u64 {
+    factors.into_iter().fold(1, u64::saturating_mul)
 }

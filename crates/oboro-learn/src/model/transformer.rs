@@ -1,10 +1,11 @@
 use super::init::Init;
+use crate::backend::is_cpu;
 use burn::module::{Module, Param};
 use burn::nn::conv::Conv2d;
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::Tensor;
 use burn::tensor::activation::gelu;
-use burn::tensor::module::attention;
+use burn::tensor::module::{attention, attention_fallback};
 use burn::tensor::ops::AttentionModuleOptions;
 
 /// timm's; burn's default is 1e-5.
@@ -123,7 +124,14 @@ impl Attention {
             one.reshape([batch, self.heads, tokens, width / self.heads])
         };
         let options = AttentionModuleOptions::default();
-        let mixed = attention(part(0), part(1), part(2), None, None, options)
+        // On a GPU with matrix units burn's fused kernel multiplies in half
+        // precision, whatever it is given.
+        let of = if is_cpu(&parts.device()) {
+            attention
+        } else {
+            attention_fallback
+        };
+        let mixed = of(part(0), part(1), part(2), None, None, options)
             .swap_dims(1, 2)
             .reshape([batch, tokens, width]);
         self.proj.forward(mixed)

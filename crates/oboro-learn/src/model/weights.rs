@@ -1,6 +1,7 @@
 use super::network::{Backbone, Network};
-use super::onnx;
+use super::{onnx, saved};
 use crate::LearnError;
+use crate::data::Input;
 use burn::module::Module;
 use burn::store::burn_pack::Tensor as Stored;
 use burn::store::{
@@ -134,6 +135,61 @@ pub fn load_weights(network: &mut Network, path: &Path) -> Result<Loaded, LearnE
     })
 }
 
+/// The images that weights were made for, as far as their file says.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum MadeFor {
+    /// Those of a network saved by this crate.
+    Input(Input),
+    /// Images with this number of channels.
+    Channels(usize),
+    /// It does not say.
+    Unknown,
+}
+
+/// Reads which images the weights of a file were made for: a network begun
+/// with them wants the same.
+///
+/// # Errors
+/// When the file cannot be read.
+///
+/// # Security
+/// As [`load_weights`].
+pub fn weights_made_for(path: &Path) -> Result<MadeFor, LearnError> {
+    if extension(path) == "safetensors" {
+        let failed = |source| LearnError::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let file = std::fs::File::open(path).map_err(failed)?;
+        if let Some(settings) = saved::settings_of(file).map_err(failed)? {
+            settings.check()?;
+            return Ok(MadeFor::Input(settings.input));
+        }
+    }
+    let found = read(path)?;
+    // The first convolution of each backbone; a deeper one has a longer prefix.
+    let first = [
+        "layers.0.conv.weight",
+        "patch_embed.proj.weight",
+        "conv1.weight",
+    ]
+    .into_iter()
+    .find_map(|name| {
+        let prefix = shortest_prefix(&found, name)?;
+        found.get(&format!("{prefix}{name}"))
+    });
+    Ok(match first.map(|tensor| tensor.shape.to_vec()).as_deref() {
+        Some(&[_, channels, _, _]) => MadeFor::Channels(channels),
+        _ => MadeFor::Unknown,
+    })
+}
+
+fn extension(path: &Path) -> String {
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("");
+    extension.to_ascii_lowercase()
+}
+
 /// The tensors of a file.
 fn read(path: &Path) -> Result<Found, LearnError> {
     let failed = |source| LearnError::Read {
@@ -147,17 +203,18 @@ fn read(path: &Path) -> Result<Found, LearnError> {
         path: path.to_owned(),
         what,
     };
-    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("");
-    match extension.to_ascii_lowercase().as_str() {
+    // Messages of the readers may have several lines.
+    let foreign = |error: String| malformed(error.split_whitespace().collect::<Vec<_>>().join(" "));
+    match extension(path).as_str() {
         "safetensors" => SafetensorsStore::from_file(path)
             .get_all_tensors()
             .cloned()
-            .map_err(|error| malformed(error.to_string())),
+            .map_err(|error| foreign(error.to_string())),
         "pth" | "pt" | "bin" => PytorchStore::from_file(path)
             .map_indices_contiguous(false)
             .get_all_tensors()
             .cloned()
-            .map_err(|error| malformed(error.to_string())),
+            .map_err(|error| foreign(error.to_string())),
         "onnx" if size > i32::MAX as u64 => Err(malformed(
             "no ONNX file is larger than 2 GiB; give the weights as safetensors".to_owned(),
         )),
@@ -166,7 +223,7 @@ fn read(path: &Path) -> Result<Found, LearnError> {
             onnx::initializers(&bytes).map_err(malformed)
         }
         _ => Err(malformed(
-            "weights come as .safetensors, .pth, .pt, .bin or .onnx".to_owned(),
+            "weights come as .safetensors, .pth, .pt, .bin or .onnx; give one of these".to_owned(),
         )),
     }
 }

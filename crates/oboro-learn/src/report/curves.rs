@@ -43,7 +43,7 @@ impl Curves {
         if curves.series.is_empty() {
             return Err(LearnError::Malformed {
                 path: path.to_owned(),
-                what: "it has no line with a step and a number".to_owned(),
+                what: "it has no line with a step and a number; name the folder of a run that has begun".to_owned(),
             });
         }
         Ok(curves)

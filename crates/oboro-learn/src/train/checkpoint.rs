@@ -223,7 +223,7 @@ impl Checkpoint {
     pub fn restore_loss(&self, loss: AnyLoss) -> Result<AnyLoss, LearnError> {
         parameters::restore(loss, self.loss.clone()).map_err(|what| LearnError::Malformed {
             path: PathBuf::from(STATE),
-            what,
+            what: format!("{what}; give the loss that it was written with"),
         })
     }
 
@@ -416,7 +416,12 @@ fn read_file(path: &Path, expected: Option<u64>) -> Result<Vec<u8>, LearnError> 
         path: path.to_owned(),
         source,
     };
-    let file = File::open(path).map_err(failed)?;
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(malformed(path, "it is not there".to_owned()));
+        }
+        opened => opened.map_err(failed)?,
+    };
     let size = file.metadata().map_err(failed)?.len();
     let limit = if expected.is_some() {
         TENSORS_LIMIT

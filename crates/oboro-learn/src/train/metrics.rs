@@ -80,7 +80,10 @@ pub fn read_metrics(path: &Path) -> Result<Vec<Line>, LearnError> {
         lines.push(
             serde_json::from_str(&line).map_err(|error| LearnError::Malformed {
                 path: path.to_owned(),
-                what: format!("line {} is no line of metrics ({error})", number + 1),
+                what: format!(
+                    "line {} is no line of metrics ({error}); remove that line",
+                    number + 1
+                ),
             })?,
         );
     }

@@ -6,9 +6,10 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use chacha20::ChaCha20Rng;
 use oboro_learn::backend::cpu;
-use oboro_learn::data::Input;
+use oboro_learn::data::{Input, garments};
 use oboro_learn::embed::{Options, embed};
 use oboro_learn::evaluation::Score;
+use oboro_learn::losses::{self, Dimensions};
 use oboro_learn::model::{Backbone, Heads, Hyperbolic, Settings};
 use oboro_learn::train::{Config, End, Metric, Observer, Progress, Trainer, Validation, Watched};
 use rand_core::{Rng, SeedableRng};
@@ -29,7 +30,7 @@ fn parameters(module: &impl Module) -> Vec<Vec<f32>> {
 }
 
 /// The largest difference of two lists, and the largest value.
-fn apart(ours: &[f32], theirs: &[f32]) -> (f32, f32) {
+pub(crate) fn apart(ours: &[f32], theirs: &[f32]) -> (f32, f32) {
     assert_eq!(ours.len(), theirs.len());
     assert!(ours.iter().chain(theirs).all(|v| v.is_finite()));
     let worst = ours.iter().zip(theirs).map(|(a, b)| (a - b).abs());
@@ -37,7 +38,7 @@ fn apart(ours: &[f32], theirs: &[f32]) -> (f32, f32) {
     (worst.fold(0.0, f32::max), size.fold(0.0, f32::max))
 }
 
-fn pixels(count: usize) -> Vec<f32> {
+pub(crate) fn pixels(count: usize) -> Vec<f32> {
     let mut rng = ChaCha20Rng::from_seed([9; 32]);
     let one = |_| (rng.next_u32() >> 8) as f32 / (1u32 << 23) as f32 - 1.0;
     (0..count).map(one).collect()
@@ -138,6 +139,70 @@ fn steps_are_those_of_the_cpu() {
             assert!(worst <= 1e-3 * size.max(1e-2), "{loss}: {worst} of {size}");
         }
     }
+}
+
+/// Keeps the loss of every step.
+#[derive(Default)]
+struct Losses(Vec<f64>);
+
+impl Observer for Losses {
+    fn stepped(&mut self, progress: &Progress) {
+        self.0.push(progress.loss);
+    }
+}
+
+/// An epoch of the smallest network of `oboro learn train` over real images:
+/// 25 steps.
+#[test]
+fn an_epoch_learns_as_it_does_on_the_cpu() {
+    let Some(gpu) = gpu() else { return };
+    let garments = garments().unwrap();
+    let settings = Settings {
+        input: Input::grey(28),
+        backbone: Backbone::Convolutional {
+            channels: [16, 32, 64, 64],
+        },
+        heads: Heads {
+            euclidean: 32,
+            hyperbolic: None,
+        },
+    };
+    let losses = |device: &Device| {
+        let mut rng = ChaCha20Rng::from_seed([8; 32]);
+        let network = settings.build(device, &mut rng).unwrap();
+        let dimensions = Dimensions {
+            euclidean: 32,
+            hyperbolic: None,
+        };
+        let loss = losses::Settings::named("proxy-anchor").unwrap();
+        let loss = loss.build(10, dimensions, device, &mut rng).unwrap();
+        let config = Config {
+            epochs: 1,
+            classes: 10,
+            items: 12,
+            parts: 1,
+            rate: 1e-3,
+            epsilon: 1e-2,
+            ..Config::default()
+        };
+        let mut trainer = Trainer::new(config, &network, &loss, device.clone()).unwrap();
+        let mut losses = Losses::default();
+        let never = AtomicBool::new(false);
+        let outcome = trainer.run(&garments, None, &never, &mut losses).unwrap();
+        assert_eq!((outcome.end, outcome.step), (End::Finished, 25));
+        losses.0
+    };
+    let (ours, theirs) = (losses(gpu), losses(&cpu()));
+    assert_eq!((ours.len(), theirs.len()), (25, 25));
+    // Rounding grows from step to step.
+    for (step, (ours, theirs)) in ours.iter().zip(&theirs).enumerate().take(10) {
+        assert!(
+            (ours - theirs).abs() < 1e-3 * theirs,
+            "{step}: {ours} {theirs}"
+        );
+    }
+    let sum = |of: &[f64]| of.iter().sum::<f64>();
+    assert!(sum(&ours[20..]) < 0.9 * sum(&ours[..5]), "{ours:?}");
 }
 
 /// Sets the flag at a step.

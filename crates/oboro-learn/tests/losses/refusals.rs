@@ -46,6 +46,31 @@ fn fail_labels_that_the_loss_does_not_know() {
     refused(&good(), &[usize::MAX, 0], "item 0 of the batch");
 }
 
+/// Allocating them would end the process.
+#[test]
+fn fail_more_proxies_than_there_is_memory_for() {
+    for many in [
+        r#"{"loss": "chest", "per_class": 9000000000}"#,
+        r#"{"loss": "hier", "ancestors": 18446744073709551615}"#,
+    ] {
+        let settings: Settings = serde_json::from_str(many).unwrap();
+        let error = build(&settings, 3, BOTH).unwrap_err().to_string();
+        assert!(error.contains("choose fewer"), "{many}: {error}");
+    }
+    let Settings::Proxies(mut proxies) = Settings::named("soft-triple").unwrap() else {
+        panic!("a loss over proxies");
+    };
+    proxies.per_class = usize::MAX / 2;
+    let Settings::Chest(mut chest) = Settings::named("chest").unwrap() else {
+        panic!("CHEST");
+    };
+    chest.tree.triples = usize::MAX;
+    for settings in [Settings::Proxies(proxies), Settings::Chest(chest)] {
+        let error = build(&settings, 3, BOTH).unwrap_err();
+        assert!(error.to_string().contains("choose fewer"), "{error}");
+    }
+}
+
 #[test]
 fn fail_labels_that_are_not_as_many_as_embeddings() {
     for labels in [&[][..], &[0], &[0, 1, 2]] {

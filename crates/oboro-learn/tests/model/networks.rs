@@ -4,7 +4,7 @@ use crate::common::*;
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 use oboro_learn::backend::{cpu, cpu_autodiff};
-use oboro_learn::model::{Backbone, Network};
+use oboro_learn::model::{Backbone, MadeFor, Network, weights_made_for};
 use std::collections::BTreeMap;
 
 #[test]
@@ -88,4 +88,35 @@ fn a_saved_network_comes_back_bit_for_bit() {
     };
     other.visit(&mut named);
     assert_eq!(named.lengths.len(), 4 * 3 + 2);
+}
+
+#[test]
+fn files_of_weights_say_which_images_they_are_for() {
+    for (file, channels) in [
+        ("basic.safetensors", 3),
+        ("bottleneck.pth", 3),
+        ("transformer.safetensors", 3),
+        ("convolutional.onnx", 1),
+    ] {
+        let found = weights_made_for(&folder().join(file)).unwrap();
+        assert_eq!(found, MadeFor::Channels(channels), "{file}");
+    }
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("network.safetensors");
+    for channels in [1, 3] {
+        let mut settings = small(16, channels);
+        settings.input.mean[0] = 0.25;
+        let network = settings.build(&cpu(), &mut rng(3)).unwrap();
+        std::fs::write(&path, network.to_bytes().unwrap()).unwrap();
+        let found = weights_made_for(&path).unwrap();
+        assert_eq!(found, MadeFor::Input(settings.input));
+    }
+    // Truncated anywhere: an error, or what a whole header says.
+    let bytes = std::fs::read(&path).unwrap();
+    for length in 0..bytes.len().min(3000) {
+        std::fs::write(&path, &bytes[..length]).unwrap();
+        if let Ok(found) = weights_made_for(&path) {
+            assert!(matches!(found, MadeFor::Input(_)), "{length}: {found:?}");
+        }
+    }
 }

@@ -65,7 +65,7 @@ impl Trainer {
         }
         let unfit = |what| LearnError::Malformed {
             path: folder.clone(),
-            what,
+            what: format!("{what}; resume with the network and the loss that it was written with"),
         };
         self.network.restore(&saved.network)?;
         self.loss = parameters::restore(self.loss, saved.loss).map_err(unfit)?;

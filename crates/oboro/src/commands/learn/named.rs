@@ -1,9 +1,13 @@
 //! Networks, losses and augmentations by name.
 
+use std::path::PathBuf;
+
 use oboro_learn::data::{Augmentation, Dataset, ImageLimits, Input};
 use oboro_learn::losses::Settings as Loss;
 use oboro_learn::losses::similarity::Distance;
-use oboro_learn::model::{Backbone, Heads, Hyperbolic, Settings as Network};
+use oboro_learn::model::{
+    Backbone, Heads, Hyperbolic, MadeFor, Settings as Network, weights_made_for,
+};
 
 use crate::failure::{Failure, Outcome};
 use crate::or_failure::OrFailure;
@@ -20,8 +24,8 @@ pub(super) struct Shape {
     pub(super) side: Option<usize>,
     pub(super) dims: Option<usize>,
     pub(super) hyperbolic_dims: Option<usize>,
-    /// Whether weights of photographs are loaded, which want their input.
-    pub(super) pretrained: bool,
+    /// Weights that are loaded, which want the images that they were made for.
+    pub(super) weights: Option<PathBuf>,
 }
 
 /// The loss of a name.
@@ -60,12 +64,17 @@ pub(super) fn network(shape: &Shape, images: &Dataset, loss: &Loss) -> Outcome<N
     let first = images.image(0, &limits).or_failure()?;
     let shorter = first.width.min(first.height) as usize;
     let side = shape.side.or(usual_side).unwrap_or(shorter.clamp(16, 64));
-    let input = if shape.pretrained {
-        Input::imagenet(side)
-    } else if first.channels == 1 {
-        Input::grey(side).measured(images, &limits).or_failure()?
-    } else {
-        Input::colour(side).measured(images, &limits).or_failure()?
+    let made_for = shape.weights.as_deref().map(weights_made_for);
+    let input = match made_for.transpose().or_failure()? {
+        // Begun with the network of another run.
+        Some(MadeFor::Input(input)) => Input {
+            side: shape.side.unwrap_or(input.side),
+            ..input
+        },
+        Some(MadeFor::Channels(3) | MadeFor::Unknown) => Input::imagenet(side),
+        Some(MadeFor::Channels(1)) => Input::grey(side).measured(images, &limits).or_failure()?,
+        None if first.channels == 1 => Input::grey(side).measured(images, &limits).or_failure()?,
+        _ => Input::colour(side).measured(images, &limits).or_failure()?,
     };
     let euclidean = shape.dims.unwrap_or(128);
     let hyperbolic = match (ball(loss), shape.hyperbolic_dims) {

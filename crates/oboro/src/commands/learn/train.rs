@@ -381,7 +381,7 @@ fn started(options: &Options, progress: &Progress) -> Outcome<(Recipe, Parts, Pa
                 side: options.side,
                 dims: options.dims,
                 hyperbolic_dims: options.hyperbolic_dims,
-                pretrained: weights.is_some(),
+                weights: weights.clone(),
             },
             &parts.train,
             &loss,
