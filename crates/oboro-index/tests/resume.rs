@@ -391,8 +391,8 @@ fn everything_is_merged_anew_where_going_on_would_not_do() {
     };
     let none = |_: &mut LiveIndex| {};
     let one = |live: &mut LiveIndex| delete(live, vec![id(1)]);
-    let changes: [(&dyn Fn(&mut LiveIndex), u64); 3] = [(&none, kept), (&insert, 0), (&one, 0)];
-    for (change, resumed) in changes {
+    let changes: [&dyn Fn(&mut LiveIndex); 3] = [&none, &insert, &one];
+    for (change, resumed) in changes.into_iter().zip([kept, 0, 0]) {
         let dir = folder_with(&files_then);
         let mut live = open(dir.path());
         change(&mut live);
