@@ -86,16 +86,9 @@ impl SecondPass<'_> {
             return Err(OwnerError::SourceChanged);
         }
         options.report(Stage::Encode, rows as u64, rows as u64);
-        let lists = match &done.choices {
-            None => Vec::new(),
-            Some(choices) => {
-                let mut lists = vec![0; rows];
-                for (list, &position) in choices.balanced(SLACK)?.iter().zip(&self.order) {
-                    // No index has more than 65,536.
-                    lists[position as usize] = *list as u16;
-                }
-                lists
-            }
+        let lists = match (self.coarse, &done.choices) {
+            (Some(coarse), Some(choices)) => self.lists(coarse, choices, &done.codes)?,
+            _ => Vec::new(),
         };
         let bits = code_bits(packing.centroids());
         Ok(Encoded {
@@ -105,6 +98,28 @@ impl SecondPass<'_> {
             segment: done.segment,
             nearest: done.nearest,
         })
+    }
+
+    /// The list of each position. Vectors for which their nearest lists have no room are
+    /// compared with the others by what their codes stand for.
+    fn lists(
+        &self,
+        coarse: &CoarseCentroids,
+        choices: &Choices,
+        codes: &[u8],
+    ) -> Result<Vec<u16>, OwnerError> {
+        let width = self.shape.packing.subquantizers();
+        let of = choices.balanced(coarse, SLACK, |rows| {
+            let code = |&row: &usize| &codes[self.order[row] as usize * width..][..width];
+            let codes: Vec<u8> = rows.iter().flat_map(code).copied().collect();
+            self.codebook.decode(&codes)
+        })?;
+        let mut lists = vec![0; of.len()];
+        for (list, &position) in of.iter().zip(&self.order) {
+            // No index has more than 65,536.
+            lists[position as usize] = *list as u16;
+        }
+        Ok(lists)
     }
 
     fn chunk(&self, records: Records, first: usize, done: &mut Partial) -> Result<(), OwnerError> {

@@ -191,12 +191,9 @@ impl CoarseCentroids {
     pub fn assign_balanced(&self, vectors: &[f32], slack: f64) -> Result<Vec<u32>, QuantError> {
         let mut choices = self.choices();
         choices.add(self, vectors)?;
-        choices.balanced_by(slack, |vector| {
-            let row = &vectors[vector * self.dimension..][..self.dimension];
-            self.nearest_lists(row, self.lists())
-                .into_iter()
-                .map(|(_, list)| list)
-                .collect()
+        let row = |&vector: &usize| &vectors[vector * self.dimension..][..self.dimension];
+        choices.balanced(self, slack, |homeless| {
+            Ok(homeless.iter().flat_map(row).copied().collect())
         })
     }
 

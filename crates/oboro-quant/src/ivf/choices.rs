@@ -5,11 +5,14 @@ use crate::QuantError;
 use crate::error::{check_finite, check_rows};
 use oboro_simd::scan::BLOCK;
 use std::collections::BinaryHeap;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 /// Lists that a vector may come into when nearer ones are full, before any
 /// with room will do.
 const CHOICES: usize = 8;
+
+/// Vectors without a list that are compared with all lists at a time.
+const TOGETHER: usize = 256;
 
 /// The lists nearest to vectors, from which each gets one.
 ///
@@ -41,6 +44,17 @@ impl Choices {
         CHOICES.min(self.lists)
     }
 
+    fn check(&self, centroids: &CoarseCentroids) -> Result<(), QuantError> {
+        if centroids.lists() != self.lists {
+            return Err(QuantError::Mismatch {
+                what: "the number of lists",
+                actual: centroids.lists(),
+                expected: self.lists,
+            });
+        }
+        Ok(())
+    }
+
     /// Takes in vectors, row after row, after those that came before.
     ///
     /// # Errors
@@ -49,35 +63,28 @@ impl Choices {
     pub fn add(&mut self, centroids: &CoarseCentroids, vectors: &[f32]) -> Result<(), QuantError> {
         check_rows(vectors, centroids.dimension())?;
         check_finite(vectors, centroids.dimension())?;
-        if centroids.lists() != self.lists {
-            return Err(QuantError::Mismatch {
-                what: "the number of lists",
-                actual: centroids.lists(),
-                expected: self.lists,
-            });
-        }
+        self.check(centroids)?;
         self.near
             .extend(centroids.nearest_lists(vectors, self.each()));
         Ok(())
     }
 
-    /// A list for every vector, as [`CoarseCentroids::assign_balanced`] gives it; but
-    /// those that none of their choices takes come into the first lists with room, for
-    /// the vectors are no longer there to be compared.
+    /// A list for every vector, as [`CoarseCentroids::assign_balanced`] gives it.
+    ///
+    /// Vectors that none of their choices takes come into the nearest list with room. The
+    /// vectors themselves are no longer there: for the numbers it is given, in ascending
+    /// order, `stand_ins` gives rows near to them, such as those that their codes stand for.
     ///
     /// # Errors
-    /// When the slack is below 1.
-    pub fn balanced(&self, slack: f64) -> Result<Vec<u32>, QuantError> {
-        let lists = self.lists as u32;
-        self.balanced_by(slack, |_| (0..lists).collect())
-    }
-
-    /// `order` gives all lists for a vector that no choice takes, best first.
-    pub(super) fn balanced_by(
+    /// When the slack is below 1, the centroids are others, or `stand_ins` fails or gives
+    /// another number of rows.
+    pub fn balanced(
         &self,
+        centroids: &CoarseCentroids,
         slack: f64,
-        order: impl Fn(usize) -> Vec<u32>,
+        mut stand_ins: impl FnMut(&[usize]) -> Result<Vec<f32>, QuantError>,
     ) -> Result<Vec<u32>, QuantError> {
+        self.check(centroids)?;
         if slack.is_nan() || slack < 1.0 {
             return Err(QuantError::OutOfRange {
                 what: "the slack of lists, in percent",
@@ -124,12 +131,25 @@ impl Choices {
         }
         let mut counts: Vec<usize> = full.iter().map(BinaryHeap::len).collect();
         homeless.sort_unstable();
-        for vector in homeless {
-            // All lists together have room for all vectors.
-            let all = order(vector);
-            if let Some(&list) = all.iter().find(|&&list| counts[list as usize] < capacity) {
-                counts[list as usize] += 1;
-                lists_of[vector] = list;
+        for vectors in homeless.chunks(TOGETHER) {
+            let rows = Zeroizing::new(stand_ins(vectors)?);
+            if rows.len() != vectors.len() * centroids.dimension() {
+                return Err(QuantError::Mismatch {
+                    what: "the values of vectors without a list",
+                    actual: rows.len(),
+                    expected: vectors.len() * centroids.dimension(),
+                });
+            }
+            let near = Zeroizing::new(centroids.nearest_lists(&rows, lists));
+            for (&vector, order) in vectors.iter().zip(near.chunks_exact(lists)) {
+                // All lists together have room for all vectors.
+                let with_room = order
+                    .iter()
+                    .find(|&&(_, list)| counts[list as usize] < capacity);
+                if let Some(&(_, list)) = with_room {
+                    counts[list as usize] += 1;
+                    lists_of[vector] = list;
+                }
             }
         }
         Ok(lists_of)

@@ -121,12 +121,75 @@ fn vectors_in_parts_come_into_the_same_lists() {
         for part in data.chunks(5 * 333) {
             choices.add(&centroids, part).unwrap();
         }
-        let lists = choices.balanced(slack).unwrap();
         // With eight choices of seven lists nobody is left without.
+        let lists = choices
+            .balanced(&centroids, slack, |_| unreachable!())
+            .unwrap();
         assert_eq!(lists, centroids.assign_balanced(&data, slack).unwrap());
     }
     assert!(centroids.choices().add(&centroids, &data[..7]).is_err());
-    assert!(centroids.choices().balanced(0.5).is_err());
+    let none = |_: &[usize]| Ok(Vec::new());
+    assert!(centroids.choices().balanced(&centroids, 0.5, none).is_err());
+    let other = CoarseCentroids::train(&data, 5, &CoarseOptions::new(6, [4; 32])).unwrap();
+    assert!(centroids.choices().balanced(&other, 1.5, none).is_err());
+}
+
+/// A crowd around one point overflows the lists near it. Those whom none of their choices
+/// takes come near, too, although only something like them is there to be compared.
+#[test]
+fn vectors_that_no_choice_takes_come_near() {
+    let (rows, dimension, lists) = (4000, 4, 40);
+    let mut data = vectors(rows, dimension, 7);
+    // Every second one is nearly the first.
+    for row in (0..rows).step_by(2) {
+        for j in 0..dimension {
+            data[row * dimension + j] = data[j] + 0.02 * data[row * dimension + j];
+        }
+    }
+    let spread = vectors(1000, dimension, 8);
+    let centroids = coarse(&spread, dimension, lists);
+    let mut choices = centroids.choices();
+    choices.add(&centroids, &data).unwrap();
+    let mut asked = 0;
+    let about = choices.balanced(&centroids, 1.25, |homeless| {
+        asked += homeless.len();
+        assert!(homeless.is_sorted());
+        let rough = |&row: &usize| {
+            data[row * dimension..][..dimension]
+                .iter()
+                .map(|x| (x * 64.0).round() / 64.0)
+        };
+        Ok(homeless.iter().flat_map(rough).collect())
+    });
+    assert!(asked > 500, "{asked}");
+    let about = about.unwrap();
+    let exact = centroids.assign_balanced(&data, 1.25).unwrap();
+    let error = |lists: &[u32]| -> f64 {
+        let of = |(row, &list): (&[f32], &u32)| -> f64 {
+            let centre = &centroids.values()[list as usize * dimension..][..dimension];
+            row.iter()
+                .zip(centre)
+                .map(|(a, b)| f64::from((a - b) * (a - b)))
+                .sum()
+        };
+        data.chunks_exact(dimension).zip(lists).map(of).sum()
+    };
+    // Any list with room would do worse by far.
+    let any: Vec<u32> = (0..rows as u32).map(|row| row % lists as u32).collect();
+    assert!(
+        error(&about) < 1.01 * error(&exact),
+        "{} {}",
+        error(&about),
+        error(&exact)
+    );
+    assert!(
+        error(&exact) < 0.7 * error(&any),
+        "{} {}",
+        error(&exact),
+        error(&any)
+    );
+    let too_few = |_: &[usize]| Ok(vec![0.0; 3]);
+    assert!(choices.balanced(&centroids, 1.25, too_few).is_err());
 }
 
 #[test]
