@@ -4,7 +4,14 @@
 
 mod common;
 
-use std::{collections::HashSet, sync::atomic::Ordering::SeqCst, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use chacha20::ChaCha20Rng;
 use common::{Shape, World, id_of_row, new_segment, records};
@@ -252,6 +259,43 @@ async fn a_compaction_that_finds_no_room_waits_and_goes_on_by_itself() {
     assert_eq!(writer.commit(deleting(1)).await.unwrap().deleted, 1);
     let found = client.search(query, &options).await.unwrap();
     assert_eq!(found.neighbours.len(), 10);
+}
+
+/// One that nothing else would make a searcher begin: two of 600 vectors are deleted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_searcher_goes_on_with_a_compaction_that_was_stopped() {
+    let world = world();
+    let (_server, keeper) = world.keeper("127.0.0.1:0").await;
+    let head = Index::peek(world.index_path()).unwrap();
+    let key = world
+        .owner_key
+        .epoch_key(&head.index_id, head.epoch, head.released);
+    let mut live = LiveIndex::open(world.index_path(), key).unwrap();
+    let change = oboro_index::Change {
+        deletes: vec![id_of_row(1), id_of_row(2)],
+        ..oboro_index::Change::default()
+    };
+    let mut rng = ChaCha20Rng::from_seed(*common::fresh_seed());
+    live.commit(change, &mut rng).unwrap();
+    let plan = live
+        .compaction(&oboro_index::CompactionPolicy::FULL)
+        .unwrap();
+    let (stop, half) = (Arc::new(AtomicBool::new(false)), plan.bytes() / 2);
+    let end = Arc::clone(&stop);
+    let error = plan
+        .checkpoint_every(half / 4)
+        .observed(move |written| end.store(written > half, SeqCst))
+        .run(&oboro_index::Throttle::NONE, &stop, &mut rng)
+        .err();
+    assert!(matches!(
+        error,
+        Some(oboro_index::IndexError::Cancelled { kept }) if kept > 0
+    ));
+    drop(live);
+    let (metrics, searcher) = world.searcher(Some(keeper.address)).await;
+    until(async || metrics.compactions.load(SeqCst) > 0).await;
+    let status = world.writer(searcher.address).await.status().await.unwrap();
+    assert_eq!((status.vectors, status.deleted), (598, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
