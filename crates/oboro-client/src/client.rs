@@ -15,7 +15,7 @@ use oboro_channel::{Identity, Trust};
 use oboro_ckks::{MaskedDecryptor, MaskedProducts, Randomness, SecretKey};
 use oboro_index::keys::ClientKey;
 use oboro_protocol::{Reason, limits, v1, validate};
-use oboro_quant::Filter;
+use oboro_quant::{Filter, Metric};
 use prost::Message as _;
 use tokio::task::JoinSet;
 use zeroize::Zeroizing;
@@ -520,11 +520,21 @@ fn open_all(
         let extra = opener.extra(&scratch).map_err(refused)?;
         found.push(Neighbour {
             id,
-            distance: metric.distance(query, &vector),
+            distance: distance(metric, query, &vector),
             extra: (!extra.is_empty()).then_some(extra),
         });
     }
     Ok(found)
+}
+
+/// The exact distance as users see it: the cosine of a vector and itself may be rounded to
+/// more than 1, and no distance is below 0.
+fn distance(metric: Metric, query: &[f32], vector: &[f32]) -> f32 {
+    let distance = metric.distance(query, vector);
+    match metric == Metric::Cosine && distance < 0.0 {
+        true => 0.0,
+        false => distance,
+    }
 }
 
 /// The ids of a reply in the order of their scores.
@@ -567,4 +577,24 @@ fn searcher_stages(timings: v1::SearchTimings) -> Stages {
 
 fn micros(elapsed: Duration) -> u32 {
     u32::try_from(elapsed.as_micros()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_cosine_distance_is_below_0() {
+        let vectors: Vec<Vec<f32>> = (1..200_u16)
+            .map(|seed| (0..7).map(|at| f32::from(seed * (at + 3) % 101)).collect())
+            .collect();
+        let below = |vector: &&Vec<f32>| Metric::Cosine.distance(vector, vector) < 0.0;
+        assert!(vectors.iter().filter(below).count() > 0);
+        for vector in &vectors {
+            assert!(distance(Metric::Cosine, vector, vector) >= 0.0);
+        }
+        // Of another metric what is below 0 is meant so.
+        assert_eq!(distance(Metric::InnerProduct, &[2.0], &[3.0]), -6.0);
+        assert!(distance(Metric::Cosine, &[f32::MAX, 1.0], &[f32::MAX, 1.0]).is_nan());
+    }
 }

@@ -194,6 +194,7 @@ impl Rest<'_> {
             tags,
         } = looked;
         let record_key = keys.record_key();
+        let lengths = found.lengths(shape.dimension);
         let rotation = RotationMatrix::derive(
             keys.rotation_seed(),
             &shape.subspaces,
@@ -340,6 +341,7 @@ impl Rest<'_> {
             state: committed.head,
             vectors: shape.rows,
             dimension: shape.dimension,
+            lengths,
             metric: options.metric.name(),
             subquantizers: shape.packing.subquantizers(),
             centroids: shape.packing.centroids(),
@@ -373,19 +375,18 @@ fn trials(
         .trials
         .chunks_exact(prepare.dimension)
         .zip(&found.trial_rows)
-        .zip(nearest.into_rows())
-        .map(|((query, &row), nearest)| {
+        .zip(nearest.into_best())
+        .map(|((query, &row), best)| {
             let mut prepared = query.to_vec();
             prepare.query(&mut prepared)?;
+            let (due, right) = best.right(row, NEIGHBOURS, prepare.metric);
+            let mut right: Vec<u32> = right.into_iter().map(|row| order[row]).collect();
+            right.sort_unstable();
             Ok(TrialQuery {
                 prepared,
                 itself: order[row],
-                nearest: nearest
-                    .into_iter()
-                    .filter(|&other| other != row)
-                    .take(NEIGHBOURS)
-                    .map(|row| order[row])
-                    .collect(),
+                due,
+                right,
             })
         })
         .collect()

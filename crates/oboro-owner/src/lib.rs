@@ -54,10 +54,11 @@ pub use error::OwnerError;
 pub use estimate::Estimate;
 pub use insert::{Changed, FolderTarget, InsertOptions, InsertReport, Target, delete, insert};
 pub use lists::ListsReport;
+pub use nearest::as_near;
 pub use opq::{DEFAULT_OPQ_TURNS, OpqReport};
 pub use options::{BuildOptions, ProgressFn, Stage, default_subquantizers};
 pub use refusals::{Reason, Refusals};
-pub use report::{BuildReport, EncryptionReport, StageSeconds, displacement};
+pub use report::{BuildReport, EncryptionReport, Lengths, StageSeconds, displacement};
 pub use source::{Rows, VectorSource};
 pub use trial::TrialReport;
 

@@ -29,8 +29,9 @@ pub struct ListsReport {
     /// Vectors of each list, fillers included; 0 where so few vectors are there that
     /// every search looks at all of them.
     pub places: usize,
-    /// 10-recall@10 of the trial queries after re-ranking, looking at as many lists.
-    pub recall_10_at_10: f64,
+    /// 10-recall@10 of the trial queries after re-ranking, looking at as many lists; `None`
+    /// where they had nothing to find.
+    pub recall_10_at_10: Option<f64>,
 }
 
 /// Checks what was asked for; how many lists a search looks at.

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use oboro_quant::recall::recall_k_at_k;
 use oboro_quant::{
     BlockedCodes, Codebook, OpqOptions, OpqTransform, QuantError, Scanner, SelectionPlan,
     code_bits, exact,
@@ -10,7 +9,7 @@ use oboro_quant::{
 
 use crate::build::{ROTATION_ITERATIONS, train};
 use crate::shape::Shape;
-use crate::{BuildOptions, OwnerError, Stage};
+use crate::{BuildOptions, OwnerError, Stage, as_near};
 
 /// Turns of the vectors where nothing else is said.
 pub const DEFAULT_OPQ_TURNS: usize = 20;
@@ -106,7 +105,7 @@ fn measure(
         return Ok((distortion, 1.0));
     }
     // What stands here is prepared: of a cosine the inner product is left.
-    let (_, truth) = exact::search(
+    let (distances, _) = exact::search(
         base,
         shape.dimension,
         queries,
@@ -114,17 +113,16 @@ fn measure(
         options.metric,
         0,
     )?;
-    let truth: Vec<Vec<u64>> = truth
-        .chunks_exact(NEIGHBOURS)
-        .map(<[u64]>::to_vec)
-        .collect();
     let codes =
         BlockedCodes::from_rows(&codebook.encode(base)?, subquantizers, code_bits(centroids))?;
     let plan = SelectionPlan::new(found, NEIGHBOURS)?;
     let sample = SelectionPlan::for_sample(found, NEIGHBOURS, found)?;
     let scanner = Scanner::new();
-    let mut lists = Vec::with_capacity(truth.len());
-    for query in queries.chunks_exact(shape.dimension) {
+    let mut hits = 0;
+    for (query, distances) in queries
+        .chunks_exact(shape.dimension)
+        .zip(distances.chunks_exact(NEIGHBOURS))
+    {
         options.check_cancelled()?;
         let similarities = codebook.similarities(query, options.metric)?;
         let table = scanner.quantize(
@@ -136,7 +134,15 @@ fn measure(
             &sample,
         )?;
         let best = scanner.search(&codes, std::slice::from_ref(&table), &plan, 0)?;
-        lists.push(best[0].iter().map(|c| u64::from(c.position)).collect());
+        let reach = as_near(options.metric, distances[NEIGHBOURS - 1]);
+        let near = |position: u32| {
+            let row = &base[position as usize * shape.dimension..][..shape.dimension];
+            options.metric.distance(query, row) <= reach
+        };
+        hits += best[0].iter().filter(|c| near(c.position)).count();
     }
-    Ok((distortion, recall_k_at_k(&lists, &truth, NEIGHBOURS)))
+    Ok((
+        distortion,
+        hits as f64 / (queries.len() / shape.dimension * NEIGHBOURS) as f64,
+    ))
 }

@@ -15,6 +15,8 @@ pub struct BuildReport {
     pub vectors: usize,
     /// Values of a vector.
     pub dimension: usize,
+    /// How long vectors are.
+    pub lengths: Lengths,
     /// Name of the metric.
     pub metric: &'static str,
     /// M.
@@ -53,6 +55,15 @@ pub struct BuildReport {
     pub trial: TrialReport,
     /// Seconds of each stage: reading, training, encoding, writing, trial.
     pub seconds: StageSeconds,
+}
+
+/// Euclidean norms of the vectors of a source.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Lengths {
+    /// The largest of all.
+    pub longest: f32,
+    /// The one in the middle of those in the sample.
+    pub median: f32,
 }
 
 /// Seconds of a build.

@@ -7,7 +7,7 @@ use rand_core::Rng;
 
 use crate::ids::{check_unique, extras_and_ids};
 use crate::prepare::{LARGEST_NORM, norm};
-use crate::{BuildOptions, OwnerError, Stage, VectorSource};
+use crate::{BuildOptions, Lengths, OwnerError, Stage, VectorSource};
 
 /// Rows that are read at once.
 pub(crate) const CHUNK: usize = 32_768;
@@ -97,6 +97,20 @@ pub(crate) fn survey(
 }
 
 impl Survey {
+    /// How long vectors are; of the sample as it was taken.
+    pub(crate) fn lengths(&self, dimension: usize) -> Lengths {
+        let mut norms: Vec<f32> = self.sample.chunks_exact(dimension).map(norm).collect();
+        let middle = norms.len() / 2;
+        let median = match norms.is_empty() {
+            true => 0.0,
+            false => *norms.select_nth_unstable_by(middle, f32::total_cmp).1,
+        };
+        Lengths {
+            longest: self.largest_norm,
+            median,
+        }
+    }
+
     /// Takes in ids, and how much room they and the payloads need.
     fn belongings(&mut self, mut records: Records, key: &RecordKey) {
         if records.ids == Ids::Rows && records.payloads.is_empty() {
@@ -200,6 +214,9 @@ mod tests {
         assert_eq!(found.trials.len(), 20);
         let expected = (50..60).map(|v| (v * v) as f32).sum::<f32>().sqrt();
         assert!((found.largest_norm - expected).abs() < 1e-3);
+        let lengths = found.lengths(10);
+        assert_eq!(lengths.longest, found.largest_norm);
+        assert!(lengths.median > 16.0 && lengths.median < lengths.longest);
         for (trial, &row) in found.trials.chunks(10).zip(&found.trial_rows) {
             assert_eq!(trial, &values[row * 10..][..10]);
         }

@@ -126,7 +126,11 @@ fn a_learned_matrix_helps_and_says_so() {
     // So few vectors say little about neighbours: no worse, up to chance.
     assert!(opq.recall_with > opq.recall_without - 0.02, "{opq:?}");
     assert!(report.lists.is_none());
-    assert!(report.trial.recall_10_at_10 > 0.9, "{:?}", report.trial);
+    assert!(
+        report.trial.recall_10_at_10.unwrap() > 0.9,
+        "{:?}",
+        report.trial
+    );
     // Noise has nothing to be parted.
     let mut rng = rng(6);
     let noise: Vec<f32> = (0..1500 * 15)
@@ -150,7 +154,7 @@ fn lists_are_sealed_measured_and_verified() {
     assert_eq!((lists.lists, lists.probes_max), (10, 4));
     // 1.25 times the mean, in whole blocks.
     assert_eq!(lists.places, 192);
-    assert!(lists.recall_10_at_10 > 0.8, "{lists:?}");
+    assert!(lists.recall_10_at_10.unwrap() > 0.8, "{lists:?}");
     assert!(lists.recall_10_at_10 <= report.trial.recall_10_at_10);
     for kind in [".lists", "query-model.oboro"] {
         assert!(report.files.iter().any(|(name, _)| name.ends_with(kind)));
@@ -201,7 +205,7 @@ fn every_metric_and_odd_dimension() {
         assert!(report.encryption.margin_bits > 0.0);
         if dimension > 1 {
             assert!(
-                report.trial.recall_10_at_10 > 0.9,
+                report.trial.recall_10_at_10.unwrap() > 0.9,
                 "{metric:?} {dimension} {:?}",
                 report.trial
             );
@@ -282,7 +286,11 @@ fn rotations_and_parameter_sets() {
             "{cost:?}"
         );
         assert_eq!(report.encryption.parameter_set, set.name());
-        assert!(report.trial.recall_10_at_10 > 0.9, "{:?}", report.trial);
+        assert!(
+            report.trial.recall_10_at_10.unwrap() > 0.9,
+            "{:?}",
+            report.trial
+        );
     }
 }
 
@@ -358,9 +366,46 @@ fn sets_of_a_few_vectors_are_indexes_too() {
             let folder = tempfile::tempdir().unwrap();
             let report = build(&values, 8, &folder.path().join("index"), &few).unwrap();
             assert_eq!((report.vectors, report.centroids), (rows, 256));
-            assert_eq!(report.trial.recall_10_at_10, 1.0);
+            let recall = (rows > 1).then_some(1.0);
+            assert_eq!(report.trial.recall_10_at_10, recall);
+            assert_eq!(report.trial.recall_10_at_10_unranked.is_some(), rows > 1);
+            assert_eq!(report.trial.recall_in_lists, None);
         }
     }
+}
+
+#[test]
+fn of_vectors_at_one_distance_one_is_as_right_as_another() {
+    // 1,000 equal ones, and 100 of each of ten.
+    for distinct in [1, 10] {
+        let some = vectors(distinct, 8);
+        let values: Vec<f32> = some.iter().copied().cycle().take(1_000 * 8).collect();
+        for metric in [Metric::L2, Metric::Cosine, Metric::InnerProduct] {
+            let folder = tempfile::tempdir().unwrap();
+            let out = folder.path().join("index");
+            let trial = build(&values, 8, &out, &options(metric)).unwrap().trial;
+            assert_eq!(trial.recall_10_at_10, Some(1.0), "{distinct} {metric:?}");
+            if metric != Metric::InnerProduct {
+                assert_eq!(trial.recall_10_at_10_unranked, Some(1.0), "{metric:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn one_vector_much_longer_than_the_rest_is_told_of() {
+    let mut values = vectors(2_000, 8);
+    let folder = tempfile::tempdir().unwrap();
+    let usual = build(&values, 8, &folder.path().join("a"), &options(Metric::L2)).unwrap();
+    assert!(usual.lengths.longest < 5.0 * usual.lengths.median);
+    for value in &mut values[..8] {
+        *value *= 1e4;
+    }
+    let report = build(&values, 8, &folder.path().join("b"), &options(Metric::L2)).unwrap();
+    assert!(report.lengths.longest > 1e3 * report.lengths.median);
+    assert!((report.lengths.median / usual.lengths.median - 1.0).abs() < 0.1);
+    // Noise and the steps of a table grow with the longest.
+    assert!(report.trial.recall_10_at_10 < usual.trial.recall_10_at_10);
 }
 
 #[test]

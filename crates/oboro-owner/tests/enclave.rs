@@ -206,6 +206,7 @@ fn compare(source: impl Fn() -> Box<dyn VectorSource>, options: &BuildOptions) -
     assert_eq!(local.state, enclave.state);
     assert_eq!(local.files, enclave.files);
     assert_eq!(local.trial.recall_10_at_10, enclave.trial.recall_10_at_10);
+    assert_eq!(local.lengths, enclave.lengths);
     assert_eq!(local.rotation_cost, enclave.rotation_cost);
     assert_eq!(local.record_bytes, enclave.record_bytes);
     assert_eq!(local.encryption.noise_bits, enclave.encryption.noise_bits);

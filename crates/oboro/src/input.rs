@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use oboro_index::RecordKey;
 use oboro_vectors::{Column, Format, Matrix, RecordOptions, RecordSource, number_of_id};
 use tempfile::TempDir;
 
@@ -196,6 +197,14 @@ impl Input {
 
     /// All vectors.
     pub(crate) fn read(&self) -> Outcome<Matrix<f32>> {
+        let mut all = Vec::new();
+        let dimension = self.each(|_, rows| all.extend_from_slice(rows))?;
+        Matrix::new(dimension, all).map_err(|error| self.failure(error))
+    }
+
+    /// Gives all vectors to `take`, some at a time and with their dimension, which is
+    /// returned, too.
+    pub(crate) fn each(&self, mut take: impl FnMut(usize, &[f32])) -> Outcome<usize> {
         let options = RecordOptions {
             format: self.format,
             ids: Column::Unused,
@@ -203,16 +212,15 @@ impl Input {
             payloads: Column::Unused,
             ..RecordOptions::default()
         };
-        let read = || {
+        let mut read = || {
             let mut source = RecordSource::open(&self.path, &options)?;
-            let mut all = Vec::new();
             while let Some(records) = source.read(ROWS)? {
                 if let Some(refusal) = records.refused.first() {
                     return Err(source.error(refusal));
                 }
-                all.extend_from_slice(&records.vectors);
+                take(records.dimension, &records.vectors);
             }
-            Matrix::new(source.dimension(), all)
+            Ok(source.dimension())
         };
         read().map_err(|error| self.failure(error))
     }
@@ -271,6 +279,14 @@ impl GivenIds {
             ids.len(),
             stranger.count() + 1
         )))
+    }
+
+    /// The numbers that stand for them inside an index.
+    pub(crate) fn numbers(self, records: &RecordKey) -> Vec<u64> {
+        match self {
+            Self::Numbers(ids) => ids,
+            Self::Text(ids) => ids.iter().map(|id| records.id_of(id)).collect(),
+        }
     }
 
     /// From a file, one a line, or from `.npy` or `.ivecs`.

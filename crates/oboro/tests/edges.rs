@@ -19,6 +19,10 @@ fn sets_of_a_few_vectors_are_built_verified_and_grow() {
         let file = place.write_fvecs("few.fvecs", &vectors(count, DIMENSION, 1));
         let built = place.build(&name, &file, &[]);
         assert_eq!(built["centroids"], 256);
+        // Beside a single vector there is nothing to find.
+        let recall = &built["trial"]["recall_10_at_10"];
+        assert_eq!(recall.as_f64(), (count > 1).then_some(1.0), "{built}");
+        assert_eq!(built["remarks"], serde_json::json!([]));
         let index = place.at(&name);
         let arguments = ["insert", &more, "--ids", &ids, "--index", &index];
         let inserted = json(&[&arguments[..], &["--keys", &keys]].concat());
@@ -35,6 +39,116 @@ fn sets_of_a_few_vectors_are_built_verified_and_grow() {
     let results = json(&[&arguments[..], &["--keys", &keys, "--allow-simulated"]].concat());
     assert_eq!(results["results"][0][0]["id"], 0);
     assert_eq!(results["results"][0].as_array().unwrap().len(), 6);
+}
+
+#[test]
+fn one_of_equal_vectors_is_as_right_as_another() {
+    let place = Place::with_keys();
+    let keys = place.at("keys");
+    // 100 of each of ten.
+    let base: Vec<Vec<f32>> = vectors(10, DIMENSION, 1)
+        .into_iter()
+        .cycle()
+        .take(1_000)
+        .collect();
+    let file = place.write_fvecs("base.fvecs", &base);
+    let query = place.write_fvecs("query.fvecs", &base[..10]);
+    // The truth names the last of them, which a search has no reason to prefer.
+    let truth: Vec<u8> = (0..10_u32)
+        .flat_map(|query| {
+            let last = (90..100).map(move |turn| turn * 10 + query);
+            std::iter::once(10).chain(last).flat_map(u32::to_le_bytes)
+        })
+        .collect();
+    std::fs::write(place.path("truth.ivecs"), truth).unwrap();
+    let truth = place.at("truth.ivecs");
+    let built = place.build("index", &file, &["--metric", "cosine"]);
+    assert_eq!(built["trial"]["recall_10_at_10"], 1.0, "{built}");
+    let served = Served::start(&keys, &place.path("index"));
+    let at = [
+        "--server",
+        &served.address,
+        "--keys",
+        &keys,
+        "--allow-simulated",
+    ];
+    let eval = |more: &[&str]| json(&[&["eval", "--queries", &query], more, &at].concat());
+    let by_ids = eval(&["--groundtruth", &truth]);
+    assert!(
+        by_ids["recall_10_at_10"].as_f64().unwrap() < 0.5,
+        "{by_ids}"
+    );
+    for more in [
+        &["--base", &file][..],
+        &["--base", &file, "--groundtruth", &truth],
+    ] {
+        let found = eval(more);
+        assert_eq!(found["recall_10_at_10"], 1.0, "{found}");
+        assert_eq!(found["recall_1_at_1"], 1.0, "{found}");
+    }
+    // A cosine may be rounded to more than 1, and no distance is shown below 0.
+    let results = json(&[&["search", "--queries", &query][..], &at].concat());
+    for found in results["results"].as_array().unwrap() {
+        let distance = found[0]["distance"].as_f64().unwrap();
+        assert!((0.0..1e-5).contains(&distance), "{found}");
+    }
+    // A truth of more rows than there are is of another base.
+    let few = place.write_fvecs("few.fvecs", &base[..500]);
+    let arguments = [
+        "eval",
+        "--queries",
+        &query,
+        "--groundtruth",
+        &truth,
+        "--base",
+        &few,
+    ];
+    let message = fails(3, &[&arguments[..], &at].concat());
+    assert!(
+        message.contains("999") && message.contains("500 rows"),
+        "{message}"
+    );
+}
+
+#[test]
+fn low_recall_is_remarked_on() {
+    let place = Place::with_keys();
+    let mut base = vectors(3_000, DIMENSION, 1);
+    let file = place.write_fvecs("base.fvecs", &base);
+    let built = place.build("index", &file, &[]);
+    assert_eq!(built["remarks"], serde_json::json!([]));
+    // One vector 10,000 times as long as it was, of 3,000.
+    base[7].iter_mut().for_each(|value| *value *= 1e4);
+    let file = place.write_fvecs("longer.fvecs", &base);
+    let built = place.build("longer", &file, &[]);
+    let recall = built["trial"]["recall_10_at_10"].as_f64().unwrap();
+    assert!(recall < 0.8, "{built}");
+    let remarks: Vec<&str> = built["remarks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|remark| remark.as_str().unwrap())
+        .collect();
+    let [low, long] = remarks[..] else {
+        panic!("{remarks:?}");
+    };
+    for word in ["-M, here 8", "--rerank, up to 256", "100 candidates"] {
+        assert!(low.contains(word), "{low}");
+    }
+    assert!(long.contains("times as long as the median"), "{long}");
+    assert!(!low.contains("-K"), "{low}");
+    // The text says the same.
+    let (keys, out) = (place.at("keys"), place.at("text"));
+    let line = [
+        "build", &file, "--keys", &keys, "--out", &out, "--seed", "1",
+    ];
+    let output = support::oboro().args(line).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("  note: recall is low"), "{text}");
+    assert!(text.contains(&format!("  note: {long}")), "{text}");
+    // Directions are what they were.
+    let built = place.build("directions", &file, &["--metric", "cosine"]);
+    assert_eq!(built["remarks"], serde_json::json!([]));
 }
 
 #[test]
@@ -154,5 +268,22 @@ fn fail_recall_of_an_index_with_ids_of_its_own() {
             "--allow-simulated",
         ],
     );
-    assert!(message.contains("row numbers"), "{message}");
+    assert!(
+        message.contains("row numbers") && message.contains("--ids"),
+        "{message}"
+    );
+    let at = [
+        "--server",
+        &served.address,
+        "--keys",
+        &keys,
+        "--allow-simulated",
+    ];
+    let eval = ["eval", "--queries", &file, "--base", &file, "--ids"];
+    let found = json(&[&eval[..], &[&place.at("ids")], &at].concat());
+    assert!(found["recall_10_at_10"].as_f64().unwrap() > 0.9, "{found}");
+    // Others than those of the build.
+    std::fs::write(place.path("other"), "word\n").unwrap();
+    let message = fails(3, &[&eval[..], &[&place.at("other")], &at].concat());
+    assert!(message.contains("not one of the ids"), "{message}");
 }

@@ -113,12 +113,18 @@ fn from_keys_to_neighbours() {
         .collect();
     std::fs::write(place.path("truth.ivecs"), truth).unwrap();
     let truth_file = place.at("truth.ivecs");
-    for source in [["--groundtruth", &truth_file], ["--base", &base_file]] {
+    let (by_truth, by_base) = (["--groundtruth", &truth_file], ["--base", &base_file]);
+    for (source, counted_by) in [
+        (by_truth.to_vec(), "ids"),
+        (by_base.to_vec(), "distances"),
+        ([by_truth, by_base].concat(), "distances"),
+    ] {
         let mut arguments = vec!["eval", "--queries", &query_file];
         arguments.extend(source);
         arguments.extend(server);
         let recall = json(&arguments);
         assert_eq!(recall["queries"], 30);
+        assert_eq!(recall["counted_by"], counted_by);
         for key in [
             "recall_10_at_10",
             "recall_1_at_1",

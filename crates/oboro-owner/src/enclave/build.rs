@@ -9,7 +9,7 @@ use super::{Batch, Built, Form, Job, Link};
 use crate::build::{Clock, Drawn, Looked};
 use crate::shape::Shape;
 use crate::{
-    BuildOptions, BuildReport, EncryptionReport, Owner, OwnerError, Stage, VectorSource,
+    BuildOptions, BuildReport, EncryptionReport, Lengths, Owner, OwnerError, Stage, VectorSource,
     displacement,
 };
 
@@ -59,6 +59,7 @@ impl Owner {
         let mut receiver =
             IndexReceiver::create(out, &keys, options.force).map_err(OwnerError::from)?;
         let looked = Looked::at(source, &shape, &keys, options)?;
+        let lengths = looked.found.lengths(shape.dimension);
         let read = clock.lap();
         let mut told = |stage, done, total| {
             options.report(stage, done, total);
@@ -86,7 +87,7 @@ impl Owner {
             };
             receiver.write(&piece).map_err(OwnerError::from)?;
         }
-        Ok(self.accept(receiver, &keys, &shape, &job, built, clock, read)?)
+        Ok(self.accept(receiver, &keys, &shape, &job, built, lengths, clock, read)?)
     }
 
     fn job(&self, shape: &Shape, looked: &Looked, drawn: Drawn, options: &BuildOptions) -> Job {
@@ -156,6 +157,7 @@ impl Owner {
         shape: &Shape,
         job: &Job,
         built: Built,
+        lengths: Lengths,
         mut clock: Clock,
         read: f64,
     ) -> Result<BuildReport, OwnerError> {
@@ -179,6 +181,7 @@ impl Owner {
             state: committed.head,
             vectors: shape.rows,
             dimension: shape.dimension,
+            lengths,
             metric: descriptor.metric.name(),
             subquantizers: shape.packing.subquantizers(),
             centroids: shape.packing.centroids(),

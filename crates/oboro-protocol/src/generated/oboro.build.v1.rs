@@ -223,15 +223,15 @@ pub struct Trial {
     /// The error that must not be passed.
     #[prost(double, tag = "4")]
     pub table_error_bound: f64,
-    /// 10-recall@10 after re-ranking.
-    #[prost(double, tag = "5")]
-    pub recall_10_at_10: f64,
+    /// 10-recall@10 after re-ranking; absent where nothing was to be found.
+    #[prost(double, optional, tag = "5")]
+    pub recall_10_at_10: ::core::option::Option<f64>,
     /// 10-recall@10 without re-ranking.
-    #[prost(double, tag = "6")]
-    pub recall_10_at_10_unranked: f64,
-    /// 10-recall@10 looking at as many lists as a search may; 0 without lists.
-    #[prost(double, tag = "7")]
-    pub recall_in_lists: f64,
+    #[prost(double, optional, tag = "6")]
+    pub recall_10_at_10_unranked: ::core::option::Option<f64>,
+    /// 10-recall@10 looking at as many lists as a search may; absent without lists.
+    #[prost(double, optional, tag = "7")]
+    pub recall_in_lists: ::core::option::Option<f64>,
 }
 /// What a learned matrix gains.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -266,9 +266,9 @@ pub struct Lists {
     /// Vectors of each, fillers included.
     #[prost(uint64, tag = "3")]
     pub places: u64,
-    /// 10-recall@10 of the trial queries.
-    #[prost(double, tag = "4")]
-    pub recall_10_at_10: f64,
+    /// 10-recall@10 of the trial queries; absent where they had nothing to find.
+    #[prost(double, optional, tag = "4")]
+    pub recall_10_at_10: ::core::option::Option<f64>,
 }
 /// Bytes of the files, one file after the other in the order of the manifest.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

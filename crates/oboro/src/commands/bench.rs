@@ -19,13 +19,14 @@ use super::bench_build::{self, Generated};
 use super::bench_insert::{self, Inserting};
 use super::bench_measured::{Measured, StageMedians};
 use super::connection::Connection;
-use super::eval::{Recalls, exact_neighbours, first_rows, known};
+use super::eval::{exact_neighbours, first_rows, known};
+use super::recalls::{self, Recalls};
 use super::serve::{Pair, PairOptions};
 use super::{build, doctor, verify};
 use crate::failure::{Failure, Outcome};
 use crate::figures::{median, round};
 use crate::global::Global;
-use crate::input::Input;
+use crate::input::{Input, RecordArgs};
 use crate::keys::Folder;
 use crate::measure::{self, Scans};
 use crate::or_failure::OrFailure;
@@ -123,7 +124,7 @@ pub(crate) struct Options {
 struct Data {
     base: PathBuf,
     queries: Matrix<f32>,
-    truth: Option<PathBuf>,
+    truth: Option<Vec<Vec<u64>>>,
 }
 
 /// Runs the verb.
@@ -168,10 +169,19 @@ fn data(folder: &Path, queries: usize) -> Outcome<Data> {
     let base = part(folder, "base", &["fvecs", "bvecs"])?.ok_or_else(|| missing(folder, "base"))?;
     let query =
         part(folder, "query", &["fvecs", "bvecs"])?.ok_or_else(|| missing(folder, "query"))?;
+    let queries = first_rows(Input::open(&query, None)?.read()?, queries)?;
+    let truth = match part(folder, "groundtruth", &["ivecs"])? {
+        Some(path) => Some(known(&path, queries.rows())?),
+        None => None,
+    };
+    if let Some(truth) = &truth {
+        let rows = Input::open(&base, None)?.records(&RecordArgs::default(), None)?;
+        recalls::check_rows(truth, rows.rows())?;
+    }
     Ok(Data {
         base,
-        queries: first_rows(Input::open(&query, None)?.read()?, queries)?,
-        truth: part(folder, "groundtruth", &["ivecs"])?,
+        queries,
+        truth,
     })
 }
 
@@ -247,16 +257,12 @@ fn measure(
     let sequential = sequential(&connection, &queries, options, progress)?;
     let concurrent = concurrent(&connection, &queries, options, progress)?;
 
+    let base = Input::open(&data.base, None)?;
     let truth = match &data.truth {
-        Some(path) => known(path, queries.len())?,
-        None => exact_neighbours(
-            &Input::open(&data.base, None)?.read()?,
-            &data.queries,
-            descriptor.metric,
-            progress,
-        )?,
+        Some(truth) => truth.clone(),
+        None => exact_neighbours(&base.read()?, &data.queries, descriptor.metric, progress)?.1,
     };
-    let recall = |rerank: &str| -> Outcome<Recalls> {
+    let found = |rerank: &str| -> Outcome<(Vec<Vec<u64>>, usize)> {
         let mut connection = connection.clone();
         connection.rerank = rerank.to_owned();
         let connected = connection.connect_quietly()?;
@@ -267,13 +273,23 @@ fn measure(
         let depth = candidates.min(100).min(vectors);
         let settings = connection.search_options(depth)?;
         let run = connected.search(&data.queries, &settings, options.clients, progress)?;
-        Ok(Recalls::of(&run.ids(), &truth, depth))
+        Ok((run.ids(), depth))
     };
-    let recalls = recall(&options.rerank.to_string())?;
-    let recalls_200 = (descriptor.candidates_max >= 200)
-        .then(|| recall("200"))
+    let ranked = found(&options.rerank.to_string())?;
+    let ranked_200 = (descriptor.candidates_max >= 200)
+        .then(|| found("200"))
         .transpose()?;
-    let unranked = recall("off")?;
+    let unranked = found("off")?;
+    // All are rows of the base, and counted by their distances.
+    let of_200 = ranked_200.as_ref().map_or(&[][..], |(ids, _)| ids);
+    let sets = [&ranked.0[..], of_200, &unranked.0];
+    let metric = descriptor.metric;
+    let (distances, truth) = recalls::distances(sets, &truth, &base, &data.queries, metric)?;
+    let [of_ranked, of_200, of_unranked] = distances;
+    let recall = |found: &[Vec<f32>], depth| Recalls::by_distances(found, &truth, metric, depth);
+    let recalls = recall(&of_ranked, ranked.1);
+    let recalls_200 = ranked_200.map(|(_, depth)| recall(&of_200, depth));
+    let unranked = recall(&of_unranked, unranked.1);
     let memory = pair.searcher.memory();
     // Last, since the index is another one afterwards.
     let inserting = options

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::build::Options;
 use super::estimate::Estimated;
+use super::low_recall;
 use crate::figures::round;
 use crate::output::{self, Report};
 
@@ -64,6 +65,8 @@ pub(crate) struct Built {
     pub(super) displacement_probability_most: f64,
     pub(super) candidates_max: usize,
     pub(super) trial: Trial,
+    /// What to look at, a sentence each.
+    pub(super) remarks: Vec<String>,
     /// Where it was made, if not here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) generator: Option<Generator>,
@@ -73,6 +76,10 @@ pub(crate) struct Built {
     /// What was expected, where that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) estimate: Option<Estimated>,
+}
+
+fn digits(value: Option<f64>) -> Option<f64> {
+    value.map(|value| round(value, 4))
 }
 
 /// What the learned matrix gains on the sample.
@@ -107,7 +114,7 @@ pub(super) struct Lists {
     /// Vectors of a list, fillers included.
     places: usize,
     /// Of the trial queries, after re-ranking.
-    recall_10_at_10: f64,
+    recall_10_at_10: Option<f64>,
 }
 
 impl Lists {
@@ -116,7 +123,7 @@ impl Lists {
             lists: report.lists,
             probes_max: report.probes_max,
             places: report.places,
-            recall_10_at_10: round(report.recall_10_at_10, 4),
+            recall_10_at_10: digits(report.recall_10_at_10),
         }
     }
 }
@@ -149,8 +156,9 @@ pub(super) struct Trial {
     pub(super) candidates: usize,
     pub(super) table_error: f64,
     pub(super) table_error_bound: f64,
-    pub(super) recall_10_at_10: f64,
-    pub(super) recall_10_at_10_unranked: f64,
+    /// `None` where nothing was to be found.
+    pub(super) recall_10_at_10: Option<f64>,
+    pub(super) recall_10_at_10_unranked: Option<f64>,
 }
 
 impl Built {
@@ -223,9 +231,10 @@ impl Built {
                 candidates: report.trial.candidates,
                 table_error: round(report.trial.table_error, 3),
                 table_error_bound: round(report.trial.table_error_bound, 3),
-                recall_10_at_10: round(report.trial.recall_10_at_10, 4),
-                recall_10_at_10_unranked: round(report.trial.recall_10_at_10_unranked, 4),
+                recall_10_at_10: digits(report.trial.recall_10_at_10),
+                recall_10_at_10_unranked: digits(report.trial.recall_10_at_10_unranked),
             },
+            remarks: low_recall::remarks(report),
             generator: None,
             peak_bytes: None,
             estimate: None,
@@ -304,11 +313,15 @@ impl Report for Built {
                 )?,
                 places => writeln!(
                     out,
-                    "{} lists of {places} places; a search looks at {}, {:.1} % of the vectors, at 10-recall@10 {:.3} after re-ranking",
+                    "{} lists of {places} places; a search looks at {}, {:.1} % of the vectors{}",
                     lists.lists,
                     lists.probes_max,
                     100.0 * f64::from(lists.probes_max) / lists.lists as f64,
-                    lists.recall_10_at_10
+                    lists
+                        .recall_10_at_10
+                        .map_or_else(String::new, |recall| format!(
+                            ", at 10-recall@10 {recall:.3} after re-ranking"
+                        ))
                 )?,
             }
             writeln!(out, "{}", output::LISTS_LEAK)?;
@@ -390,10 +403,19 @@ impl Report for Built {
             "  largest table error {:.1e} (bound {:.1e})",
             self.trial.table_error, self.trial.table_error_bound
         )?;
-        writeln!(
-            out,
-            "  10-recall@10 {:.3} after re-ranking {} candidates, {:.3} without",
-            self.trial.recall_10_at_10, self.trial.candidates, self.trial.recall_10_at_10_unranked
-        )
+        let trial = &self.trial;
+        if let (Some(ranked), Some(unranked)) =
+            (trial.recall_10_at_10, trial.recall_10_at_10_unranked)
+        {
+            writeln!(
+                out,
+                "  10-recall@10 {ranked:.3} after re-ranking {} candidates, {unranked:.3} without",
+                trial.candidates
+            )?;
+        }
+        for remark in &self.remarks {
+            writeln!(out, "  note: {remark}")?;
+        }
+        Ok(())
     }
 }

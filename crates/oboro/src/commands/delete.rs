@@ -55,13 +55,7 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         None => GivenIds::of(options.ids.clone(), options.text_ids)?,
     };
     let (mut place, key) = options.place.open()?;
-    let ids = match given {
-        GivenIds::Numbers(ids) => ids,
-        GivenIds::Text(ids) => {
-            let records = key.client_key().record_key();
-            ids.iter().map(|id| records.id_of(id)).collect()
-        }
-    };
+    let ids = given.numbers(key.client_key().record_key());
     if ids.is_empty() {
         return Err(Failure::input("there are no ids to delete"));
     }

@@ -9,7 +9,7 @@ use clap::Args;
 use oboro_ckks::ParameterSet;
 use oboro_client::{SearchOptions, blocking};
 use oboro_owner::Rows;
-use oboro_quant::{Metric, exact, recall};
+use oboro_quant::{Metric, exact};
 use oboro_server::ready::Measure;
 use rand_core::{Rng, SeedableRng};
 use serde::Serialize;
@@ -17,6 +17,7 @@ use serde::Serialize;
 use super::bench_measured::StageMedians;
 use super::connection::Connection;
 use super::doctor::cores;
+use super::recalls::Recalls;
 use super::serve::{Pair, PairOptions};
 use super::{build, keygen, saved_words};
 use crate::failure::{Failure, Outcome};
@@ -265,6 +266,14 @@ impl Words {
         &self.vectors[row * words::DIMENSION..][..words::DIMENSION]
     }
 
+    /// How far some rows are from one.
+    fn distances(&self, row: usize, ids: &[u64]) -> Vec<f32> {
+        let from = self.vector(row);
+        ids.iter()
+            .map(|&id| Metric::Cosine.distance(from, self.vector(id as usize)))
+            .collect()
+    }
+
     /// The `k` nearest rows of some rows, themselves left out.
     fn exact(&self, rows: &[usize], k: usize) -> Outcome<Vec<Vec<u64>>> {
         let queries: Vec<f32> = rows
@@ -364,8 +373,18 @@ fn measure(
         bar.inc(1);
     }
     bar.finish_and_clear();
+    let distances = |lists: &[Vec<u64>]| -> Vec<Vec<f32>> {
+        let lists = lists.iter().zip(&rows);
+        lists.map(|(ids, &row)| all.distances(row, ids)).collect()
+    };
+    let recalls = Recalls::by_distances(
+        &distances(&found),
+        &distances(&truth),
+        Metric::Cosine,
+        COUNTED,
+    );
     Ok(Figures {
-        recall: recall::recall_k_at_k(&found, &truth, COUNTED),
+        recall: recalls.ten_at_ten.unwrap_or_default(),
         per_second: count as f64 * 1e3 / latencies.iter().sum::<f64>(),
         p50_ms: median(latencies),
         bytes_up: median(up) as u64,

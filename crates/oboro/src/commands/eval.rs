@@ -1,20 +1,24 @@
 //! `oboro eval`: recall against a ground truth or exact search.
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use oboro_channel::Role;
 use oboro_client::Rerank;
-use oboro_quant::{Metric, exact, recall};
+use oboro_quant::{Metric, exact};
 use oboro_vectors::Matrix;
 use serde::Serialize;
 
 use super::connection::Connection;
 use super::doctor::cores;
+use super::recalls::{self, Distances, Recalls};
 use crate::failure::{Failure, Outcome};
 use crate::figures::round;
 use crate::global::Global;
-use crate::input::Input;
+use crate::input::{GivenIds, Input};
+use crate::keys::Folder;
 use crate::or_failure::OrFailure;
 use crate::output::{self, Report};
 use crate::progress::Progress;
@@ -29,17 +33,21 @@ pub(crate) struct Options {
     /// Format of the queries where the name does not say it
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<String>,
-    /// True neighbours, nearest first: .ivecs
-    #[arg(
-        long,
-        value_name = "FILE",
-        required_unless_present = "base",
-        conflicts_with = "base"
-    )]
+    /// True neighbours, nearest first: .ivecs. Ids are counted, so that of several neighbours
+    /// at one distance only those are right that the file names, unless --base is given, too
+    #[arg(long, value_name = "FILE", required_unless_present = "base")]
     pub(crate) groundtruth: Option<PathBuf>,
-    /// The indexed vectors, to search them exactly; ids are row numbers
+    /// The indexed vectors, to search them exactly, or to count by distances what --groundtruth
+    /// names
     #[arg(long, value_name = "FILE")]
     pub(crate) base: Option<PathBuf>,
+    /// Ids that the index was built with, one a line, or .npy or .ivecs; row numbers when not
+    /// given
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ids: Option<PathBuf>,
+    /// Take these ids as text even where some of them are numbers
+    #[arg(long, requires = "ids")]
+    pub(crate) text_ids: bool,
     /// Take only the first N queries
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
@@ -53,6 +61,8 @@ struct Evaluated {
     platform: String,
     queries: usize,
     rerank: String,
+    /// What tells a right neighbour: `distances`, or `ids` where the vectors are not at hand.
+    counted_by: &'static str,
     recall_10_at_10: Option<f64>,
     recall_1_at_1: Option<f64>,
     recall_1_at_10: Option<f64>,
@@ -63,32 +73,6 @@ struct Evaluated {
     reply_bytes_down: u64,
 }
 
-/// Recalls of found neighbours; what too few neighbours or candidates leave
-/// undefined is `None`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Recalls {
-    pub(crate) ten_at_ten: Option<f64>,
-    pub(crate) one_at_1: Option<f64>,
-    pub(crate) one_at_10: Option<f64>,
-    pub(crate) one_at_100: Option<f64>,
-}
-
-impl Recalls {
-    /// `depth` neighbours were asked for of every query.
-    pub(crate) fn of(found: &[Vec<u64>], truth: &[Vec<u64>], depth: usize) -> Self {
-        let known = truth.iter().map(Vec::len).min().unwrap_or(0);
-        let one =
-            |r: usize| (depth >= r && known >= 1).then(|| recall::recall_1_at(found, truth, r));
-        Self {
-            ten_at_ten: (depth >= 10 && known >= 10)
-                .then(|| recall::recall_k_at_k(found, truth, 10)),
-            one_at_1: one(1),
-            one_at_10: one(10),
-            one_at_100: one(100),
-        }
-    }
-}
-
 /// Runs the verb.
 pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
     let progress = Progress::new(global);
@@ -97,13 +81,20 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         queries = first_rows(queries, limit)?;
     }
     let truth = match (&options.groundtruth, &options.base) {
-        (Some(path), _) => Truth::Known(known(path, queries.rows())?),
+        (Some(path), None) => Truth::Ids(known(path, queries.rows())?),
+        (Some(path), Some(base)) => {
+            Truth::IdsIn(known(path, queries.rows())?, Input::open(base, None)?)
+        }
         (None, Some(path)) => Truth::Base(Input::open(path, None)?.read()?),
         (None, None) => {
             return Err(Failure::usage(
                 "give the true neighbours with --groundtruth, or the indexed vectors with --base",
             ));
         }
+    };
+    let given = match &options.ids {
+        Some(path) => Some(GivenIds::read(path, options.text_ids)?),
+        None => None,
     };
     let connected = options.connection.connect()?;
     let index = &connected.index;
@@ -121,23 +112,41 @@ pub(crate) fn run(options: &Options, global: &Global) -> Outcome<()> {
         options.connection.concurrency,
         &progress,
     )?;
-    let truth = match truth {
-        Truth::Known(rows) => rows,
+    let metric = Metric::from_name(index.metric)
+        .ok_or_else(|| Failure::input("the index has a metric that is unknown here"))?;
+    let mut found = run.ids();
+    if let Some(given) = given {
+        let key = Folder::of(&options.connection.keys, Role::Client)?.client_key()?;
+        found = rows_of(&found, &given.numbers(key.record_key()))?;
+    }
+    let refuse = |truth: &[Vec<u64>]| refuse_other_ids(&found, truth, index.vectors);
+    let (counted_by, recalls) = match truth {
+        Truth::Ids(truth) => {
+            refuse(&truth)?;
+            (IDS, Recalls::by_ids(&found, &truth, depth))
+        }
+        Truth::IdsIn(truth, base) => {
+            refuse(&truth)?;
+            let ([found], truth) = recalls::distances([&found], &truth, &base, &queries, metric)?;
+            let recalls = Recalls::by_distances(&found, &truth, metric, depth);
+            (DISTANCES, recalls)
+        }
         Truth::Base(base) => {
-            let metric = Metric::from_name(index.metric)
-                .ok_or_else(|| Failure::input("the index has a metric that is unknown here"))?;
-            exact_neighbours(&base, &queries, metric, &progress)?
+            let (distances, truth) = exact_neighbours(&base, &queries, metric, &progress)?;
+            refuse(&truth)?;
+            let mut of_found = Distances::new(&found, &queries, metric);
+            of_found.rows(0, base.data());
+            let recalls = Recalls::by_distances(&of_found.finish(), &distances, metric, depth);
+            (DISTANCES, recalls)
         }
     };
-    let found = run.ids();
-    refuse_other_ids(&found, &truth, index.vectors)?;
-    let recalls = Recalls::of(&found, &truth, depth);
     let (up, down) = run.bytes();
     let digits = |value: Option<f64>| value.map(|value| round(value, 5));
     let evaluated = Evaluated {
         platform: index.platform.to_owned(),
         queries: queries.rows(),
         rerank: options.connection.rerank.clone(),
+        counted_by,
         recall_10_at_10: digits(recalls.ten_at_ten),
         recall_1_at_1: digits(recalls.one_at_1),
         recall_1_at_10: digits(recalls.one_at_10),
@@ -159,15 +168,43 @@ fn refuse_other_ids(found: &[Vec<u64>], truth: &[Vec<u64>], vectors: u64) -> Out
         return Ok(());
     }
     Err(Failure::input(
-        "the index has ids of its own, and the true neighbours are row numbers, so nothing can be compared; build it without ids to evaluate it",
+        "the index has ids of its own, and the true neighbours are row numbers, so nothing can be compared; name its ids with --ids, as in its build",
     ))
 }
 
-/// Where the true neighbours come from.
+/// No row has this number.
+const NO_ROW: u64 = u64::MAX;
+
+/// The rows of found ids, of which `ids` has one for each row.
+fn rows_of(found: &[Vec<u64>], ids: &[u64]) -> Outcome<Vec<Vec<u64>>> {
+    let rows: HashMap<u64, u64> = ids.iter().copied().zip(0..).collect();
+    let row = |id: &u64| rows.get(id).copied().unwrap_or(NO_ROW);
+    let found: Vec<Vec<u64>> = found
+        .iter()
+        .map(|ids| ids.iter().map(row).collect())
+        .collect();
+    let mut all = found.iter().flatten().peekable();
+    if all.peek().is_some() && all.all(|&row| row == NO_ROW) {
+        return Err(Failure::input(
+            "not one of the ids that were found is among those of --ids; give the ids that the index was built with",
+        ));
+    }
+    Ok(found)
+}
+
+/// What tells which neighbours are right.
 enum Truth {
-    Known(Vec<Vec<u64>>),
+    /// Their ids.
+    Ids(Vec<Vec<u64>>),
+    /// Their ids, and the file in which they are rows.
+    IdsIn(Vec<Vec<u64>>, Input),
+    /// All vectors.
     Base(Matrix<f32>),
 }
+
+/// How neighbours are counted.
+const IDS: &str = "ids";
+const DISTANCES: &str = "distances";
 
 /// The first rows of a matrix.
 pub(crate) fn first_rows(rows: Matrix<f32>, most: usize) -> Outcome<Matrix<f32>> {
@@ -203,35 +240,30 @@ pub(crate) fn known(path: &Path, queries: usize) -> Outcome<Vec<Vec<u64>>> {
         .collect()
 }
 
-/// The 100 true neighbours by exact search; ids are row numbers.
+/// Distances and ids of the 100 true neighbours by exact search; ids are row numbers.
 pub(crate) fn exact_neighbours(
     base: &Matrix<f32>,
     queries: &Matrix<f32>,
     metric: Metric,
     progress: &Progress,
-) -> Outcome<Vec<Vec<u64>>> {
-    if base.dimension() != queries.dimension() {
-        return Err(Failure::input(format_args!(
-            "the base has dimension {} and the queries have {}; give the vectors that the index was built from",
-            base.dimension(),
-            queries.dimension()
-        )));
-    }
+) -> Outcome<(Vec<Vec<f32>>, Vec<Vec<u64>>)> {
+    recalls::same_dimension(base.dimension(), queries)?;
     let bar = progress.bar("exact search", None);
-    let (_, ids) = exact::search(
+    let each = 100.min(base.rows());
+    let (distances, ids) = exact::search(
         base.data(),
         base.dimension(),
         queries.data(),
-        100.min(base.rows()),
+        each,
         metric,
         cores(),
     )
     .or_failure()?;
     bar.finish_and_clear();
-    Ok(ids
-        .chunks(100.min(base.rows()))
-        .map(<[u64]>::to_vec)
-        .collect())
+    Ok((
+        distances.chunks(each).map(<[f32]>::to_vec).collect(),
+        ids.chunks(each).map(<[u64]>::to_vec).collect(),
+    ))
 }
 
 impl Report for Evaluated {
@@ -242,6 +274,12 @@ impl Report for Evaluated {
             output::count(self.queries as u64),
             self.rerank
         )?;
+        if self.counted_by == IDS {
+            writeln!(
+                out,
+                "counted by ids; with --base, too, all neighbours at the same distance count"
+            )?;
+        }
         for (name, value) in [
             ("10-recall@10", self.recall_10_at_10),
             ("1-recall@1", self.recall_1_at_1),
@@ -264,8 +302,18 @@ impl Report for Evaluated {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_stand_for_rows() {
+        let found = [vec![30, 10], vec![7]];
+        let rows = rows_of(&found, &[10, 20, 30]).unwrap();
+        assert_eq!(rows, [vec![2, 0], vec![NO_ROW]]);
+        assert!(rows_of(&found, &[1, 2, 3]).is_err());
+        assert!(rows_of(&[Vec::new()], &[1]).is_ok());
+    }
 
     #[test]
     fn fail_ids_that_are_no_rows() {
@@ -275,16 +323,5 @@ mod tests {
         assert!(refuse_other_ids(&[vec![901, 6]], &truth, 901).is_ok());
         assert!(refuse_other_ids(&[vec![901]], &truth, 2_000).is_ok());
         assert!(refuse_other_ids(&[Vec::new()], &truth, 901).is_ok());
-    }
-
-    #[test]
-    fn recalls_need_enough_neighbours() {
-        let truth = vec![(0..20).collect::<Vec<u64>>()];
-        let found = vec![(0..10).rev().collect::<Vec<u64>>()];
-        let recalls = Recalls::of(&found, &truth, 10);
-        assert_eq!(recalls.ten_at_ten, Some(1.0));
-        assert_eq!(recalls.one_at_1, Some(0.0));
-        assert_eq!(recalls.one_at_10, Some(1.0));
-        assert_eq!(recalls.one_at_100, None);
     }
 }

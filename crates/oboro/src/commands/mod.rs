@@ -30,6 +30,8 @@ pub(crate) mod learn;
 #[path = "learn_absent.rs"]
 pub(crate) mod learn;
 mod lorentz;
+mod low_recall;
+mod recalls;
 mod registry;
 pub(crate) mod renew;
 pub(crate) mod restore;
