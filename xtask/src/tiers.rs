@@ -33,6 +33,7 @@ const TIERS: &[(&str, u8)] = &[
     ("oboro-keeper", 4),
     ("oboro-owner", 4),
     ("oboro-learn", 4),
+    ("oboro-session", 5),
     ("oboro-server", 5),
     ("oboro", 6),
     ("oboro-fuzz-cases", 6),

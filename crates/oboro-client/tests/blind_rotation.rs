@@ -8,7 +8,7 @@ mod common;
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-use blind::{BlindTarget, DIMENSION, Failed, Maker, Roles, options, owner, rows, serve, words};
+use blind::{DIMENSION, Failed, Maker, Roles, options, owner, rows, serve, words};
 use bytes::Bytes;
 use common::{Shape, World, id_of_row};
 use oboro_channel::{ConnectOptions, Role, connect};
@@ -29,6 +29,7 @@ use oboro_protocol::{
     reason_of,
 };
 use oboro_quant::Metric;
+use oboro_session::{ServedIndex, SessionError};
 use tokio::runtime::Handle;
 use tonic::transport::Channel;
 
@@ -181,15 +182,14 @@ async fn raw(world: &World, searcher: SocketAddr) -> EncoderClient<Channel> {
 /// Rotates the key after its second commit, before its segment is encoded; and after its
 /// fourth, when the segment is staged.
 struct Rotating<'a> {
-    target: BlindTarget,
+    target: ServedIndex,
+    runtime: Handle,
     world: &'a World,
-    config: oboro_client::writer::WriterConfig,
     searcher: SocketAddr,
     keeper: SocketAddr,
     commits: usize,
     rotations: usize,
     stages: usize,
-    moves: usize,
 }
 
 impl Rotating<'_> {
@@ -197,30 +197,23 @@ impl Rotating<'_> {
         self.rotations += 1;
         let config = self.world.owner_config(self.searcher, self.keeper);
         let rotating = rotate(config, Duration::ZERO, false);
-        self.target.runtime.block_on(rotating).unwrap();
+        self.runtime.block_on(rotating).unwrap();
     }
 }
 
 impl Target for Rotating<'_> {
     type Stage = oboro_client::writer::StageToken;
-    type Error = Failed;
+    type Error = SessionError;
 
-    fn stage(&mut self, segment: &oboro_owner::EncodedSegment) -> Result<Self::Stage, Failed> {
+    fn stage(
+        &mut self,
+        segment: &oboro_owner::EncodedSegment,
+    ) -> Result<Self::Stage, SessionError> {
         if self.commits == 2 && self.rotations == 0 {
             self.rotate();
         }
         self.stages += 1;
-        match self.target.stage(segment) {
-            Err(Failed::Client(error)) if error.reason() == Some(Reason::WrongEpoch) => {
-                self.moves += 1;
-                let runtime = self.target.runtime.clone();
-                let writer = runtime.block_on(Writer::connect(&self.config))?;
-                self.target.encryptor =
-                    BlindEncryptor::new(self.target.blind.scale(), writer.descriptor())?;
-                self.target.stage(segment)
-            }
-            result => result,
-        }
+        self.target.stage(segment)
     }
 
     fn commit(
@@ -229,7 +222,7 @@ impl Target for Rotating<'_> {
         deletes: Vec<u64>,
         on_existing: OnExisting,
         strict: bool,
-    ) -> Result<oboro_owner::Changed, Failed> {
+    ) -> Result<oboro_owner::Changed, SessionError> {
         if self.commits == 4 && self.rotations == 1 {
             self.rotate();
         }
@@ -238,8 +231,8 @@ impl Target for Rotating<'_> {
         Ok(changed)
     }
 
-    fn is_unstaged(&self, error: &Failed) -> bool {
-        matches!(error, Failed::Client(error) if error.reason() == Some(Reason::UnknownSession))
+    fn is_unstaged(&self, error: &SessionError) -> bool {
+        self.target.is_unstaged(error)
     }
 }
 
@@ -250,27 +243,21 @@ async fn an_insert_goes_on_over_rotations_at_its_worst_moments() {
     let (_, keeper) = world.keeper("127.0.0.1:0").await;
     let searcher = served(keeper.address, &world).await;
     let config = world.writer_config(searcher, world.owner_identity());
-    let writer = Writer::connect(&config).await.unwrap();
-    let blind = BlindWriter::connect(&config, writer.descriptor().index_id)
-        .await
-        .unwrap();
-    let encoder = BlindEncoder::new(world.owner_key.writer_key(), writer.descriptor()).unwrap();
+    let (index, encoder) = tokio::task::block_in_place(|| {
+        let mut index = ServedIndex::connect(config, Handle::current()).unwrap();
+        let key = world.owner_key.writer_key();
+        let encoder = index.encoder(key, common::rng(41)).unwrap();
+        (index, encoder)
+    });
     let mut target = Rotating {
-        target: BlindTarget {
-            encryptor: BlindEncryptor::new(blind.scale(), writer.descriptor()).unwrap(),
-            writer,
-            blind,
-            rng: common::rng(41),
-            runtime: Handle::current(),
-        },
+        target: index,
+        runtime: Handle::current(),
         world: &world,
-        config,
         searcher,
         keeper: keeper.address,
         commits: 0,
         rotations: 0,
         stages: 0,
-        moves: 0,
     };
     let all = words(WORDS);
     let ids = (ROWS..WORDS).map(|row| id_of_row(row as u64)).collect();
@@ -284,14 +271,16 @@ async fn an_insert_goes_on_over_rotations_at_its_worst_moments() {
     };
     let report = tokio::task::block_in_place(|| {
         let rng = &mut common::rng(6);
-        oboro_owner::insert(&encoder, &mut source, &mut target, &settings, rng)
+        oboro_owner::insert(&*encoder, &mut source, &mut target, &settings, rng)
     })
     .unwrap();
     assert_eq!((report.changed.inserted, report.changed.refused), (300, 0));
     assert_eq!(report.changed.vectors, WORDS as u64);
     // Six batches; one was lost between staging and commit, and brought again.
     assert_eq!((target.commits, target.stages), (6, 7));
-    assert_eq!((target.rotations, target.moves), (2, 2));
+    assert_eq!(target.rotations, 2);
+    // It moved over to the key in use, twice.
+    assert_eq!(target.target.writer().descriptor().epoch, 3);
     let client = world.client(searcher).await;
     for row in [0, 410, 510, 610, 699] {
         let query = &all[row * DIMENSION..][..DIMENSION];
@@ -361,7 +350,7 @@ async fn a_build_that_is_resumed_after_a_rotation_begins_anew_under_the_new_key(
     let report = go_on(&world, &mut roles, &mut kept, true).unwrap();
     assert!(report.begun_anew);
     assert_eq!(
-        (roles.standing, report.vectors, report.unrecorded),
+        (roles.roles.segments(), report.vectors, report.unrecorded),
         (Some(0), ROWS, false)
     );
     let folder = maker.folder.clone();

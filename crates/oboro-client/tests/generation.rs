@@ -8,9 +8,7 @@ mod common;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use blind::{
-    BlindTarget, DIMENSION, Failed, Maker, Roles, build, config, options, owner, rows, serve, words,
-};
+use blind::{DIMENSION, Failed, Maker, Roles, build, config, options, owner, rows, serve, words};
 use common::{Shape, World, id_of_row, overlap, verifier};
 use oboro_channel::{ConnectOptions, Identity, Role, connect};
 use oboro_ckks::ParameterSet;
@@ -29,6 +27,7 @@ use oboro_protocol::generation::v1::{self, generator_client::GeneratorClient};
 use oboro_protocol::{Reason, reason_of};
 use oboro_quant::Metric;
 use oboro_searcher::GeneratorServer;
+use oboro_session::ServedIndex;
 use tokio::runtime::Handle;
 
 /// Who is killed while a build goes on, beside the owner.
@@ -77,7 +76,7 @@ async fn interrupted(
             };
             owner(world).build_blind(&mut rows(world), &mut roles, &options, start)
         });
-        standings.extend(roles.standing);
+        standings.extend(roles.roles.segments());
         drop(roles);
         let Some((step, who)) = stops.get(round) else {
             result.unwrap();
@@ -177,7 +176,7 @@ async fn fail_going_on_with_other_vectors_or_as_another_owner() {
     let mut roles = Roles::connect_as(&world, &first, &maker, keeper.address).await;
     roles.stop_at = Some("segment");
     build(&world, &mut roles, &options).await.unwrap_err();
-    roles.session.abort().await;
+    roles.session().abort().await;
     let mut other = Roles::connect_as(&world, &second, &maker, keeper.address).await;
     other.stop_at = Some("train");
     assert!(matches!(generation(&mut other), Err(Failed::Stopped)));
@@ -285,18 +284,19 @@ async fn new_vectors_of_a_blind_index_are_encoded_blindly() {
     println!("{share:.4} of the codes are those of the build");
     assert!(share > 0.97, "{share}");
 
+    let (mut target, encoder) = tokio::task::block_in_place(|| {
+        let config = config(world.owner_identity());
+        let mut index = ServedIndex::connect(config, Handle::current()).unwrap();
+        let key = world.owner_key.writer_key();
+        let encoder = index.encoder(key, common::rng(21)).unwrap();
+        (index, encoder)
+    });
     // A keeper that was started again is shown the codebook again.
     keeper.stop().await;
     let (_, keeper) = world.keeper(&address.to_string()).await;
-    let mut target = BlindTarget {
-        writer: writer.clone(),
-        blind: blind.clone(),
-        encryptor: BlindEncryptor::new(blind.scale(), writer.descriptor()).unwrap(),
-        rng: common::rng(21),
-        runtime: Handle::current(),
-    };
     let all = words(WORDS);
-    let insert = |target: &mut BlindTarget, rows: std::ops::Range<usize>, on_existing| {
+    // Another seed each time: from one come the same ids of segments.
+    let insert = |target: &mut ServedIndex, rows: std::ops::Range<usize>, on_existing, seed| {
         let values = &all[rows.start * DIMENSION..rows.end * DIMENSION];
         let ids = rows.map(|row| id_of_row(row as u64)).collect();
         let mut source = Rows::new(values, DIMENSION)
@@ -309,16 +309,17 @@ async fn new_vectors_of_a_blind_index_are_encoded_blindly() {
             ..Default::default()
         };
         tokio::task::block_in_place(|| {
-            oboro_owner::insert(&encoder, &mut source, target, &options, &mut common::rng(6))
+            let rng = &mut common::rng(seed);
+            oboro_owner::insert(&*encoder, &mut source, target, &options, rng)
         })
         .unwrap()
     };
-    let report = insert(&mut target, 500..WORDS, OnExisting::Refuse);
+    let report = insert(&mut target, 500..WORDS, OnExisting::Refuse, 6);
     assert_eq!(
         (report.changed.inserted, report.changed.refused),
         (300, 100)
     );
-    let report = insert(&mut target, 500..520, OnExisting::Replace);
+    let report = insert(&mut target, 500..520, OnExisting::Replace, 7);
     assert_eq!((report.changed.inserted, report.changed.replaced), (0, 20));
     assert_eq!(report.changed.vectors, WORDS as u64);
     for row in [0, 510, 700, 899] {
@@ -550,7 +551,7 @@ async fn fail_when_the_keeper_forgets_the_generation() {
     let (_, keeper) = world.keeper(&address.to_string()).await;
     // The training begins, and the keeper that was started again knows nothing of it.
     let error = loop {
-        match roles.session.train().await {
+        match roles.session().train().await {
             Ok(progress) => assert!(progress.trained.is_none()),
             Err(error) => break error,
         }
@@ -570,14 +571,14 @@ async fn fail_messages_out_of_order_and_of_others() {
     let mut roles = Roles::connect(&world, &maker, keeper.address).await;
     let reason = |error: ClientError| error.reason().unwrap();
     // Before there is a generation.
-    let session = &mut roles.session;
+    let session = roles.session();
     let error = session.train().await.unwrap_err();
     assert_eq!(reason(error), Reason::BadRequest);
     roles.stop_at = Some("shares");
     build(&world, &mut roles, &options(200, 2))
         .await
         .unwrap_err();
-    let session = &mut roles.session;
+    let session = roles.session();
     // Nothing of the sample is there.
     let error = session.train().await.unwrap_err();
     assert_eq!(reason(error), Reason::BadRequest);

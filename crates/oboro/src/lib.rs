@@ -12,6 +12,7 @@
 //! |---|---|
 //! | [`owner`] | building indexes |
 //! | [`client`] | searching |
+//! | [`session`] | blind builds, and changes of an index that is served |
 //! | [`searcher`], [`keeper`], [`server`] | running the roles |
 //! | [`index`] | keys, formats |
 //! | [`channel`], [`attest`] | TLS identities, evidence |
@@ -70,4 +71,5 @@ pub use oboro_owner as owner;
 pub use oboro_quant as quant;
 pub use oboro_searcher as searcher;
 pub use oboro_server as server;
+pub use oboro_session as session;
 pub use oboro_vectors as vectors;

@@ -14,7 +14,6 @@ mod processes;
 mod progress;
 mod register;
 mod results;
-mod served;
 mod usage;
 mod with_simulated;
 mod words;

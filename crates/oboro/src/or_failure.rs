@@ -6,6 +6,7 @@
 use oboro_client::ClientError;
 use oboro_owner::OwnerError;
 use oboro_quant::QuantError;
+use oboro_session::SessionError;
 use oboro_vectors::VectorsError;
 
 use crate::failure::{Failure, Kind, Outcome};
@@ -49,6 +50,15 @@ impl IntoFailure for OwnerError {
             | Self::TrialFailed { .. }
             | Self::Threads { .. } => Failure::failed(self),
             error => Failure::input(error),
+        }
+    }
+}
+
+impl IntoFailure for SessionError {
+    fn into_failure(self) -> Failure {
+        match self {
+            Self::Owner(error) => error.into_failure(),
+            Self::Client(error) => error.into_failure(),
         }
     }
 }

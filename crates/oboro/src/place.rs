@@ -7,13 +7,15 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::ProgressBar;
 use oboro_channel::Role;
-use oboro_client::writer::{Writer, WriterConfig};
+use oboro_client::writer::WriterConfig;
 use oboro_index::{CompactionPolicy, Index, IndexError, LiveIndex, OwnerKey, Throttle, WriterKey};
 use oboro_owner::{
     Changed, Encoder, Encodes, FolderTarget, InsertOptions, InsertReport, OwnerError, VectorSource,
     delete, insert,
 };
 use oboro_server::policy::PolicyOptions;
+use oboro_session::{ServedIndex, SessionError};
+use tokio::runtime::Runtime;
 
 use crate::failure::{Failure, Outcome};
 use crate::keys::{self, Folder, OWNER_KEY};
@@ -21,7 +23,6 @@ use crate::or_failure::{IntoFailure, OrFailure};
 use crate::output;
 use crate::passphrase::KeyPassphrase;
 use crate::roles;
-use crate::served::{ChangeError, Served};
 use crate::with_simulated::WithSimulated;
 
 /// The key of clients that may change indexes.
@@ -57,6 +58,12 @@ pub(crate) enum Opened {
     Folder(Box<LiveIndex>),
     /// A connection to a searcher.
     Served(Box<Served>),
+}
+
+/// A searcher that takes changes, and the threads of the connection.
+pub(crate) struct Served {
+    index: ServedIndex,
+    _runtime: Runtime,
 }
 
 /// How an index stands.
@@ -148,7 +155,8 @@ impl Place {
                 .verifier(&WithSimulated::new(self.allow_simulated))?,
             connect_timeout: CONNECT,
         };
-        let writer = runtime.block_on(Writer::connect(&config)).or_failure()?;
+        let index = ServedIndex::connect(config, runtime.handle().clone()).or_failure()?;
+        let writer = index.writer();
         if writer.is_simulated() {
             eprintln!("{}", output::SIMULATED);
         } else {
@@ -156,7 +164,10 @@ impl Place {
                 eprintln!("note: {remark}");
             }
         }
-        let served = Served::new(runtime, writer, config);
+        let served = Served {
+            index,
+            _runtime: runtime,
+        };
         Ok((Opened::Served(Box::new(served)), key))
     }
 
@@ -189,7 +200,7 @@ impl Opened {
                     Encoder::open(key, model, index.descriptor()).or_failure()?,
                 ))
             }
-            Self::Served(served) => served.encoder(key),
+            Self::Served(served) => served.index.encoder(key, keys::os_rng()?).or_failure(),
         }
     }
 
@@ -206,7 +217,15 @@ impl Opened {
                     generation: index.head().generation,
                 })
             }
-            Self::Served(served) => served.state(),
+            Self::Served(served) => {
+                let status = served.index.status().or_failure()?;
+                Ok(Standing {
+                    vectors: status.vectors,
+                    segments: u64::from(status.segments),
+                    deleted: status.deleted,
+                    generation: status.generation,
+                })
+            }
         }
     }
 
@@ -225,12 +244,13 @@ impl Opened {
                 insert(encoder, source, &mut target, options, &mut rng).map_err(failure)
             }
             Self::Served(served) => {
-                served.encrypt_with(options.threads)?;
-                insert(encoder, source, &mut **served, options, &mut rng).map_err(|error| {
-                    match error {
-                        ChangeError::Owner(error) => failure(error),
-                        ChangeError::Client(error) => error.into_failure(),
-                    }
+                let index = &mut served.index;
+                if let Some(threads) = options.threads {
+                    index.encrypt_with(threads).or_failure()?;
+                }
+                insert(encoder, source, index, options, &mut rng).map_err(|error| match error {
+                    SessionError::Owner(error) => failure(error),
+                    SessionError::Client(error) => error.into_failure(),
                 })
             }
         }
@@ -243,7 +263,7 @@ impl Opened {
                 let mut target = FolderTarget::new(live, keys::os_rng()?);
                 delete(&mut target, ids, strict).or_failure()
             }
-            Self::Served(served) => delete(&mut **served, ids, strict).or_failure(),
+            Self::Served(served) => delete(&mut served.index, ids, strict).or_failure(),
         }
     }
 
@@ -257,7 +277,17 @@ impl Opened {
     ) -> Outcome<Merged> {
         let live = match self {
             Self::Folder(live) => live,
-            Self::Served(served) => return served.compact(),
+            Self::Served(served) => {
+                let report = served.index.compact().or_failure()?;
+                return Ok(Merged {
+                    before: u64::from(report.segments_before),
+                    after: u64::from(report.segments_after),
+                    dropped: report.dropped,
+                    generation: report.generation,
+                    // A searcher goes on by itself, and does not say so here.
+                    resumed: None,
+                });
+            }
         };
         let mut rng = keys::os_rng()?;
         let before = live.index().segments().len() as u64;
@@ -294,7 +324,7 @@ impl Opened {
         match self {
             // It is told when a searcher serves the index next.
             Self::Folder(_) => false,
-            Self::Served(served) => served.is_unrecorded(),
+            Self::Served(served) => served.index.is_unrecorded(),
         }
     }
 }

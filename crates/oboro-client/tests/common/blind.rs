@@ -8,16 +8,15 @@ use oboro_channel::Identity;
 use oboro_ckks::GenerationPlan;
 use oboro_client::{
     ClientError,
-    blind::BlindWriter,
-    generation::{GenerationConfig, GenerationSession, SegmentParts},
-    writer::{Change, Writer},
+    generation::{GenerationConfig, GenerationSession},
 };
-use oboro_index::{BuildState, NewSegment, OnExisting, OwnerKey, Rotation};
+use oboro_index::{BuildState, OwnerKey, Rotation};
 use oboro_owner::{
-    BlindCommitted, BlindEncryptor, BlindReport, BlindRoles, BlindSegment, BlindStanding,
-    BlindStart, BlindTrained, BuildOptions, EncodedSegment, Ids, Owner, OwnerError, Rows,
+    BlindCommitted, BlindReport, BlindRoles, BlindSegment, BlindStanding, BlindStart, BlindTrained,
+    BuildOptions, Ids, Owner, OwnerError, Rows,
 };
 use oboro_searcher::{Generated, GeneratorServer, SearcherConfig, SearcherError, SearcherServer};
+use oboro_session::{BlindSession, SessionError};
 use rand_core::SeedableRng;
 use tokio::{net::TcpListener, runtime::Handle, sync::oneshot, task::JoinHandle};
 
@@ -92,13 +91,10 @@ pub fn config(
     }
 }
 
-/// Carries the messages of a build; `stop_at` ends it before the step of that name.
+/// The roles of a build, which `stop_at` ends before the step of that name.
 pub struct Roles {
-    pub session: GenerationSession,
-    pub runtime: Handle,
+    pub roles: BlindSession,
     pub stop_at: Option<&'static str>,
-    /// Segments that were there when it began.
-    pub standing: Option<u32>,
     /// Segments brought.
     pub brought: u32,
 }
@@ -116,9 +112,12 @@ impl From<OwnerError> for Failed {
     }
 }
 
-impl From<ClientError> for Failed {
-    fn from(error: ClientError) -> Self {
-        Self::Client(error)
+impl From<SessionError> for Failed {
+    fn from(error: SessionError) -> Self {
+        match error {
+            SessionError::Owner(error) => Self::Owner(error),
+            SessionError::Client(error) => Self::Client(error),
+        }
     }
 }
 
@@ -134,13 +133,16 @@ impl Roles {
         keeper: SocketAddr,
     ) -> Self {
         let config = config(world, identity, maker, keeper);
+        let session = GenerationSession::connect(&config).await.unwrap();
         Self {
-            session: GenerationSession::connect(&config).await.unwrap(),
-            runtime: Handle::current(),
+            roles: BlindSession::new(session, Handle::current()),
             stop_at: None,
-            standing: None,
             brought: 0,
         }
+    }
+
+    pub fn session(&mut self) -> &mut GenerationSession {
+        self.roles.session_mut()
     }
 
     pub fn before(&self, step: &str) -> Result<(), Failed> {
@@ -156,22 +158,16 @@ impl BlindRoles for Roles {
 
     fn begin(&mut self, plan: &GenerationPlan) -> Result<BlindStanding, Failed> {
         self.before("begin")?;
-        let standing = self.runtime.block_on(self.session.begin(plan))?;
-        self.standing = Some(standing.segments);
-        Ok(BlindStanding {
-            training: standing.training,
-            trained: standing.trained,
-            segments: standing.segments,
-        })
+        Ok(self.roles.begin(plan)?)
     }
 
     fn shares(&mut self, shares: &[u8]) -> Result<(), Failed> {
         self.before("shares")?;
-        Ok(self.runtime.block_on(self.session.shares(shares))?)
+        Ok(self.roles.shares(shares)?)
     }
 
     fn sample(&mut self, first: usize, batches: Vec<Vec<u8>>) -> Result<(), Failed> {
-        Ok(self.runtime.block_on(self.session.sample(first, batches))?)
+        Ok(self.roles.sample(first, batches)?)
     }
 
     fn train(
@@ -179,30 +175,26 @@ impl BlindRoles for Roles {
         progress: &mut dyn FnMut(u64, u64) -> Result<(), OwnerError>,
     ) -> Result<BlindTrained, Failed> {
         self.before("train")?;
-        loop {
-            let state = self.runtime.block_on(self.session.train())?;
-            progress(state.done.into(), state.steps.into())?;
-            if let Some(trained) = state.trained {
-                return Ok(BlindTrained {
-                    batch_scale: trained.batch_scale,
-                    table_scale: trained.table_scale,
-                    codebook_digest: trained.codebook_digest,
-                    gains: trained.gains,
-                });
+        // In the middle of the training.
+        let stop = self.before("training").is_err();
+        let trained = self.roles.train(&mut |done, total| {
+            progress(done, total)?;
+            match stop {
+                true => Err(OwnerError::Cancelled),
+                false => Ok(()),
             }
-            // In the middle of the training.
-            self.before("training")?;
-        }
+        });
+        self.before("training")?;
+        Ok(trained?)
     }
 
     fn describe(&mut self, descriptor: &[u8]) -> Result<(), Failed> {
         self.before("describe")?;
-        Ok(self.runtime.block_on(self.session.describe(descriptor))?)
+        Ok(self.roles.describe(descriptor)?)
     }
 
     fn encode(&mut self, segment: u32, first: usize, batches: Vec<Vec<u8>>) -> Result<(), Failed> {
-        let encode = self.session.encode(segment, first, batches);
-        Ok(self.runtime.block_on(encode)?)
+        Ok(self.roles.encode(segment, first, batches)?)
     }
 
     fn segment(&mut self, number: u32, segment: BlindSegment) -> Result<(), Failed> {
@@ -211,25 +203,12 @@ impl BlindRoles for Roles {
             self.before("second segment")?;
         }
         self.brought += 1;
-        let parts = SegmentParts {
-            segment_id: segment.segment_id,
-            ids: segment.ids,
-            tags: segment.tags,
-            records: segment.records,
-        };
-        Ok(self.runtime.block_on(self.session.segment(number, parts))?)
+        Ok(self.roles.segment(number, segment)?)
     }
 
     fn commit(&mut self) -> Result<BlindCommitted, Failed> {
         self.before("commit")?;
-        let report = self.runtime.block_on(self.session.commit())?;
-        Ok(BlindCommitted {
-            generation: report.generation,
-            manifest_digest: report.manifest_digest,
-            vectors: report.vectors,
-            files: report.files,
-            unrecorded: report.unrecorded,
-        })
+        Ok(self.roles.commit()?)
     }
 }
 
@@ -272,70 +251,9 @@ pub async fn build(
     });
     // One that stops by itself is as one that was killed.
     if result.is_err() && roles.stop_at.is_none() {
-        roles.session.abort().await;
+        roles.session().abort().await;
     }
     result
-}
-
-/// Changes at a searcher whose index was made blindly.
-pub struct BlindTarget {
-    pub writer: Writer,
-    pub blind: BlindWriter,
-    pub encryptor: BlindEncryptor,
-    pub rng: chacha20::ChaCha20Rng,
-    pub runtime: Handle,
-}
-
-impl oboro_owner::Target for BlindTarget {
-    type Stage = oboro_client::writer::StageToken;
-    type Error = Failed;
-
-    fn stage(&mut self, segment: &EncodedSegment) -> Result<Self::Stage, Failed> {
-        assert!(segment.codes.is_empty());
-        let width = self.writer.descriptor().subquantizers();
-        let vectors = segment.unencoded.as_ref().unwrap();
-        let batches = self.encryptor.encrypt(vectors, &mut self.rng)?;
-        self.runtime.block_on(async {
-            let codes = self
-                .blind
-                .encode(self.encryptor.epoch(), &batches, segment.ids.len(), width)
-                .await?;
-            let segment = NewSegment {
-                segment_id: segment.segment_id,
-                ids: &segment.ids,
-                codes: &codes,
-                tags: &segment.tags,
-                lists: &[],
-                records: &segment.records,
-            };
-            Ok(self.writer.stage(&segment).await?)
-        })
-    }
-
-    fn commit(
-        &mut self,
-        stages: Vec<Self::Stage>,
-        deletes: Vec<u64>,
-        on_existing: OnExisting,
-        strict: bool,
-    ) -> Result<oboro_owner::Changed, Failed> {
-        let change = Change {
-            stages,
-            deletes,
-            on_existing,
-            strict,
-        };
-        let report = self.runtime.block_on(self.writer.commit(change))?;
-        Ok(oboro_owner::Changed {
-            inserted: report.inserted,
-            replaced: report.replaced,
-            refused: report.refused,
-            deleted: report.deleted,
-            unknown: report.unknown,
-            vectors: report.vectors,
-            generation: report.generation,
-        })
-    }
 }
 
 pub async fn serve(world: &World, folder: &PathBuf, config: SearcherConfig) -> SocketAddr {

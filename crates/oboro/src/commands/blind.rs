@@ -8,18 +8,12 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use oboro_channel::Role;
-use oboro_ckks::GenerationPlan;
-use oboro_client::ClientError;
-use oboro_client::generation::{GenerationConfig, GenerationSession, SegmentParts};
+use oboro_client::generation::GenerationConfig;
 use oboro_index::BuildState;
-use oboro_owner::{
-    BlindCommitted, BlindReport, BlindRoles, BlindSegment, BlindStanding, BlindStart, BlindTrained,
-    Owner, OwnerError,
-};
+use oboro_owner::{BlindReport, BlindStart, Owner, OwnerError};
 use oboro_protocol::Reason;
-use oboro_vectors::VectorsError;
+use oboro_session::{BlindSession, SessionError};
 use serde::Serialize;
-use tokio::runtime::Runtime;
 
 use super::build::{self, Options};
 use super::lorentz::Watched;
@@ -64,21 +58,14 @@ pub(super) fn build(
     let file = StateFile::of(options, &folder);
     let begun = file.read(&owner, options.resume)?;
     let runtime = roles::runtime(2)?;
-    let session = runtime
-        .block_on(GenerationSession::connect(&config))
-        .or_failure()?;
-    let simulated = session.is_simulated();
+    let mut roles = BlindSession::connect(&config, runtime.handle().clone()).or_failure()?;
+    let simulated = roles.session().is_simulated();
     if simulated {
         progress.remark(output::SIMULATED);
     }
-    for remark in session.remarks() {
+    for remark in roles.session().remarks() {
         progress.remark(format_args!("note: {remark}"));
     }
-    let mut roles = Roles {
-        session,
-        runtime,
-        segments: None,
-    };
     let mut rng = keys::os_rng()?;
     let mut sealing = keys::os_rng()?;
     let mut unwritten = None;
@@ -109,7 +96,7 @@ pub(super) fn build(
             "the keeper's key was rotated since the build began, so it began anew under the new one",
         );
     } else if options.resume
-        && let Some(segments) = roles.segments
+        && let Some(segments) = roles.segments()
     {
         progress.remark(format_args!(
             "went on with a build of which {segments} segments were complete"
@@ -125,10 +112,10 @@ pub(super) fn build(
             Ok(Made::Built(Box::new(built)))
         }
         // Whole, but its owner was interrupted before it heard so.
-        Err(BlindError::Client(error))
+        Err(error)
             if options.resume
                 && error.reason() == Some(Reason::Conflict)
-                && roles.segments.is_none() =>
+                && roles.segments().is_none() =>
         {
             file.remove()?;
             Ok(Made::Whole(Whole {
@@ -136,8 +123,8 @@ pub(super) fn build(
                 complete: true,
             }))
         }
-        Err(error) if error.is_passing(roles.segments.is_some()) => {
-            let failure = error.into_failure(&input);
+        Err(error) if roles.is_passing(&error) => {
+            let failure = failure(error, &input);
             Err(Failure::new(
                 failure.kind,
                 format_args!(
@@ -147,12 +134,12 @@ pub(super) fn build(
             ))
         }
         Err(error) => {
-            roles.runtime.block_on(roles.session.abort());
+            roles.abort();
             // One that is to go on with other vectors may still go on with the right ones.
-            if !matches!(error, BlindError::Owner(OwnerError::OtherInput)) {
+            if !matches!(error, SessionError::Owner(OwnerError::OtherInput)) {
                 file.remove()?;
             }
-            Err(error.into_failure(&input))
+            Err(failure(error, &input))
         }
     }
 }
@@ -238,132 +225,11 @@ impl Report for Whole {
     }
 }
 
-/// Carries a blind build's messages.
-struct Roles {
-    session: GenerationSession,
-    runtime: Runtime,
-    /// Segments that were complete when the generation was begun.
-    segments: Option<u32>,
-}
-
-/// What stops a blind build.
-enum BlindError {
-    Owner(OwnerError),
-    Client(ClientError),
-}
-
-impl BlindError {
-    /// The same build may succeed later; `begun` says that the roles had begun it.
-    fn is_passing(&self, begun: bool) -> bool {
-        match self {
-            // A disk or a network that gives the vectors may be back.
-            Self::Owner(error) => matches!(
-                error,
-                OwnerError::Cancelled | OwnerError::Vectors(VectorsError::Io { .. })
-            ),
-            // Connections, evidence, time, and what a role that was started again knows no
-            // more.
-            Self::Client(error) => match error.reason() {
-                Some(Reason::BadRequest | Reason::Conflict | Reason::Forbidden) => false,
-                // Of the machine then, such as open files; before, of what is asked for.
-                Some(Reason::Limit) => begun,
-                _ => true,
-            },
-        }
-    }
-
-    fn into_failure(self, input: &Input) -> Failure {
-        match self {
-            Self::Owner(error) => build::named_failure(error, |error| input.failure(error)),
-            Self::Client(error) => error.into_failure(),
-        }
-    }
-}
-
-impl From<OwnerError> for BlindError {
-    fn from(error: OwnerError) -> Self {
-        Self::Owner(error)
-    }
-}
-
-impl From<ClientError> for BlindError {
-    fn from(error: ClientError) -> Self {
-        Self::Client(error)
-    }
-}
-
-impl BlindRoles for Roles {
-    type Error = BlindError;
-
-    fn begin(&mut self, plan: &GenerationPlan) -> Result<BlindStanding, BlindError> {
-        let standing = self.runtime.block_on(self.session.begin(plan))?;
-        self.segments = Some(standing.segments);
-        Ok(BlindStanding {
-            training: standing.training,
-            trained: standing.trained,
-            segments: standing.segments,
-        })
-    }
-
-    fn shares(&mut self, shares: &[u8]) -> Result<(), BlindError> {
-        Ok(self.runtime.block_on(self.session.shares(shares))?)
-    }
-
-    fn sample(&mut self, first: usize, batches: Vec<Vec<u8>>) -> Result<(), BlindError> {
-        Ok(self.runtime.block_on(self.session.sample(first, batches))?)
-    }
-
-    fn train(
-        &mut self,
-        progress: &mut dyn FnMut(u64, u64) -> Result<(), OwnerError>,
-    ) -> Result<BlindTrained, BlindError> {
-        loop {
-            let state = self.runtime.block_on(self.session.train())?;
-            progress(state.done.into(), state.steps.into())?;
-            if let Some(trained) = state.trained {
-                return Ok(BlindTrained {
-                    batch_scale: trained.batch_scale,
-                    table_scale: trained.table_scale,
-                    codebook_digest: trained.codebook_digest,
-                    gains: trained.gains,
-                });
-            }
-        }
-    }
-
-    fn describe(&mut self, descriptor: &[u8]) -> Result<(), BlindError> {
-        Ok(self.runtime.block_on(self.session.describe(descriptor))?)
-    }
-
-    fn encode(
-        &mut self,
-        segment: u32,
-        first: usize,
-        batches: Vec<Vec<u8>>,
-    ) -> Result<(), BlindError> {
-        let encode = self.session.encode(segment, first, batches);
-        Ok(self.runtime.block_on(encode)?)
-    }
-
-    fn segment(&mut self, number: u32, segment: BlindSegment) -> Result<(), BlindError> {
-        let parts = SegmentParts {
-            segment_id: segment.segment_id,
-            ids: segment.ids,
-            tags: segment.tags,
-            records: segment.records,
-        };
-        Ok(self.runtime.block_on(self.session.segment(number, parts))?)
-    }
-
-    fn commit(&mut self) -> Result<BlindCommitted, BlindError> {
-        let report = self.runtime.block_on(self.session.commit())?;
-        Ok(BlindCommitted {
-            generation: report.generation,
-            manifest_digest: report.manifest_digest,
-            vectors: report.vectors,
-            files: report.files,
-            unrecorded: report.unrecorded,
-        })
+/// With the words for vectors that cannot be read.
+fn failure(error: SessionError, input: &Input) -> Failure {
+    match error {
+        SessionError::Owner(error) => build::named_failure(error, |error| input.failure(error)),
+        SessionError::Client(error) => error.into_failure(),
     }
 }
 

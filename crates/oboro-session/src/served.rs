@@ -1,9 +1,11 @@
-//! Changes that go to the searcher that serves an index.
+//! Changes of an index that a searcher serves.
 
 use chacha20::ChaCha20Rng;
 use oboro_client::ClientError;
 use oboro_client::blind::BlindWriter;
-use oboro_client::writer::{Change, StageToken, Writer, WriterConfig};
+use oboro_client::writer::{
+    Change, CompactionReport, StageToken, Writer, WriterConfig, WriterStatus,
+};
 use oboro_index::{NewSegment, OnExisting, WriterKey};
 use oboro_owner::{
     BlindEncoder, BlindEncryptor, Changed, EncodedSegment, Encoder, Encodes, OwnerError, Target,
@@ -11,16 +13,40 @@ use oboro_owner::{
 };
 use oboro_protocol::Reason;
 use rayon::ThreadPool;
-use tokio::runtime::Runtime;
+use tokio::runtime::Handle;
 
-use crate::failure::{Failure, Outcome};
-use crate::keys;
-use crate::or_failure::{IntoFailure, OrFailure};
-use crate::place::{Merged, Standing};
+use crate::SessionError;
 
-/// A searcher that takes changes.
-pub(crate) struct Served {
-    runtime: Runtime,
+/// A searcher that serves an index and takes changes.
+///
+/// ```no_run
+/// use oboro_client::writer::WriterConfig;
+/// use oboro_owner::{Ids, InsertOptions, Rows, delete, insert};
+/// use oboro_session::ServedIndex;
+///
+/// # fn change(
+/// #     config: WriterConfig,
+/// #     key: oboro_index::WriterKey,
+/// #     values: &[f32],
+/// #     (mut rng, of_batches): (chacha20::ChaCha20Rng, chacha20::ChaCha20Rng),
+/// # ) -> Result<(), Box<dyn std::error::Error>> {
+/// // In `config` are the address, a writer's certificate, and who is trusted.
+/// let runtime = tokio::runtime::Runtime::new()?;
+/// let mut index = ServedIndex::connect(config, runtime.handle().clone())?;
+/// let encoder = index.encoder(key, of_batches)?;
+///
+/// let ids = (1_000..1_010).collect();
+/// let mut source = Rows::new(values, 128)?.with_ids(Ids::Numbers(ids))?;
+/// let options = InsertOptions::default();
+/// let report = insert(&*encoder, &mut source, &mut index, &options, &mut rng)?;
+/// println!("{} inserted", report.changed.inserted);
+/// let changed = delete(&mut index, &[1_003, 1_004], false)?;
+/// println!("{} deleted, {} left", changed.deleted, changed.vectors);
+/// # Ok(())
+/// # }
+/// ```
+pub struct ServedIndex {
+    runtime: Handle,
     writer: Writer,
     config: WriterConfig,
     /// Where the index was made blindly.
@@ -38,92 +64,109 @@ struct Blind {
     pool: Option<ThreadPool>,
 }
 
-impl Served {
-    pub(crate) const fn new(runtime: Runtime, writer: Writer, config: WriterConfig) -> Self {
-        Self {
+impl ServedIndex {
+    /// Connects, appraises the searcher's evidence, checks the descriptor of the index.
+    ///
+    /// # Errors
+    /// When the searcher cannot be reached or does not prove what it must, or the
+    /// descriptor is not the owner's; so for all that follow.
+    pub fn connect(config: WriterConfig, runtime: Handle) -> Result<Self, SessionError> {
+        let writer = runtime.block_on(Writer::connect(&config))?;
+        Ok(Self {
             runtime,
             writer,
             config,
             blind: None,
             unrecorded: false,
-        }
+        })
     }
 
-    /// What encodes new vectors: the owner's model, or searcher and keeper.
-    pub(crate) fn encoder(&mut self, key: WriterKey) -> Outcome<Box<dyn Encodes>> {
+    /// The connection.
+    #[must_use]
+    pub const fn writer(&self) -> &Writer {
+        &self.writer
+    }
+
+    /// What encodes new vectors: the owner's model, or where the index was made blindly,
+    /// searcher and keeper.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect), or when the model is not of this index and key.
+    ///
+    /// # Security
+    /// In a blindly made index, vectors are encrypted with randomness of `rng`, which must be
+    /// fresh.
+    pub fn encoder(
+        &mut self,
+        key: WriterKey,
+        rng: ChaCha20Rng,
+    ) -> Result<Box<dyn Encodes>, SessionError> {
         let descriptor = self.writer.descriptor();
         match self.runtime.block_on(self.writer.model()) {
-            Ok(model) => Ok(Box::new(
-                Encoder::open(key, &model, descriptor).or_failure()?,
-            )),
+            Ok(model) => Ok(Box::new(Encoder::open(key, &model, descriptor)?)),
             // There is no model.
             Err(error) if error.reason() == Some(Reason::BadRequest) => {
-                let encoder = BlindEncoder::new(key, descriptor).or_failure()?;
-                let (writer, encryptor) = self.encryptor(&self.writer).or_failure()?;
+                let encoder = BlindEncoder::new(key, descriptor)?;
+                let (writer, encryptor) = self.encryptor(&self.writer)?;
                 self.blind = Some(Blind {
                     writer,
                     encryptor,
-                    rng: keys::os_rng()?,
+                    rng,
                     pool: None,
                 });
                 Ok(Box::new(encoder))
             }
-            Err(error) => Err(error.into_failure()),
+            Err(error) => Err(error.into()),
         }
     }
 
-    /// Encrypts with so many threads.
-    pub(crate) fn encrypt_with(&mut self, threads: Option<usize>) -> Outcome<()> {
-        if let (Some(blind), Some(threads)) = (&mut self.blind, threads) {
+    /// From now on encrypts with so many threads, where the index was made blindly; with all
+    /// cores when this is not called.
+    ///
+    /// # Errors
+    /// When they cannot be started.
+    pub fn encrypt_with(&mut self, threads: usize) -> Result<(), SessionError> {
+        if let Some(blind) = &mut self.blind {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-            blind.pool = Some(pool.map_err(Failure::failed)?);
+            blind.pool = Some(pool.map_err(|_| OwnerError::Threads { threads })?);
         }
         Ok(())
     }
 
-    /// How it stands now.
-    pub(crate) fn state(&self) -> Outcome<Standing> {
-        let status = self.runtime.block_on(self.writer.status()).or_failure()?;
-        Ok(Standing {
-            vectors: status.vectors,
-            segments: u64::from(status.segments),
-            deleted: status.deleted,
-            generation: status.generation,
-        })
+    /// How the index stands now.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn status(&self) -> Result<WriterStatus, SessionError> {
+        Ok(self.runtime.block_on(self.writer.status())?)
     }
 
-    /// Has everything merged.
-    pub(crate) fn compact(&self) -> Outcome<Merged> {
-        let report = self.runtime.block_on(self.writer.compact()).or_failure()?;
-        Ok(Merged {
-            before: u64::from(report.segments_before),
-            after: u64::from(report.segments_after),
-            dropped: report.dropped,
-            generation: report.generation,
-            // A searcher goes on by itself, and does not say so here.
-            resumed: None,
-        })
+    /// Has all segments merged.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn compact(&self) -> Result<CompactionReport, SessionError> {
+        Ok(self.runtime.block_on(self.writer.compact())?)
     }
 
-    /// Whether the keeper could not be told of the newest state.
-    pub(crate) const fn is_unrecorded(&self) -> bool {
+    /// Whether the keeper could not be told of the state that the last commit made: until it
+    /// is, nobody would notice an older copy of the index.
+    #[must_use]
+    pub const fn is_unrecorded(&self) -> bool {
         self.unrecorded
     }
 
     /// A connection for blind encoding, and what encrypts for the epoch of `writer`.
-    fn encryptor(&self, writer: &Writer) -> Result<(BlindWriter, BlindEncryptor), ChangeError> {
+    fn encryptor(&self, writer: &Writer) -> Result<(BlindWriter, BlindEncryptor), SessionError> {
         let descriptor = writer.descriptor();
         let connecting = BlindWriter::connect(&self.config, descriptor.index_id);
-        let blind = self
-            .runtime
-            .block_on(connecting)
-            .map_err(ChangeError::Client)?;
+        let blind = self.runtime.block_on(connecting)?;
         let encryptor = BlindEncryptor::new(blind.scale(), descriptor)?;
         Ok((blind, encryptor))
     }
 
     /// The codes of a segment whose vectors searcher and keeper encode.
-    fn codes(&mut self, vectors: &Unencoded, count: usize) -> Result<Vec<u8>, ChangeError> {
+    fn codes(&mut self, vectors: &Unencoded, count: usize) -> Result<Vec<u8>, SessionError> {
         let width = self.writer.descriptor().subquantizers();
         loop {
             let Some(blind) = &mut self.blind else {
@@ -149,21 +192,18 @@ impl Served {
                 Err(error) if error.reason() == Some(Reason::WrongEpoch) => {
                     self.move_over(error)?
                 }
-                result => return result.map_err(ChangeError::Client),
+                result => return Ok(result?),
             }
         }
     }
 
     /// The key of the index was rotated, which `error` says: from now on vectors are
     /// encrypted under the one that is in use. Never back to one before.
-    fn move_over(&mut self, error: ClientError) -> Result<(), ChangeError> {
-        let writer = self
-            .runtime
-            .block_on(Writer::connect(&self.config))
-            .map_err(ChangeError::Client)?;
+    fn move_over(&mut self, error: ClientError) -> Result<(), SessionError> {
+        let writer = self.runtime.block_on(Writer::connect(&self.config))?;
         let (before, now) = (self.writer.descriptor(), writer.descriptor());
         if now.index_id != before.index_id || now.epoch <= before.epoch {
-            return Err(ChangeError::Client(error));
+            return Err(error.into());
         }
         let (connection, encryptor) = self.encryptor(&writer)?;
         if let Some(blind) = &mut self.blind {
@@ -175,32 +215,11 @@ impl Served {
     }
 }
 
-/// What can go wrong with a change at a searcher.
-pub(crate) enum ChangeError {
-    Owner(OwnerError),
-    Client(ClientError),
-}
-
-impl From<OwnerError> for ChangeError {
-    fn from(error: OwnerError) -> Self {
-        Self::Owner(error)
-    }
-}
-
-impl IntoFailure for ChangeError {
-    fn into_failure(self) -> Failure {
-        match self {
-            Self::Owner(error) => error.into_failure(),
-            Self::Client(error) => error.into_failure(),
-        }
-    }
-}
-
-impl Target for Served {
+impl Target for ServedIndex {
     type Stage = StageToken;
-    type Error = ChangeError;
+    type Error = SessionError;
 
-    fn stage(&mut self, segment: &EncodedSegment) -> Result<StageToken, ChangeError> {
+    fn stage(&mut self, segment: &EncodedSegment) -> Result<StageToken, SessionError> {
         let encoded = match &segment.unencoded {
             Some(vectors) => Some(self.codes(vectors, segment.len())?),
             None => None,
@@ -213,9 +232,7 @@ impl Target for Served {
             lists: &segment.lists,
             records: &segment.records,
         };
-        self.runtime
-            .block_on(self.writer.stage(&segment))
-            .map_err(ChangeError::Client)
+        Ok(self.runtime.block_on(self.writer.stage(&segment))?)
     }
 
     fn commit(
@@ -224,7 +241,7 @@ impl Target for Served {
         deletes: Vec<u64>,
         on_existing: OnExisting,
         strict: bool,
-    ) -> Result<Changed, ChangeError> {
+    ) -> Result<Changed, SessionError> {
         let change = Change {
             stages,
             deletes,
@@ -234,7 +251,7 @@ impl Target for Served {
         let report = self
             .runtime
             .block_on(self.writer.commit(change))
-            .map_err(|error| ChangeError::Client(explained(error, strict)))?;
+            .map_err(|error| explained(error, strict))?;
         self.unrecorded = report.unrecorded;
         Ok(Changed {
             inserted: report.inserted,
@@ -247,8 +264,8 @@ impl Target for Served {
         })
     }
 
-    fn is_unstaged(&self, error: &ChangeError) -> bool {
-        matches!(error, ChangeError::Client(error) if error.reason() == Some(Reason::UnknownSession))
+    fn is_unstaged(&self, error: &SessionError) -> bool {
+        error.reason() == Some(Reason::UnknownSession)
     }
 }
 
