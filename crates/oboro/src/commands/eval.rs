@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::connection::Connection;
 use super::doctor::cores;
-use super::recalls::{self, Distances, Recalls};
+use super::recalls::{self, Distances, Lists, Recalls};
 use crate::failure::{Failure, Outcome};
 use crate::figures::round;
 use crate::global::Global;
@@ -246,7 +246,7 @@ pub(crate) fn exact_neighbours(
     queries: &Matrix<f32>,
     metric: Metric,
     progress: &Progress,
-) -> Outcome<(Vec<Vec<f32>>, Vec<Vec<u64>>)> {
+) -> Outcome<(Lists<f32>, Lists<u64>)> {
     recalls::same_dimension(base.dimension(), queries)?;
     let bar = progress.bar("exact search", None);
     let each = 100.min(base.rows());

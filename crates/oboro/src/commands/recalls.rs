@@ -7,6 +7,9 @@ use oboro_vectors::Matrix;
 use crate::failure::{Failure, Outcome};
 use crate::input::Input;
 
+/// A list for each query.
+pub(crate) type Lists<T> = Vec<Vec<T>>;
+
 /// Recalls of found neighbours; what too few neighbours or candidates leave
 /// undefined is `None`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -133,7 +136,7 @@ pub(crate) fn distances<const SETS: usize>(
     base: &Input,
     queries: &Matrix<f32>,
     metric: Metric,
-) -> Outcome<([Vec<Vec<f32>>; SETS], Vec<Vec<f32>>)> {
+) -> Outcome<([Lists<f32>; SETS], Lists<f32>)> {
     let mut sets = sets.map(|lists| Distances::new(lists, queries, metric));
     let mut of_truth = Distances::new(truth, queries, metric);
     let mut count = 0;
