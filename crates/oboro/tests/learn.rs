@@ -477,14 +477,19 @@ fn a_run_begins_with_the_network_of_another() {
     let grey = grey(&place, "colour", "grey");
     let channels = |run: &str| {
         let recipe = std::fs::read_to_string(place.path(run).join("recipe.toml")).unwrap();
-        let line = recipe.lines().find(|line| line.starts_with("channels = ") && line.len() < 13);
+        let line = recipe
+            .lines()
+            .find(|line| line.starts_with("channels = ") && line.len() < 13);
         line.unwrap()["channels = ".len()..].to_owned()
     };
     for (set, wanted) in [(&grey, "1"), (&colour, "3")] {
         let (first, second) = (format!("first {wanted}"), format!("second {wanted}"));
         let trained = json(&quick(set, &place.at(&first), &[]));
         assert_eq!(channels(&first), wanted);
-        let weights = format!("{}/network.safetensors", trained["checkpoint"].as_str().unwrap());
+        let weights = format!(
+            "{}/network.safetensors",
+            trained["checkpoint"].as_str().unwrap()
+        );
         json(&quick(set, &place.at(&second), &["--weights", &weights]));
         assert_eq!(channels(&second), wanted);
         // Images of the other kind are made into those that it was trained on.
@@ -497,7 +502,11 @@ fn a_run_begins_with_the_network_of_another() {
         json(&quick(set, &place.at(&side), &more));
         let message = fails(
             3,
-            &quick(set, &place.at("none"), &["--weights", &weights, "--network", "small"]),
+            &quick(
+                set,
+                &place.at("none"),
+                &["--weights", &weights, "--network", "small"],
+            ),
         );
         assert!(message.contains("choose the architecture"), "{message}");
     }
