@@ -134,6 +134,11 @@ pub enum ClientError {
         /// The searcher's sentence.
         message: String,
     },
+    /// The server has another task than the request is for.
+    #[error(
+        "the server does not take such requests: a searcher makes an index or serves one; connect to one that was started for this"
+    )]
+    NotOffered,
     /// The connection broke during the search.
     #[error("the connection to the searcher broke: {0}")]
     Broken(String),

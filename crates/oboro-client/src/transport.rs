@@ -163,6 +163,7 @@ pub(crate) fn failure(status: &Status, limit: Duration) -> ClientError {
                 reason: Reason::Limit,
                 message: status.message().to_owned(),
             },
+            Code::Unimplemented => ClientError::NotOffered,
             _ => ClientError::Broken(explain(status)),
         },
     }

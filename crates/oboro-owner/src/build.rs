@@ -7,8 +7,8 @@ use std::time::Instant;
 use chacha20::ChaCha20Rng;
 use oboro_ckks::{EncryptedCodebook, ParameterSet, PublicKey, TableScale};
 use oboro_index::{
-    BuildKeys, Descriptor, IndexWriter, MAX_EXTRA_BYTES, Model, OwnerKey, QueryModel, QueryShape,
-    RecordLayout, Rotation, RotationMatrix, permutation,
+    BuildKeys, Descriptor, DescriptorKey, IndexWriter, MAX_EXTRA_BYTES, Model, OwnerKey,
+    QueryModel, QueryShape, RecordLayout, Rotation, RotationMatrix, permutation,
 };
 use oboro_quant::{Codebook, Metric, TrainOptions};
 use rand_core::{CryptoRng, SeedableRng};
@@ -53,6 +53,12 @@ impl Owner {
     #[must_use]
     pub const fn new(key: OwnerKey, keeper: PublicKey) -> Self {
         Self { key, keeper }
+    }
+
+    /// What authenticates the descriptors of its indexes.
+    #[must_use]
+    pub fn descriptor_key(&self) -> DescriptorKey {
+        self.key.descriptor_key()
     }
 
     pub(crate) const fn parameter_set(&self) -> ParameterSet {

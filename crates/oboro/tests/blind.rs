@@ -306,6 +306,10 @@ fn a_blind_build_goes_on_after_kills_of_all_three() {
         let (at, there) = (searcher.kill(), keeper.kill());
         keeper = world.keeper(&there);
         searcher = world.searcher(&keeper, &at);
+        if !state.exists() {
+            // It was whole; only its process had not ended yet.
+            break;
+        }
     }
     assert!(kills > 0);
     if state.exists() {
@@ -322,6 +326,42 @@ fn a_blind_build_goes_on_after_kills_of_all_three() {
         &[&world.build(&searcher, &keeper)[..], &["--resume"]].concat(),
     );
     assert!(refused.contains("no interrupted build"), "{refused}");
+}
+
+/// An owner that is killed after its index was made and before it heard so.
+#[test]
+fn a_build_whose_searcher_serves_already_is_whole() {
+    let world = World::new(600);
+    let keeper = world.keeper("127.0.0.1:0");
+    let searcher = world.searcher(&keeper, "127.0.0.1:0");
+    let state = world.place.path("keys/owner/blind.build");
+    let mut build = Command::new(assert_cmd::cargo::cargo_bin!("oboro"))
+        .args(["--json", "--quiet"])
+        .args(world.build(&searcher, &keeper))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let kept = loop {
+        if let Ok(bytes) = std::fs::read(&state) {
+            break bytes;
+        }
+        assert!(build.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    assert!(build.wait().unwrap().success());
+    world.check(&searcher, &world.base, &vectors(1, DIMENSION, 2));
+    std::fs::write(&state, kept).unwrap();
+    let again = json(&[&world.build(&searcher, &keeper)[..], &["--resume"]].concat());
+    assert_eq!(again["complete"], true, "{again}");
+    assert!(!state.exists());
+    // Another one is not made there, and leaves nothing to go on with.
+    let refused = fails(1, &world.build(&searcher, &keeper));
+    assert!(
+        refused.contains("makes an index or serves one"),
+        "{refused}"
+    );
+    assert!(!state.exists());
+    world.check(&searcher, &world.base, &vectors(1, DIMENSION, 2));
 }
 
 #[test]

@@ -8,12 +8,15 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use oboro_channel::Role;
+use oboro_client::ClientError;
 use oboro_client::generation::GenerationConfig;
+use oboro_client::writer::WriterConfig;
 use oboro_index::BuildState;
 use oboro_owner::{BlindReport, BlindStart, Owner, OwnerError};
 use oboro_protocol::Reason;
-use oboro_session::{BlindSession, SessionError};
+use oboro_session::{BlindSession, ServedIndex, SessionError};
 use serde::Serialize;
+use tokio::runtime::Runtime;
 
 use super::build::{self, Options};
 use super::lorentz::Watched;
@@ -66,6 +69,7 @@ pub(super) fn build(
     for remark in roles.session().remarks() {
         progress.remark(format_args!("note: {remark}"));
     }
+    let searcher = config.searcher.clone();
     let mut rng = keys::os_rng()?;
     let mut sealing = keys::os_rng()?;
     let mut unwritten = None;
@@ -105,23 +109,36 @@ pub(super) fn build(
     if let Some(failure) = unwritten {
         return Err(failure);
     }
+    // Its owner was interrupted before it heard so.
+    let whole = options.resume
+        && roles.segments().is_none()
+        && match &result {
+            Err(SessionError::Client(ClientError::NotOffered)) => {
+                is_served(config, &owner, &runtime, &index_id)
+            }
+            Err(error) => error.reason() == Some(Reason::Conflict),
+            Ok(_) => false,
+        };
     match result {
         Ok(report) => {
             file.remove()?;
-            let built = BuiltBlind::new(&config.searcher, simulated, &report);
+            let built = BuiltBlind::new(&searcher, simulated, &report);
             Ok(Made::Built(Box::new(built)))
         }
-        // Whole, but its owner was interrupted before it heard so.
-        Err(error)
-            if options.resume
-                && error.reason() == Some(Reason::Conflict)
-                && roles.segments().is_none() =>
-        {
+        Err(_) if whole => {
             file.remove()?;
             Ok(Made::Whole(Whole {
                 index_id: output::hex(&index_id),
                 complete: true,
             }))
+        }
+        // Of a build that nobody began there is nothing to go on with.
+        Err(SessionError::Client(error @ ClientError::NotOffered))
+            if !options.resume && roles.segments().is_none() =>
+        {
+            roles.abort();
+            file.remove()?;
+            Err(error.into_failure())
         }
         Err(error) if roles.is_passing(&error) => {
             let failure = failure(error, &input);
@@ -142,6 +159,25 @@ pub(super) fn build(
             Err(failure(error, &input))
         }
     }
+}
+
+/// Whether a searcher that makes no index serves the one that it was to make.
+fn is_served(
+    config: GenerationConfig,
+    owner: &Owner,
+    runtime: &Runtime,
+    index_id: &[u8; 16],
+) -> bool {
+    let config = WriterConfig {
+        address: config.searcher,
+        identity: config.identity,
+        trust: config.trust,
+        descriptor_key: owner.descriptor_key(),
+        verifier: config.verifier,
+        connect_timeout: config.connect_timeout,
+    };
+    ServedIndex::connect(config, runtime.handle().clone())
+        .is_ok_and(|served| served.writer().descriptor().index_id == *index_id)
 }
 
 /// The file that holds the state of a build that goes on.
