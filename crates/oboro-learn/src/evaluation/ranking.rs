@@ -346,7 +346,7 @@ mod tests {
             |result: Result<Vec<Vec<Neighbour>>, LearnError>| result.unwrap_err().to_string();
         assert_eq!(
             text(nearest(&items, Some(&other), &Score::Cosine, 1)),
-            "a query's embedding has 3 values where 4 are needed"
+            "a query's embedding has 3 values where 4 are needed; give as many"
         );
         let hyperbolic = Score::Hyperbolic { curvature: 1.0 };
         assert!(text(nearest(&items, None, &hyperbolic, 1)).contains("needs the hyperbolic"));
