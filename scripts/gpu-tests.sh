@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs tests of the feature `gpu` on Debian where there is no GPU: on a Vulkan renderer that
 # computes on the CPU. VK_DRIVER_FILES may name the file that describes one; otherwise it is
-# SwiftShader, unpacked (not installed) out of the package chromium. It cannot run burn's
+# SwiftShader, unpacked (not installed) out of the package chromium-common. It cannot run burn's
 # matrix products, so it is given the tests without them, or those whose names are given.
 # llvmpipe (Mesa 22.3 and 25.0) crashes on burn's kernels.
 set -euo pipefail
@@ -16,10 +16,10 @@ if [[ -z ${VK_DRIVER_FILES:-} ]]; then
     if [[ ! -e $folder/vk_swiftshader_icd.json ]]; then
         scratch=$(mktemp -d)
         trap 'rm -rf "$scratch"' EXIT
-        (cd "$scratch" && apt-get download -qq chromium)
-        dpkg-deb -x "$scratch"/chromium_*.deb "$scratch/root"
+        (cd "$scratch" && apt-get download -qq chromium-common)
+        dpkg-deb -x "$scratch"/chromium-common_*.deb "$scratch/package"
         mkdir -p "$folder"
-        cp "$scratch"/root/usr/lib/chromium/{libvk_swiftshader.so,vk_swiftshader_icd.json} "$folder"
+        (cd "$scratch/package/usr/lib/chromium" && cp libvk_swiftshader.so vk_swiftshader_icd.json "$folder")
     fi
     export VK_DRIVER_FILES=$folder/vk_swiftshader_icd.json
 fi
